@@ -1,0 +1,25 @@
+//! The pure core of weir: from the users' YAML to decisions. No IO, no clock and no randomness but as arguments.
+//!
+//! # Layout
+//! - [`source`], [`finding`]: where an object came from, and what is wrong with it
+//! - [`crd`]: the users' words, as serde types
+//! - [`store`]: files in, objects out; a broken file or object keeps its last good version
+//! - [`snapshot`]: everything the compiler may see
+//! - [`compile`]: `Snapshot → (Program, KernelPlan, Vec<Finding>)`
+//! - [`program`]: what the proxy runs on
+//! - [`plan`]: what the kernel shall hold
+//! - [`request`], [`route`], [`balance`]: `decide`: a request in, a route, a cluster and an endpoint out
+#![forbid(unsafe_code)]
+
+pub mod balance;
+pub mod compile;
+pub mod crd;
+pub mod finding;
+pub mod matching;
+pub mod plan;
+pub mod program;
+pub mod request;
+pub mod route;
+pub mod snapshot;
+pub mod source;
+pub mod store;

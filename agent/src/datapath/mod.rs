@@ -1,0 +1,1 @@
+//! Loads and adopts the kernel programs, and writes the plan into the maps.

@@ -1,0 +1,32 @@
+//! The ABI between weir's kernel programs and the agent: map names, keys, values, sizes and flags.
+//!
+//! Used by the programs beside it (`src/main.rs`), by the agent's `datapath` module, and by `xtask` to check the built
+//! object. No logic of its own but the constructors that both sides must agree on.
+//!
+//! Conventions, checked by the tests at the end:
+//! - Addresses are 16 bytes in network order; IPv4 is v4-mapped (`::ffff:a.b.c.d`), so one key serves both families
+//!   and an IPv6 socket that dials a mapped address meets the same entry. All zero means "any address".
+//! - Ports are host byte order, so that `bpftool map dump` shows what a person would type.
+//! - No implicit padding: a hash map compares keys as bytes.
+#![no_std]
+
+pub mod maps;
+pub mod types;
+
+pub use types::*;
+
+/// Changes whenever a key, a value or the meaning of either changes; pins live under `vABI_VERSION`.
+pub const ABI_VERSION: u32 = 1;
+
+/// How long a heartbeat vouches for an agent, in nanoseconds: five times the beat of 100 ms, so that one late beat on
+/// a busy machine is not a death, and a hung agent is left within half a second.
+pub const HEARTBEAT_TIMEOUT_NS: u64 = 500_000_000;
+
+/// The largest range of weighted slots: 1 / 4096 is a split error of 0.024 points.
+pub const MAX_SLOT_RANGE: u32 = 4096;
+
+/// The smallest range: below it, a range saves no memory worth having.
+pub const MIN_SLOT_RANGE: u32 = 16;
+
+/// Agents that can be alive at once on one set of maps: old and new during an upgrade, and two to spare.
+pub const MAX_AGENTS: u32 = 4;
