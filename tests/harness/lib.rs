@@ -7,6 +7,7 @@
 //! A [`Mesh`] never touches the namespace that it was started from: pods hang on a "node" namespace of their own.
 
 pub mod agent;
+pub mod canary;
 pub mod cgroup;
 pub mod interrupt;
 pub mod load;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 pub use agent::Agent;
+pub use canary::Canary;
 pub use load::{HttpLoad, LiveLoad, Report};
 pub use manifests::{Manifests, Service};
 pub use mesh::{Mesh, Pod, PodSpec};
