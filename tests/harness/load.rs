@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{ChildStdin, ChildStdout, Command};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::mesh::{Pod, binary};
 use crate::process::{self, Process};
+
+/// A client that was told to stop finishes its requests within its own timeout of 10 s.
+const CLIENT_END: Duration = Duration::from_secs(15);
 
 /// What a run of the client counted.
 #[derive(Clone, Debug, Default)]
@@ -184,7 +188,7 @@ impl HttpLoad {
         client(pod, &self.arguments)
     }
 
-    /// Starts it in `pod`; it runs until [`LiveLoad::stop`].
+    /// Starts it in `pod`; it runs until its requests are done, or [`LiveLoad::stop`].
     ///
     /// # Errors
     /// When the client cannot be started.
@@ -245,6 +249,7 @@ pub struct LiveLoad {
     process: Process,
     stop: Option<ChildStdin>,
     lines: BufReader<ChildStdout>,
+    last: Report,
 }
 
 impl LiveLoad {
@@ -255,11 +260,11 @@ impl LiveLoad {
         Ok(Self {
             process,
             stop: Some(input),
-            lines: BufReader::new(output),
+            lines: BufReader::new(output), last: Report::default() 
         })
     }
 
-    /// The next count since the start; one comes every 100 ms.
+    /// The next count since the start; one comes every 100 ms, the last one when all requests are done.
     ///
     /// # Errors
     /// When the client has ended.
@@ -267,7 +272,8 @@ impl LiveLoad {
         crate::interrupt::check()?;
         let mut line = String::new();
         self.lines.read_line(&mut line)?;
-        Report::parse(line.trim_end())
+        self.last = Report::parse(line.trim_end())?;
+        Ok(self.last.clone())
     }
 
     /// Ends it and gives the whole count.
@@ -278,11 +284,8 @@ impl LiveLoad {
         drop(self.stop.take());
         let mut rest = String::new();
         self.lines.read_to_string(&mut rest)?;
-        self.process.wait(std::time::Duration::from_secs(15))?;
-        Report::parse(
-            rest.lines()
-                .next_back()
-                .context("the client said nothing")?,
-        )
+        let status = self.process.wait(CLIENT_END)?;
+        anyhow::ensure!(status.success(), "the client ended with {status}");
+        rest.lines().next_back().map_or(Ok(self.last), Report::parse)
     }
 }

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs};
 
@@ -32,6 +33,7 @@ const FIRST_HOST: u8 = 10;
 const ORIGIN_START: std::time::Duration = std::time::Duration::from_secs(5);
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
+static BINARIES: OnceLock<PathBuf> = OnceLock::new();
 
 /// What a pod shall be.
 #[derive(Clone, Debug)]
@@ -398,15 +400,20 @@ impl Pod {
     }
 }
 
-/// A program of ours: `WEIR_BIN` for the agent, else beside this executable's profile directory, else the quick one.
+/// From now on our programs are taken from that directory.
+pub fn take_binaries_from(directory: PathBuf) {
+    let _first_wins = BINARIES.set(directory);
+}
+
+/// A program of ours: `WEIR_BIN` for the agent, else from [`take_binaries_from`], else from this executable's profile.
 pub fn binary(name: &str) -> PathBuf {
     if name == "weir"
         && let Some(path) = env::var_os("WEIR_BIN")
     {
         return path.into();
     }
-    if let Some(directory) = env::var_os("WEIR_BIN_DIR") {
-        return PathBuf::from(directory).join(name);
+    if let Some(directory) = BINARIES.get() {
+        return directory.join(name);
     }
     // A test runs from target/PROFILE/deps.
     let own = env::current_exe().unwrap_or_default();
@@ -414,12 +421,7 @@ pub fn binary(name: &str) -> PathBuf {
     if directory.ends_with("deps") {
         directory.pop();
     }
-    let beside = directory.join(name);
-    if beside.exists() {
-        beside
-    } else {
-        directory.with_file_name("quick").join(name)
-    }
+    directory.join(name)
 }
 
 /// Takes down a mesh by its name: processes, namespaces, cgroups, pins, files. What is not there is skipped.

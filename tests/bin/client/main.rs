@@ -1,5 +1,5 @@
 //! `weir-client`: the client inside a test pod. Started by the harness (`load.rs`), which documents the modes; prints
-//! its count as one line of JSON, with `--live` another every 100 ms until its standard input closes.
+//! its count as one line of JSON, with `--live` another every 100 ms until all is done or its standard input closes.
 
 mod sockets;
 mod tally;
@@ -45,7 +45,7 @@ impl Job {
             return None;
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        (self.live || number < self.requests).then_some(number)
+        (number < self.requests).then_some(number)
     }
 }
 
@@ -67,6 +67,7 @@ fn main() -> io::Result<()> {
                 "http" => http(&job, worker),
                 "tcp" => each(&job, tcp_once),
                 "half-close" => each(&job, half_close),
+                "listen-first" => each(&job, listen_first),
                 _ => each(&job, original_destination),
             })
         })
@@ -78,7 +79,7 @@ fn main() -> io::Result<()> {
             let _end = io::stdin().read_to_end(&mut Vec::new());
             ender.stop.store(true, Ordering::Relaxed);
         });
-        while !job.stop.load(Ordering::Relaxed) {
+        while !workers.iter().all(thread::JoinHandle::is_finished) {
             thread::sleep(TICK);
             writeln!(out, "{}", job.tally.json(started.elapsed()))?;
         }
@@ -99,7 +100,7 @@ fn parse(mode: String, mut arguments: impl Iterator<Item = String>) -> io::Resul
         host: None,
         path: "/".into(),
         headers: String::new(),
-        requests: 1,
+        requests: 0,
         fresh: false,
         bodies: None,
         pace: None,
@@ -144,6 +145,9 @@ fn parse(mode: String, mut arguments: impl Iterator<Item = String>) -> io::Resul
     }
     if job.targets.is_empty() {
         return Err(io::Error::other("no target"));
+    }
+    if job.requests == 0 {
+        job.requests = if job.live { u64::MAX } else { 1 };
     }
     Ok((job, connections))
 }
@@ -336,32 +340,36 @@ fn tcp_once(job: &Job, number: u64) -> io::Result<(String, String)> {
 
 /// Sends random bytes, closes its own direction, and reads the same bytes until the other is closed.
 fn half_close(job: &Job, number: u64) -> io::Result<(String, String)> {
+    exchange(job, number, None)
+}
+
+/// The same, but says nothing before the origin has said who it is.
+fn listen_first(job: &Job, number: u64) -> io::Result<(String, String)> {
+    let mut peer = BufReader::new(connect(job.targets[0].0)?);
+    let heard = who(&mut peer)?;
+    exchange(job, number, Some((peer, heard)))
+}
+
+fn exchange(
+    job: &Job,
+    number: u64,
+    heard: Option<(BufReader<TcpStream>, (String, String))>,
+) -> io::Result<(String, String)> {
     let mut random = Random::new(0x5851_f42d_4c95_7f2d ^ (number + 1));
     let size = 1 + random.below(job.bodies.unwrap_or(1 << 20));
     let sent = random.bytes(size as usize);
-    let stream = connect(job.targets[0].0)?;
-    let mut writer = stream.try_clone()?;
-    let mut peer = BufReader::new(stream);
+    let (mut peer, mut known) = match heard {
+        Some((peer, who)) => (peer, Some(who)),
+        None => (BufReader::new(connect(job.targets[0].0)?), None),
+    };
+    let mut writer = peer.get_ref().try_clone()?;
     thread::scope(|scope| {
-        let writing = scope.spawn(|| {
-            writer
-                .write_all(&sent)
-                .and_then(|()| writer.shutdown(Shutdown::Write))
-        });
-        let who = who(&mut peer)?;
+        let writing = scope.spawn(|| writer.write_all(&sent).and_then(|()| writer.shutdown(Shutdown::Write)));
+        let who = known.take().map_or_else(|| who(&mut peer), Ok)?;
         let mut back = Vec::new();
         peer.read_to_end(&mut back)?;
-        writing
-            .join()
-            .map_err(|_| io::Error::other("the writer panicked"))??;
-        if back == sent {
-            Ok(who)
-        } else {
-            Err(io::Error::other(format!(
-                "{} of {size} bytes came back",
-                back.len()
-            )))
-        }
+        writing.join().map_err(|_| io::Error::other("the writer panicked"))??;
+        if back == sent { Ok(who) } else { Err(io::Error::other(format!("{} of {size} bytes came back", back.len()))) }
     })
 }
 
