@@ -46,14 +46,11 @@ impl Report {
     /// # Errors
     /// When it is no JSON.
     pub fn parse(line: &str) -> Result<Self> {
-        let v: Value =
-            serde_json::from_str(line).with_context(|| format!("the client said {line:?}"))?;
+        let v: Value = serde_json::from_str(line).with_context(|| format!("the client said {line:?}"))?;
         let number = |key: &str| v[key].as_u64().unwrap_or_default();
         let table = |key: &str| -> BTreeMap<String, u64> {
             let entries = v[key].as_object().into_iter().flatten();
-            entries
-                .filter_map(|(k, n)| Some((k.clone(), n.as_u64()?)))
-                .collect()
+            entries.filter_map(|(k, n)| Some((k.clone(), n.as_u64()?))).collect()
         };
         Ok(Self {
             answered: number("answered"),
@@ -82,19 +79,14 @@ impl Report {
 
     /// Answers with a status.
     pub fn status(&self, status: u16) -> u64 {
-        self.by_status
-            .get(&status.to_string())
-            .copied()
-            .unwrap_or_default()
+        self.by_status.get(&status.to_string()).copied().unwrap_or_default()
     }
 
     /// What came after `earlier`, of the plain counts.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let minus = |now: &BTreeMap<String, u64>, then: &BTreeMap<String, u64>| {
-            now.iter()
-                .map(|(k, n)| (k.clone(), n - then.get(k).copied().unwrap_or_default()))
-                .collect()
+            now.iter().map(|(k, n)| (k.clone(), n - then.get(k).copied().unwrap_or_default())).collect()
         };
         Self {
             answered: self.answered - earlier.answered,
@@ -120,9 +112,7 @@ pub struct HttpLoad {
 impl HttpLoad {
     /// GET / to `target` over one kept connection, with the address as Host.
     pub fn new(target: SocketAddr) -> Self {
-        Self {
-            arguments: vec!["http".into(), target.to_string()],
-        }
+        Self { arguments: vec!["http".into(), target.to_string()] }
     }
 
     fn with(mut self, key: &str, value: impl ToString) -> Self {
@@ -215,16 +205,7 @@ pub fn tcp_live(pod: &Pod, target: SocketAddr, threads: u64) -> Result<LiveLoad>
 
 fn tcp_arguments(target: SocketAddr, count: u64, threads: u64) -> Vec<String> {
     let (count, threads) = (count.to_string(), threads.to_string());
-    [
-        "tcp",
-        &target.to_string(),
-        "--requests",
-        &count,
-        "--connections",
-        &threads,
-    ]
-    .map(String::from)
-    .to_vec()
+    ["tcp", &target.to_string(), "--requests", &count, "--connections", &threads].map(String::from).to_vec()
 }
 
 /// Runs the client in `pod` with arguments of its own and reads its last line as a report.
@@ -235,12 +216,7 @@ pub fn client(pod: &Pod, arguments: &[String]) -> Result<Report> {
     let mut command = Command::new(binary("weir-client"));
     command.args(arguments);
     let output = process::output(&pod.place, command)?;
-    Report::parse(
-        output
-            .lines()
-            .next_back()
-            .context("the client said nothing")?,
-    )
+    Report::parse(output.lines().next_back().context("the client said nothing")?)
 }
 
 /// A client that runs until it is told to stop.
@@ -257,11 +233,7 @@ impl LiveLoad {
         let mut command = Command::new(binary("weir-client"));
         command.args(arguments).arg("--live");
         let (process, input, output) = Process::piped(&pod.place, command)?;
-        Ok(Self {
-            process,
-            stop: Some(input),
-            lines: BufReader::new(output), last: Report::default() 
-        })
+        Ok(Self { process, stop: Some(input), lines: BufReader::new(output), last: Report::default() })
     }
 
     /// The next count since the start; one comes every 100 ms, the last one when all requests are done.

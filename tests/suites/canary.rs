@@ -176,7 +176,9 @@ fn a_broken_file_is_named_with_its_line_and_changes_nothing_else() -> Result<()>
     split_is(&HttpLoad::new(scene.http.at(80)).requests(2000).connections(4).run(scene.client())?, 2000, 90.0)?;
 
     // The file of the rules itself breaks: its last good version stays in force.
-    scene.manifests.write("canary.yaml", &format!("{}---\n{}\n\tnot yaml", subsets("service-b"), http_split(0, 100)))?;
+    scene
+        .manifests
+        .write("canary.yaml", &format!("{}---\n{}\n\tnot yaml", subsets("service-b"), http_split(0, 100)))?;
     reported("canary.yaml:")?;
     split_is(&HttpLoad::new(scene.http.at(80)).requests(2000).connections(4).run(scene.client())?, 2000, 90.0)?;
     let tcp = load::tcp(scene.client(), scene.tcp.at(9000), 200, 4)?;
