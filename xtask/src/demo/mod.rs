@@ -1,0 +1,65 @@
+//! `cargo xtask demo`: a canary from nothing to 50/50 on this machine, with network namespaces for pods, and a check
+//! of every number that it shows. Everything that it makes is gone when it ends, also by Ctrl-C; `--keep` leaves it up
+//! and says how to look around, `--end` takes that down.
+
+mod screen;
+mod steps;
+
+use anyhow::{Result, bail};
+use weir_tests::{interrupt, mesh};
+
+use crate::test;
+use screen::Screen;
+use steps::Demo;
+
+/// The demo's mesh, instance and namespace prefix. One demo at a time, so that `--end` knows what to end.
+const NAME: &str = "weir-demo";
+
+/// How to run it.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Leave everything up at the end, and say how to look around
+    #[arg(long)]
+    keep: bool,
+    /// Take down what --keep left
+    #[arg(long, conflicts_with_all = ["keep", "requests"])]
+    end: bool,
+    /// Requests (and TCP connections) for each split that is shown
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(200..=1_000_000))]
+    requests: u64,
+    /// Take the programs as they are
+    #[arg(long)]
+    no_build: bool,
+}
+
+/// Runs the demo.
+///
+/// # Errors
+/// When a step does not hold its bound, or the machine lacks something.
+pub fn run(args: Args) -> Result<()> {
+    // SAFETY: geteuid has no preconditions.
+    if unsafe { libc::geteuid() } != 0 {
+        bail!("network namespaces and eBPF need root: sudo -E cargo xtask demo");
+    }
+    if args.end {
+        mesh::demolish(NAME);
+        return Ok(());
+    }
+    if mesh::exists(NAME) {
+        bail!("a demo is up already: `cargo xtask demo --end` takes it down");
+    }
+    let mut screen = Screen::new();
+    if !args.no_build {
+        screen.say("Building the kernel programs, the agent and the demo's clients.")?;
+        test::build()?;
+    }
+    // This program is target/debug/xtask; what it starts is beside it, in the profile that was just built.
+    let own = std::env::current_exe()?;
+    if let Some(target) = own.ancestors().nth(2) {
+        mesh::take_binaries_from(target.join(test::PROFILE));
+    }
+    interrupt::install();
+    let mut demo = Demo::new(NAME, args.keep, args.requests, screen)?;
+    demo.play()?;
+    if args.keep { demo.leave_up() } else { Ok(()) }
+}

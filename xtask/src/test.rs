@@ -1,0 +1,245 @@
+//! `cargo xtask test`: everything that can be tested on this machine, one suite after the other, and what was skipped
+//! and why. Run by people and by `.ci/run`; where `CI=true`, a skipped kernel test is a failure.
+
+use std::env;
+use std::fmt;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use weir_tests::require::{REQUIRED, SKIPS_FILE};
+
+/// The profile of everything that is run.
+pub const PROFILE: &str = "quick";
+
+/// Debian packages that the suites need, by the program that tells whether they are there.
+const PACKAGES: &[(&str, &str)] =
+    &[("ip", "iproute2"), ("curl", "curl"), ("strace", "strace"), ("wrk", "wrk"), ("bpftool", "bpftool")];
+
+/// Which suites.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only these suites (files of tests/suites without .rs, or "unit")
+    suites: Vec<String>,
+    /// Take the programs as they are
+    #[arg(long)]
+    no_build: bool,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+    }
+}
+
+/// One line of the table at the end.
+struct Row {
+    name: String,
+    counts: Counts,
+    took: Duration,
+}
+
+/// Builds and tests.
+///
+/// # Errors
+/// When something does not build, a test fails, or a kernel test is skipped in CI.
+pub fn run(args: Args) -> Result<()> {
+    install_packages()?;
+    if !args.no_build {
+        build()?;
+    }
+    let skips = env::temp_dir().join(format!("weir-skips-{}", std::process::id()));
+    let mut rows = Vec::new();
+    let mut skipped = Vec::new();
+    for (name, arguments) in suites()? {
+        if !args.suites.is_empty() && !args.suites.contains(&name) {
+            continue;
+        }
+        let _none = fs::remove_file(&skips);
+        let started = Instant::now();
+        let mut counts = cargo_test(&arguments, &skips)?;
+        let said = fs::read_to_string(&skips).unwrap_or_default();
+        // A skipped test returns early, which the test runner counts as passed.
+        counts.skipped += said.lines().count() as u64;
+        counts.passed = counts.passed.saturating_sub(said.lines().count() as u64);
+        skipped.extend(said.lines().map(str::to_owned));
+        rows.push(Row { name, counts, took: started.elapsed() });
+    }
+    let _none = fs::remove_file(&skips);
+    if rows.is_empty() {
+        bail!(
+            "no suite of that name; there are: {}",
+            suites()?.iter().map(|s| s.0.as_str()).collect::<Vec<_>>().join(" ")
+        );
+    }
+    report(&rows, &skipped)
+}
+
+fn report(rows: &[Row], skipped: &[String]) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let mut total = Counts::default();
+    writeln!(out, "\n{:<12} {:>7} {:>7} {:>8} {:>9}", "suite", "passed", "failed", "skipped", "seconds")?;
+    for row in rows {
+        let c = row.counts;
+        let seconds = row.took.as_secs_f64();
+        writeln!(out, "{:<12} {:>7} {:>7} {:>8} {seconds:>9.1}", row.name, c.passed, c.failed, c.skipped)?;
+        total.passed += c.passed;
+        total.failed += c.failed;
+        total.skipped += c.skipped;
+    }
+    for line in skipped {
+        writeln!(out, "{line}")?;
+    }
+    writeln!(out, "{total}")?;
+    if total.failed > 0 {
+        bail!("{} failed", total.failed);
+    }
+    if total.skipped > 0 && in_ci() {
+        bail!("{} skipped, which CI does not allow", total.skipped);
+    }
+    Ok(())
+}
+
+fn in_ci() -> bool {
+    env::var("CI").as_deref() == Ok("true")
+}
+
+/// Unit tests first (they are quick), then each file of `tests/suites` by name.
+fn suites() -> Result<Vec<(String, Vec<String>)>> {
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let mut suites = vec![
+        ("unit".to_owned(), words("-p weir -p weir-mesh -p xtask")),
+        ("abi".to_owned(), words("-p weir-ebpf --lib")),
+        ("harness".to_owned(), words("-p weir-tests --lib")),
+    ];
+    let mut names = Vec::new();
+    for entry in fs::read_dir(crate::root().join("tests/suites")).context("reading tests/suites")? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "rs") {
+            names.extend(path.file_stem().and_then(|n| n.to_str()).map(str::to_owned));
+        }
+    }
+    names.sort();
+    // One kernel and two cores for everybody: tests that measure time must not share them.
+    suites.extend(names.into_iter().map(|n| {
+        let arguments = words(&format!("-p weir-tests --test {n} -- --test-threads=1 --nocapture"));
+        (n, arguments)
+    }));
+    Ok(suites)
+}
+
+/// Builds the kernel programs and every binary that the suites and the demo start.
+///
+/// # Errors
+/// When something does not build.
+pub fn build() -> Result<()> {
+    // As a command of its own: the object must be there before the agent, which embeds it, is built.
+    let own = env::current_exe().context("finding this program")?;
+    succeed(Command::new(own).arg("build-ebpf"))?;
+    let mut cargo = Command::new(env!("CARGO"));
+    succeed(cargo.args(["build", "--locked", "--profile", PROFILE, "-p", "weir", "-p", "weir-tests", "--bins"]))
+}
+
+fn succeed(command: &mut Command) -> Result<()> {
+    let status = command.current_dir(crate::root()).status().with_context(|| format!("starting {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?}: {status}");
+    }
+    Ok(())
+}
+
+/// Runs `cargo test` with what it prints passed on, and adds up its results. Ending badly without a failed test (it
+/// did not compile, or it crashed) is one failure.
+fn cargo_test(arguments: &[String], skips: &Path) -> Result<Counts> {
+    let mut command = Command::new(env!("CARGO"));
+    command
+        .current_dir(crate::root())
+        .args(["test", "--locked", "--no-fail-fast", "--profile", PROFILE])
+        .args(arguments);
+    command.env(SKIPS_FILE, skips).stdout(Stdio::piped());
+    if in_ci() {
+        command.env(REQUIRED, "1");
+    }
+    let mut child = command.spawn().context("starting cargo test")?;
+    let mut counts = Counts::default();
+    let stdout = BufReader::new(child.stdout.take().context("standard output is piped")?);
+    for line in stdout.lines() {
+        let line = line?;
+        if let Some(result) = result_line(&line) {
+            counts.passed += result.passed;
+            counts.failed += result.failed;
+            counts.skipped += result.skipped;
+        }
+        writeln!(io::stdout(), "{line}")?;
+    }
+    if !child.wait()?.success() && counts.failed == 0 {
+        counts.failed = 1;
+    }
+    Ok(counts)
+}
+
+/// `test result: ok. 3 passed; 1 failed; 2 ignored; …`
+fn result_line(line: &str) -> Option<Counts> {
+    let (_, rest) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let number = |what: &str| {
+        let part = rest.split(';').find(|p| p.trim_end().ends_with(what))?;
+        part.trim().split(' ').next()?.parse().ok()
+    };
+    Some(Counts { passed: number("passed")?, failed: number("failed")?, skipped: number("ignored")? })
+}
+
+/// As root on Debian, what is missing is installed; elsewhere the suites say what they lack.
+fn install_packages() -> Result<()> {
+    let here = |program: &str| {
+        let paths = env::var_os("PATH").unwrap_or_default();
+        env::split_paths(&paths).chain(["/usr/sbin".into(), "/sbin".into()]).any(|d| d.join(program).exists())
+    };
+    let missing: Vec<&str> =
+        PACKAGES.iter().filter(|(program, _)| !here(program)).map(|(_, package)| *package).collect();
+    // SAFETY: geteuid has no preconditions.
+    let root = unsafe { libc::geteuid() } == 0;
+    if missing.is_empty() || !root || !here("apt-get") {
+        return Ok(());
+    }
+    writeln!(io::stdout(), "installing {}", missing.join(" "))?;
+    let install = |command: &mut Command| command.env("DEBIAN_FRONTEND", "noninteractive").status();
+    // A failure is not the end: the suites that need the package report it.
+    let _updated = install(Command::new("apt-get").args(["-qq", "update"]));
+    let _installed =
+        install(Command::new("apt-get").args(["-qq", "-y", "install", "--no-install-recommends"]).args(missing));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_read_from_the_runners_line() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.10s";
+        let counts = result_line(line).expect("a result line");
+        assert_eq!((counts.passed, counts.failed, counts.skipped), (12, 3, 1));
+        assert!(result_line("running 3 tests").is_none());
+    }
+
+    #[test]
+    fn every_file_of_suites_is_a_suite_that_cargo_knows() {
+        let cargo = fs::read_to_string(crate::root().join("tests/Cargo.toml")).expect("the tests' Cargo.toml");
+        let found = suites().expect("tests/suites can be read");
+        assert!(found.len() > 5);
+        for (name, arguments) in &found[3..] {
+            assert!(cargo.contains(&format!("suites/{name}.rs")), "{name} is not in tests/Cargo.toml");
+            assert!(arguments.contains(&"--test-threads=1".to_owned()));
+        }
+    }
+}
