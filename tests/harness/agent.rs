@@ -160,7 +160,7 @@ impl Agent {
     /// When it does not come.
     pub fn await_enrolled(&self, pod: &str, enrolled: bool) -> Result<Duration> {
         let what = format!("{pod} enrolled: {enrolled}");
-        let (_, took) = eventually(&what, Duration::from_secs(5), || {
+        let ((), took) = eventually(&what, Duration::from_secs(5), || {
             let status = self.status()?;
             let there = status["pods"].as_array().is_some_and(|p| p.iter().any(|p| p["pod"] == pod));
             Ok((there == enrolled).then_some(()))

@@ -19,6 +19,7 @@ pub mod require;
 pub mod socket;
 pub mod wire;
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -59,6 +60,17 @@ pub fn eventually<T>(
         Some(e) => bail!("{what}: not within {within:?}: {e:#}"),
         None => bail!("{what}: not within {within:?}"),
     }
+}
+
+/// Prints what a suite measured, for people who read along. `print!` is for programs; this is a line of a protocol.
+#[macro_export]
+macro_rules! proved {
+    ($($text:tt)*) => { $crate::say(&format!($($text)*)) };
+}
+
+/// Writes a line to standard output; nobody listening is no error.
+pub fn say(line: &str) {
+    let _closed = writeln!(std::io::stdout(), "    {line}");
 }
 
 /// CLOCK_MONOTONIC in nanoseconds: comparable between the harness and the clients that it starts.

@@ -115,7 +115,7 @@ impl HttpLoad {
         Self { arguments: vec!["http".into(), target.to_string()] }
     }
 
-    fn with(mut self, key: &str, value: impl ToString) -> Self {
+    fn with(mut self, key: &str, value: impl std::fmt::Display) -> Self {
         self.arguments.push(key.into());
         self.arguments.push(value.to_string());
         self

@@ -287,7 +287,7 @@ impl Mesh {
     /// Waits until something accepts at `address`, seen from inside `netns`.
     fn await_listener(&self, netns: &NetNs, address: SocketAddr) -> Result<()> {
         eventually(&format!("{address} accepts in {}", self.name), ORIGIN_START, || {
-            netns.run(|| std::net::TcpStream::connect(address).ok().map(|_| ())).map_err(Into::into)
+            netns.run(|| std::net::TcpStream::connect(address).ok().map(drop))
         })?;
         Ok(())
     }
@@ -407,5 +407,7 @@ fn sweep() {
         })
         .collect();
     dead.dedup();
-    dead.iter().for_each(|name| demolish(name));
+    for name in &dead {
+        demolish(name);
+    }
 }

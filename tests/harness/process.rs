@@ -179,8 +179,10 @@ pub fn show_tail(log: &Path) {
 /// When it cannot be started or fails; the error has what it said.
 pub fn output(place: &Place, mut command: Command) -> Result<String> {
     place.prepare(&mut command)?;
-    let output =
-        command.stdin(Stdio::null()).output().with_context(|| format!("running {:?}", command.get_program()))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("running {}", command.get_program().display()))?;
     if !output.status.success() {
         bail!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
     }

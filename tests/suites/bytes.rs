@@ -9,7 +9,9 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use weir_tests::canary::{HTTP_PORT, TCP_PORT, virtual_service};
 use weir_tests::require::Need;
-use weir_tests::{Agent, Canary, HttpLoad, Manifests, Mesh, PodSpec, Service, load, manifests, process, require};
+use weir_tests::{
+    Agent, Canary, HttpLoad, Manifests, Mesh, PodSpec, Service, load, manifests, process, proved, require,
+};
 
 const MEBIBYTE: u64 = 1 << 20;
 
@@ -113,6 +115,6 @@ fn wrk_sees_no_error() -> Result<()> {
     let said = process::output(&scene.client().place, wrk)?;
     ensure!(said.contains("Requests/sec"), "{said}");
     ensure!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
-    println!("{}", said.lines().find(|l| l.contains("Requests/sec")).unwrap_or_default());
+    proved!("{}", said.lines().find(|l| l.contains("Requests/sec")).unwrap_or_default());
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use weir_tests::canary::{HTTP_PORT, TCP_PORT, http_split, subsets};
 use weir_tests::require::Need;
-use weir_tests::{Agent, Canary, HttpLoad, Process, Report, eventually, load, monotonic_ns, require};
+use weir_tests::{Agent, Canary, HttpLoad, Process, Report, eventually, load, monotonic_ns, proved, require};
 
 /// 2,000 requests at 90 % have a standard deviation of 0.67 points, so 2.5 is 3.7 of them.
 const TOLERANCE: f64 = 2.5;
@@ -98,7 +98,7 @@ fn an_edit_is_in_force_within_100_ms() -> Result<()> {
     };
     let (first_new, last_old) = (since_edit(&report.first_answer, "v2"), since_edit(&report.last_start, "v1"));
     ensure!(first_new < IN_FORCE && last_old < IN_FORCE, "first of v2 {first_new:?}, last of v1 {last_old:?}");
-    println!("first answer of the new version {first_new:?} after the edit, last request of the old {last_old:?}");
+    proved!("first answer of the new version {first_new:?} after the edit, last request of the old {last_old:?}");
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use weir_tests::canary::{BACKENDS, HTTP_PORT};
 use weir_tests::require::Need;
-use weir_tests::{Agent, Canary, HttpLoad, PodSpec, require};
+use weir_tests::{Agent, Canary, HttpLoad, PodSpec, proved, require};
 
 /// From the renamed file to the map entry, with the poll of `/status` in between.
 const AT_ONCE: Duration = Duration::from_millis(250);
@@ -113,7 +113,7 @@ fn a_connection_in_progress_stays_as_it_is() -> Result<()> {
     for (when, load) in [("before opt-in", before), ("while enrolled", during)] {
         let report = load.stop()?;
         ensure!(report.failed == 0, "made {when}: {report:?}");
-        println!("made {when}: {} answered, {} sent again", report.answered, report.resent);
+        proved!("made {when}: {} answered, {} sent again", report.answered, report.resent);
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use anyhow::{Result, ensure};
 use weir_tests::canary::virtual_service;
 use weir_tests::require::Need;
-use weir_tests::{Agent, Manifests, Mesh, PodSpec, Service, load, require};
+use weir_tests::{Agent, Manifests, Mesh, PodSpec, Service, load, proved, require};
 
 const SERVICES: u8 = 8;
 const CONNECTIONS: u64 = 40_000;
@@ -51,6 +51,6 @@ fn forty_thousand_connections_keep_their_destination() -> Result<()> {
     }
     let accepted = agent.accepted()?;
     ensure!(accepted >= CONNECTIONS as f64, "the proxy accepted only {accepted}");
-    println!("{CONNECTIONS} connections in {:.1} s, every destination right", report.seconds);
+    proved!("{CONNECTIONS} connections in {:.1} s, every destination right", report.seconds);
     Ok(())
 }

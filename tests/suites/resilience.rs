@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use weir_tests::canary::{HTTP_PORT, TCP_PORT};
 use weir_tests::require::Need;
-use weir_tests::{Agent, Canary, HttpLoad, LiveLoad, Report, eventually, load, require};
+use weir_tests::{Agent, Canary, HttpLoad, LiveLoad, Report, eventually, load, proved, require};
 
 /// The heartbeat's timeout: how long a hung agent may still be taken for alive.
 const FALLBACK_WITHIN: Duration = Duration::from_millis(500);
@@ -95,7 +95,7 @@ fn a_killed_agent_is_not_missed() -> Result<()> {
     no_v2(&kept)?;
     // Four connections: at most one request was in flight on each when the process died.
     ensure!(kept.failed <= 4, "more failed than was in flight: {kept:?}");
-    println!("killed: fallback after {took:?}, back after {back:?}, {} of {} failed", kept.failed, kept.answered);
+    proved!("killed: fallback after {took:?}, back after {back:?}, {} of {} failed", kept.failed, kept.answered);
     Ok(())
 }
 
@@ -135,9 +135,9 @@ fn a_polite_end_fails_nothing() -> Result<()> {
         let report = load.stop()?;
         ensure!(report.failed == 0 && report.answered > 0, "{what} connections: {report:?}");
         no_v2(&report)?;
-        println!("{what}: {} answered, {} sent again on another connection", report.answered, report.resent);
+        proved!("{what}: {} answered, {} sent again on another connection", report.answered, report.resent);
     }
-    println!("the agent drained in {took:?}");
+    proved!("the agent drained in {took:?}");
     again.terminate()?;
     Ok(())
 }

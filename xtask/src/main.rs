@@ -28,9 +28,9 @@ enum Task {
 
 fn main() -> Result<()> {
     match Cli::parse().command {
-        Task::Demo(args) => demo::run(args),
-        Task::Test(args) => test::run(args),
-        Task::Tidy(args) => tidy::run(args),
+        Task::Demo(args) => demo::run(&args),
+        Task::Test(args) => test::run(&args),
+        Task::Tidy(args) => tidy::run(&args),
     }
 }
 

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use weir_tests::require::{REQUIRED, SKIPS_FILE};
 
 /// The profile of everything that is run.
-pub const PROFILE: &str = "quick";
+pub(crate) const PROFILE: &str = "quick";
 
 /// Debian packages that the suites need, by the program that tells whether they are there.
 const PACKAGES: &[(&str, &str)] =
@@ -21,7 +21,7 @@ const PACKAGES: &[(&str, &str)] =
 
 /// Which suites.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Only these suites (files of tests/suites without .rs, or "unit")
     suites: Vec<String>,
     /// Take the programs as they are
@@ -53,7 +53,7 @@ struct Row {
 ///
 /// # Errors
 /// When something does not build, a test fails, or a kernel test is skipped in CI.
-pub fn run(args: Args) -> Result<()> {
+pub(crate) fn run(args: &Args) -> Result<()> {
     install_packages()?;
     if !args.no_build {
         build()?;
@@ -142,7 +142,7 @@ fn suites() -> Result<Vec<(String, Vec<String>)>> {
 ///
 /// # Errors
 /// When something does not build.
-pub fn build() -> Result<()> {
+pub(crate) fn build() -> Result<()> {
     // As a command of its own: the object must be there before the agent, which embeds it, is built.
     let own = env::current_exe().context("finding this program")?;
     succeed(Command::new(own).arg("build-ebpf"))?;

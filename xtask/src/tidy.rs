@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 /// No flags.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub(crate) struct Args {}
 
 /// Longer files tell more than one story.
 const MAX_LINES: usize = 600;
@@ -64,7 +64,7 @@ impl fmt::Display for Offence {
 ///
 /// # Errors
 /// With every offence, or when a file cannot be read.
-pub fn run(_: Args) -> Result<()> {
+pub(crate) fn run(_: &Args) -> Result<()> {
     let root = crate::root();
     let mut offences = Vec::new();
     for directory in ["agent", "ebpf", "tests", "xtask"] {

@@ -17,7 +17,7 @@ const NAME: &str = "weir-demo";
 
 /// How to run it.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Leave everything up at the end, and say how to look around
     #[arg(long)]
     keep: bool,
@@ -36,7 +36,7 @@ pub struct Args {
 ///
 /// # Errors
 /// When a step does not hold its bound, or the machine lacks something.
-pub fn run(args: Args) -> Result<()> {
+pub(crate) fn run(args: &Args) -> Result<()> {
     // SAFETY: geteuid has no preconditions.
     if unsafe { libc::geteuid() } != 0 {
         bail!("network namespaces and eBPF need root: sudo -E cargo xtask demo");

@@ -1,17 +1,15 @@
 //! The demo's five steps. Each says what it does, does it, shows the count and checks it.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use weir_tests::agent::shares;
 use weir_tests::canary::{self, BACKENDS, HTTP_PORT, TCP_PORT};
 use weir_tests::manifests::{admit, cluster_ips};
 use weir_tests::mesh::{binary, pins};
-use weir_tests::{Agent, HttpLoad, LiveLoad, Manifests, Mesh, PodSpec, Report, eventually, interrupt, load};
+use weir_tests::{Agent, HttpLoad, LiveLoad, Manifests, Mesh, PodSpec, Report, interrupt, load};
 
 use super::screen::Screen;
 
@@ -111,7 +109,7 @@ impl Demo {
             "The file is edited to 50/50 while requests flow",
             "a change of weights is in force at once and fails no request",
         )?;
-        let load = HttpLoad::new(self.address(SERVICE_B, 80)).host("service-b").connections(CONNECTIONS).pace(PACE);
+        let load = HttpLoad::new(address(SERVICE_B, 80)).host("service-b").connections(CONNECTIONS).pace(PACE);
         let mut live = load.start(self.mesh.pod("client"))?;
         let mut before = live.tick()?;
         while before.answered < self.requests / 4 {
@@ -148,7 +146,7 @@ impl Demo {
         apply(&self.manifests, "05-tcp-canary.yaml", SERVICE_B_TCP)?;
         self.agent.await_verdict(TCP_PORT, "balance")?;
         let (accepted, balanced) = (self.agent.accepted()?, self.agent.counter(TCP_PORT, "balanced")?);
-        let report = load::tcp(self.mesh.pod("client"), self.address(SERVICE_B_TCP, 9000), self.requests, CONNECTIONS)?;
+        let report = load::tcp(self.mesh.pod("client"), address(SERVICE_B_TCP, 9000), self.requests, CONNECTIONS)?;
         self.screen.bars(&report.by_version, "connections")?;
         self.screen.settle();
         self.split(&report, 90.0)?;
@@ -185,7 +183,7 @@ impl Demo {
         let (name, node) = (self.mesh.name().to_owned(), self.mesh.node().netns.name().to_owned());
         let client = self.mesh.pod("client").clone();
         let weir = binary("weir");
-        let (weir, target) = (weir.display(), self.address(SERVICE_B, 80));
+        let (weir, target) = (weir.display(), address(SERVICE_B, 80));
         self.screen.say(&format!(
             "\nIt stays up. To look around:\n\
              \x20 ip netns exec {node} {weir} status\n\
@@ -208,12 +206,8 @@ impl Demo {
     }
 
     fn http(&self) -> HttpLoad {
-        let load = HttpLoad::new(self.address(SERVICE_B, 80)).host("service-b").connections(CONNECTIONS).pace(PACE);
+        let load = HttpLoad::new(address(SERVICE_B, 80)).host("service-b").connections(CONNECTIONS).pace(PACE);
         load.requests(self.requests)
-    }
-
-    fn address(&self, service: u8, port: u16) -> std::net::SocketAddr {
-        (cluster_ips(service).0, port).into()
     }
 
     /// Shows the bars until all requests are done.
@@ -257,6 +251,11 @@ fn tolerance(share: f64, sample: u64) -> f64 {
     if sample >= FIXED_FROM && (share - 50.0).abs() > 25.0 { TOLERANCE } else { chance }
 }
 
+/// Where clients dial a service of the examples.
+fn address(service: u8, port: u16) -> std::net::SocketAddr {
+    (cluster_ips(service).0, port).into()
+}
+
 fn example(file: &str) -> std::path::PathBuf {
     crate::root().join("deploy/examples/canary").join(file)
 }
@@ -289,8 +288,6 @@ mod tests {
         let admitted = admit(&yaml, SERVICE_A);
         let (_, b) = admitted.split_once("name: service-b\n").expect("service-b is in it");
         assert!(b.contains(&format!("clusterIP: {}", cluster_ips(SERVICE_B).0)), "{admitted}");
-        let counts: BTreeMap<&str, usize> =
-            ["kind: Service\n", "kind: Deployment\n"].map(|k| (k, yaml.matches(k).count())).into();
-        assert_eq!(counts["kind: Service\n"], 2);
+        assert_eq!(yaml.matches("kind: Service\n").count(), 2);
     }
 }
