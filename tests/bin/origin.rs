@@ -29,9 +29,7 @@ fn main() -> io::Result<()> {
     match arguments.next().as_deref() {
         Some("serve") => serve(arguments.collect()),
         Some("relay") => relay(&arguments.collect::<Vec<_>>()),
-        _ => Err(io::Error::other(
-            "usage: weir-origin serve … | relay LISTEN TARGET…",
-        )),
+        _ => Err(io::Error::other("usage: weir-origin serve … | relay LISTEN TARGET…")),
     }
 }
 
@@ -58,9 +56,7 @@ fn serve(arguments: Vec<String>) -> io::Result<()> {
         let port: u16 = port.parse().map_err(io::Error::other)?;
         let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))?;
         let who = Arc::clone(&who);
-        threads.push(thread::spawn(move || {
-            accept(&listener, move |stream| talk(stream, &who))
-        }));
+        threads.push(thread::spawn(move || accept(&listener, move |stream| talk(stream, &who))));
     }
     for thread in threads {
         let _endless = thread.join();
@@ -68,17 +64,12 @@ fn serve(arguments: Vec<String>) -> io::Result<()> {
     Ok(())
 }
 
-fn accept(
-    listener: &TcpListener,
-    talk: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static,
-) {
+fn accept(listener: &TcpListener, talk: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static) {
     for stream in listener.incoming() {
         let Ok(stream) = stream else { continue };
         let talk = talk.clone();
         // A peer that goes away ends its own thread, nothing else.
-        let _out_of_threads = thread::Builder::new()
-            .stack_size(STACK)
-            .spawn(move || talk(stream));
+        let _out_of_threads = thread::Builder::new().stack_size(STACK).spawn(move || talk(stream));
     }
 }
 
@@ -90,19 +81,12 @@ fn http(stream: TcpStream, who: &Who) -> io::Result<()> {
     while let Some(head) = wire::read_head(&mut peer)? {
         let body = wire::read_body(&mut peer, &head, Otherwise::Empty)?;
         let mut parts = head.first.split(' ');
-        let (method, path) = (
-            parts.next().unwrap_or_default(),
-            parts.next().unwrap_or_default(),
-        );
+        let (method, path) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         if let Some(ms) = path.strip_prefix("/sleep/").and_then(|ms| ms.parse().ok()) {
             thread::sleep(Duration::from_millis(ms));
         }
         let plain = format!("{} {}\n", who.version, who.pod);
-        let answer: &[u8] = if method == "POST" {
-            &body
-        } else {
-            plain.as_bytes()
-        };
+        let answer: &[u8] = if method == "POST" { &body } else { plain.as_bytes() };
         let chunked = head.get("x-reply") == Some("chunked");
         let mut reply = format!(
             "HTTP/1.1 200 OK\r\nx-version: {}\r\nx-pod: {}\r\nx-peer: {peer_address}\r\nx-path: {path}\r\n",
@@ -161,9 +145,7 @@ fn relay(arguments: &[String]) -> io::Result<()> {
         let (Ok(client), target) = (stream, *target) else {
             continue;
         };
-        let _out_of_threads = thread::Builder::new()
-            .stack_size(STACK)
-            .spawn(move || join(&client, target));
+        let _out_of_threads = thread::Builder::new().stack_size(STACK).spawn(move || join(&client, target));
     }
     Ok(())
 }

@@ -64,12 +64,7 @@ impl Agent {
             .arg(&access_log);
         let log = mesh.log("agent");
         let process = Process::spawn(place, command, &log)?;
-        Ok(Self {
-            process,
-            netns: place.netns.clone(),
-            log,
-            access_log,
-        })
+        Ok(Self { process, netns: place.netns.clone(), log, access_log })
     }
 
     /// Waits for `/readyz`, and says how long it took.
@@ -134,13 +129,9 @@ impl Agent {
     /// When the agent does not answer, or knows no such service port.
     pub fn service(&self, name: &str) -> Result<Value> {
         let status = self.status()?;
-        let services = status["services"]
-            .as_array()
-            .context("/status has no services")?;
+        let services = status["services"].as_array().context("/status has no services")?;
         let found = services.iter().find(|s| s["service"] == name);
-        found
-            .cloned()
-            .with_context(|| format!("{name} is not in /status"))
+        found.cloned().with_context(|| format!("{name} is not in /status"))
     }
 
     /// A counter of a service port, such as `balanced`; all of its addresses together.
@@ -148,9 +139,7 @@ impl Agent {
     /// # Errors
     /// When the agent does not answer.
     pub fn counter(&self, name: &str, counter: &str) -> Result<u64> {
-        self.service(name)?["counters"][counter]
-            .as_u64()
-            .with_context(|| format!("{name} has no counter {counter}"))
+        self.service(name)?["counters"][counter].as_u64().with_context(|| format!("{name} has no counter {counter}"))
     }
 
     /// Waits until a service port has that verdict.
@@ -158,18 +147,10 @@ impl Agent {
     /// # Errors
     /// When it does not come.
     pub fn await_verdict(&self, service: &str, verdict: &str) -> Result<()> {
-        eventually(
-            &format!("{service} has verdict {verdict}"),
-            Duration::from_secs(5),
-            || {
-                let line = self.service(service)?;
-                if line["verdict"] == verdict {
-                    Ok(Some(()))
-                } else {
-                    bail!("it is {line}")
-                }
-            },
-        )?;
+        eventually(&format!("{service} has verdict {verdict}"), Duration::from_secs(5), || {
+            let line = self.service(service)?;
+            if line["verdict"] == verdict { Ok(Some(())) } else { bail!("it is {line}") }
+        })?;
         Ok(())
     }
 
@@ -181,9 +162,7 @@ impl Agent {
         let what = format!("{pod} enrolled: {enrolled}");
         let (_, took) = eventually(&what, Duration::from_secs(5), || {
             let status = self.status()?;
-            let there = status["pods"]
-                .as_array()
-                .is_some_and(|p| p.iter().any(|p| p["pod"] == pod));
+            let there = status["pods"].as_array().is_some_and(|p| p.iter().any(|p| p["pod"] == pod));
             Ok((there == enrolled).then_some(()))
         })?;
         Ok(took)
@@ -195,13 +174,8 @@ impl Agent {
     /// When the agent does not answer.
     pub fn findings(&self) -> Result<Vec<String>> {
         let status = self.status()?;
-        let findings = status["findings"]
-            .as_array()
-            .context("/status has no findings")?;
-        Ok(findings
-            .iter()
-            .map(|f| f.as_str().map_or_else(|| f.to_string(), str::to_owned))
-            .collect())
+        let findings = status["findings"].as_array().context("/status has no findings")?;
+        Ok(findings.iter().map(|f| f.as_str().map_or_else(|| f.to_string(), str::to_owned)).collect())
     }
 
     /// `/metrics`: the sum of a metric over its labels, of the lines that contain `having`. Absent = 0.
@@ -234,10 +208,7 @@ impl Agent {
         self.process.signal(libc::SIGTERM)?;
         let status = self.process.wait(Duration::from_secs(30))?;
         if !status.success() {
-            bail!(
-                "after SIGTERM the agent ended with {status}\n{}",
-                self.log_text()
-            );
+            bail!("after SIGTERM the agent ended with {status}\n{}", self.log_text());
         }
         Ok(started.elapsed())
     }
@@ -246,13 +217,9 @@ impl Agent {
 /// GET on the admin port: status and body.
 fn get(netns: &NetNs, path: &str) -> Result<(u16, String)> {
     netns.run(|| {
-        let mut stream = TcpStream::connect_timeout(&ADMIN, ADMIN_TIMEOUT)
-            .context("connecting to the admin port")?;
+        let mut stream = TcpStream::connect_timeout(&ADMIN, ADMIN_TIMEOUT).context("connecting to the admin port")?;
         stream.set_read_timeout(Some(ADMIN_TIMEOUT))?;
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"
-        )?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")?;
         let mut peer = BufReader::new(stream);
         let head = wire::read_head(&mut peer)?.context("no answer on the admin port")?;
         let body = wire::read_body(&mut peer, &head, Otherwise::Close)?;
@@ -262,11 +229,7 @@ fn get(netns: &NetNs, path: &str) -> Result<(u16, String)> {
 
 fn sum_metric(text: &str, name: &str, having: &str) -> f64 {
     text.lines()
-        .filter(|l| {
-            l.strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with(['{', ' ']))
-                && l.contains(having)
-        })
+        .filter(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && l.contains(having))
         .filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok())
         .sum()
 }

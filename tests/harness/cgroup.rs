@@ -16,8 +16,7 @@ const REMOVE_PAUSE: Duration = Duration::from_millis(10);
 /// # Errors
 /// When there is none.
 pub fn root() -> Result<PathBuf> {
-    let mounts =
-        fs::read_to_string("/proc/self/mountinfo").context("reading /proc/self/mountinfo")?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("reading /proc/self/mountinfo")?;
     match mounts.lines().find_map(cgroup2_mount) {
         Some(path) => Ok(path),
         None => bail!("no cgroup2 file system is mounted"),
@@ -46,10 +45,7 @@ pub fn create(path: &Path) -> Result<()> {
 /// When the cgroup is not there.
 pub fn door(path: &Path) -> Result<File> {
     let procs = path.join("cgroup.procs");
-    OpenOptions::new()
-        .write(true)
-        .open(&procs)
-        .with_context(|| format!("opening {}", procs.display()))
+    OpenOptions::new().write(true).open(&procs).with_context(|| format!("opening {}", procs.display()))
 }
 
 /// The processes of a cgroup and of all below it.
@@ -102,25 +98,13 @@ mod tests {
     fn the_v2_mount_is_found_on_unified_and_on_hybrid_machines() {
         let unified = "25 20 0:22 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate";
         let hybrid = "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw";
-        assert_eq!(
-            cgroup2_mount(unified),
-            Some(PathBuf::from("/sys/fs/cgroup"))
-        );
-        assert_eq!(
-            cgroup2_mount(hybrid),
-            Some(PathBuf::from("/sys/fs/cgroup/unified"))
-        );
+        assert_eq!(cgroup2_mount(unified), Some(PathBuf::from("/sys/fs/cgroup")));
+        assert_eq!(cgroup2_mount(hybrid), Some(PathBuf::from("/sys/fs/cgroup/unified")));
     }
 
     #[test]
     fn v1_hierarchies_and_bind_mounts_of_a_part_are_not_the_root() {
-        assert_eq!(
-            cgroup2_mount("32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu"),
-            None
-        );
-        assert_eq!(
-            cgroup2_mount("90 31 0:38 /pods /mnt/pods rw - cgroup2 cgroup2 rw"),
-            None
-        );
+        assert_eq!(cgroup2_mount("32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu"), None);
+        assert_eq!(cgroup2_mount("90 31 0:38 /pods /mnt/pods rw - cgroup2 cgroup2 rw"), None);
     }
 }

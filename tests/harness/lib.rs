@@ -7,6 +7,7 @@
 //! A [`Mesh`] never touches the namespace that it was started from: pods hang on a "node" namespace of their own.
 
 pub mod agent;
+pub mod canary;
 pub mod cgroup;
 pub mod interrupt;
 pub mod load;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 pub use agent::Agent;
+pub use canary::Canary;
 pub use load::{HttpLoad, LiveLoad, Report};
 pub use manifests::{Manifests, Service};
 pub use mesh::{Mesh, Pod, PodSpec};
@@ -61,10 +63,7 @@ pub fn eventually<T>(
 
 /// CLOCK_MONOTONIC in nanoseconds: comparable between the harness and the clients that it starts.
 pub fn monotonic_ns() -> u64 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is valid for writes; CLOCK_MONOTONIC exists on every Linux.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64

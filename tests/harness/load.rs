@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{ChildStdin, ChildStdout, Command};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::mesh::{Pod, binary};
 use crate::process::{self, Process};
+
+/// A client that was told to stop finishes its requests within its own timeout of 10 s.
+const CLIENT_END: Duration = Duration::from_secs(15);
 
 /// What a run of the client counted.
 #[derive(Clone, Debug, Default)]
@@ -42,14 +46,11 @@ impl Report {
     /// # Errors
     /// When it is no JSON.
     pub fn parse(line: &str) -> Result<Self> {
-        let v: Value =
-            serde_json::from_str(line).with_context(|| format!("the client said {line:?}"))?;
+        let v: Value = serde_json::from_str(line).with_context(|| format!("the client said {line:?}"))?;
         let number = |key: &str| v[key].as_u64().unwrap_or_default();
         let table = |key: &str| -> BTreeMap<String, u64> {
             let entries = v[key].as_object().into_iter().flatten();
-            entries
-                .filter_map(|(k, n)| Some((k.clone(), n.as_u64()?)))
-                .collect()
+            entries.filter_map(|(k, n)| Some((k.clone(), n.as_u64()?))).collect()
         };
         Ok(Self {
             answered: number("answered"),
@@ -78,19 +79,14 @@ impl Report {
 
     /// Answers with a status.
     pub fn status(&self, status: u16) -> u64 {
-        self.by_status
-            .get(&status.to_string())
-            .copied()
-            .unwrap_or_default()
+        self.by_status.get(&status.to_string()).copied().unwrap_or_default()
     }
 
     /// What came after `earlier`, of the plain counts.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let minus = |now: &BTreeMap<String, u64>, then: &BTreeMap<String, u64>| {
-            now.iter()
-                .map(|(k, n)| (k.clone(), n - then.get(k).copied().unwrap_or_default()))
-                .collect()
+            now.iter().map(|(k, n)| (k.clone(), n - then.get(k).copied().unwrap_or_default())).collect()
         };
         Self {
             answered: self.answered - earlier.answered,
@@ -116,9 +112,7 @@ pub struct HttpLoad {
 impl HttpLoad {
     /// GET / to `target` over one kept connection, with the address as Host.
     pub fn new(target: SocketAddr) -> Self {
-        Self {
-            arguments: vec!["http".into(), target.to_string()],
-        }
+        Self { arguments: vec!["http".into(), target.to_string()] }
     }
 
     fn with(mut self, key: &str, value: impl ToString) -> Self {
@@ -184,7 +178,7 @@ impl HttpLoad {
         client(pod, &self.arguments)
     }
 
-    /// Starts it in `pod`; it runs until [`LiveLoad::stop`].
+    /// Starts it in `pod`; it runs until its requests are done, or [`LiveLoad::stop`].
     ///
     /// # Errors
     /// When the client cannot be started.
@@ -211,16 +205,7 @@ pub fn tcp_live(pod: &Pod, target: SocketAddr, threads: u64) -> Result<LiveLoad>
 
 fn tcp_arguments(target: SocketAddr, count: u64, threads: u64) -> Vec<String> {
     let (count, threads) = (count.to_string(), threads.to_string());
-    [
-        "tcp",
-        &target.to_string(),
-        "--requests",
-        &count,
-        "--connections",
-        &threads,
-    ]
-    .map(String::from)
-    .to_vec()
+    ["tcp", &target.to_string(), "--requests", &count, "--connections", &threads].map(String::from).to_vec()
 }
 
 /// Runs the client in `pod` with arguments of its own and reads its last line as a report.
@@ -231,12 +216,7 @@ pub fn client(pod: &Pod, arguments: &[String]) -> Result<Report> {
     let mut command = Command::new(binary("weir-client"));
     command.args(arguments);
     let output = process::output(&pod.place, command)?;
-    Report::parse(
-        output
-            .lines()
-            .next_back()
-            .context("the client said nothing")?,
-    )
+    Report::parse(output.lines().next_back().context("the client said nothing")?)
 }
 
 /// A client that runs until it is told to stop.
@@ -245,6 +225,7 @@ pub struct LiveLoad {
     process: Process,
     stop: Option<ChildStdin>,
     lines: BufReader<ChildStdout>,
+    last: Report,
 }
 
 impl LiveLoad {
@@ -252,14 +233,10 @@ impl LiveLoad {
         let mut command = Command::new(binary("weir-client"));
         command.args(arguments).arg("--live");
         let (process, input, output) = Process::piped(&pod.place, command)?;
-        Ok(Self {
-            process,
-            stop: Some(input),
-            lines: BufReader::new(output),
-        })
+        Ok(Self { process, stop: Some(input), lines: BufReader::new(output), last: Report::default() })
     }
 
-    /// The next count since the start; one comes every 100 ms.
+    /// The next count since the start; one comes every 100 ms, the last one when all requests are done.
     ///
     /// # Errors
     /// When the client has ended.
@@ -267,7 +244,8 @@ impl LiveLoad {
         crate::interrupt::check()?;
         let mut line = String::new();
         self.lines.read_line(&mut line)?;
-        Report::parse(line.trim_end())
+        self.last = Report::parse(line.trim_end())?;
+        Ok(self.last.clone())
     }
 
     /// Ends it and gives the whole count.
@@ -278,11 +256,8 @@ impl LiveLoad {
         drop(self.stop.take());
         let mut rest = String::new();
         self.lines.read_to_string(&mut rest)?;
-        self.process.wait(std::time::Duration::from_secs(15))?;
-        Report::parse(
-            rest.lines()
-                .next_back()
-                .context("the client said nothing")?,
-        )
+        let status = self.process.wait(CLIENT_END)?;
+        anyhow::ensure!(status.success(), "the client ended with {status}");
+        rest.lines().next_back().map_or(Ok(self.last), Report::parse)
     }
 }

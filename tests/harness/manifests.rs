@@ -20,10 +20,7 @@ pub struct Manifests {
 impl Manifests {
     /// The directory of a mesh.
     pub fn of(mesh: &Mesh) -> Self {
-        Self {
-            directory: mesh.manifests_dir(),
-            staging: mesh.scratch().join("staging"),
-        }
+        Self { directory: mesh.manifests_dir(), staging: mesh.scratch().join("staging") }
     }
 
     /// Where it is.
@@ -38,8 +35,7 @@ impl Manifests {
     pub fn write(&self, file: &str, yaml: &str) -> Result<()> {
         let staged = self.staging.join(file);
         fs::write(&staged, yaml).with_context(|| format!("writing {}", staged.display()))?;
-        fs::rename(&staged, self.directory.join(file))
-            .with_context(|| format!("putting {file} in place"))
+        fs::rename(&staged, self.directory.join(file)).with_context(|| format!("putting {file} in place"))
     }
 
     /// Replaces `from` by `to` in a file, as an editor would.
@@ -47,8 +43,7 @@ impl Manifests {
     /// # Errors
     /// When the file is not there or does not contain `from`.
     pub fn edit(&self, file: &str, from: &str, to: &str) -> Result<()> {
-        let text = fs::read_to_string(self.directory.join(file))
-            .with_context(|| format!("reading {file}"))?;
+        let text = fs::read_to_string(self.directory.join(file)).with_context(|| format!("reading {file}"))?;
         anyhow::ensure!(text.contains(from), "{file} has no {from:?}");
         self.write(file, &text.replace(from, to))
     }
@@ -66,10 +61,7 @@ impl Manifests {
     /// # Errors
     /// When the disk says no.
     pub fn pods(&self, mesh: &Mesh) -> Result<()> {
-        self.write(
-            "pods.yaml",
-            &mesh.pods().map(pod).collect::<Vec<_>>().join("---\n"),
-        )
+        self.write("pods.yaml", &mesh.pods().map(pod).collect::<Vec<_>>().join("---\n"))
     }
 
     /// Writes `namespaces.yaml` with each namespace and whether it takes part.
@@ -79,15 +71,8 @@ impl Manifests {
     pub fn namespaces(&self, namespaces: &[(&str, bool)]) -> Result<()> {
         let mut yaml = String::new();
         for (name, enabled) in namespaces {
-            let label = if *enabled {
-                "\n  labels: {weir.mesh/mode: enabled}"
-            } else {
-                ""
-            };
-            let _infallible = writeln!(
-                yaml,
-                "---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}{label}"
-            );
+            let label = if *enabled { "\n  labels: {weir.mesh/mode: enabled}" } else { "" };
+            let _infallible = writeln!(yaml, "---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}{label}");
         }
         self.write("namespaces.yaml", &yaml)
     }
@@ -180,10 +165,7 @@ impl Service {
             flow(self.selector.iter().map(|(k, v)| (k.as_str(), v.as_str()))),
         );
         for (name, port, target) in &self.ports {
-            let _infallible = writeln!(
-                yaml,
-                "  - port: {port}\n    targetPort: {target}\n    protocol: TCP"
-            );
+            let _infallible = writeln!(yaml, "  - port: {port}\n    targetPort: {target}\n    protocol: TCP");
             if !name.is_empty() {
                 let _infallible = writeln!(yaml, "    name: {name}");
             }
@@ -194,10 +176,7 @@ impl Service {
 
 /// The addresses of the service with that number.
 pub fn cluster_ips(host: u8) -> (Ipv4Addr, Ipv6Addr) {
-    (
-        Ipv4Addr::new(10, 96, 0, host),
-        Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, u16::from(host)),
-    )
+    (Ipv4Addr::new(10, 96, 0, host), Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, u16::from(host)))
 }
 
 /// Gives the Services of a file their addresses, as the API server does on admission; `first` is the first one's
@@ -207,9 +186,7 @@ pub fn admit(yaml: &str, first: u8) -> String {
     let documents: Vec<String> = yaml
         .split("---\n")
         .map(|document| {
-            if !document.lines().any(|l| l.trim_end() == "kind: Service")
-                || document.contains("clusterIP")
-            {
+            if !document.lines().any(|l| l.trim_end() == "kind: Service") || document.contains("clusterIP") {
                 return document.to_owned();
             }
             let (v4, v6) = cluster_ips(host);
@@ -236,11 +213,7 @@ fn pod(pod: &Pod) -> String {
         .ports
         .iter()
         .map(|(name, number)| {
-            let name = if name.is_empty() {
-                String::new()
-            } else {
-                format!("name: {name}, ")
-            };
+            let name = if name.is_empty() { String::new() } else { format!("name: {name}, ") };
             format!("{{{name}containerPort: {number}, protocol: TCP}}")
         })
         .collect();
@@ -252,12 +225,7 @@ fn pod(pod: &Pod) -> String {
          - ip: \"{ipv6}\"\n",
         name = pod.spec.name,
         namespace = pod.spec.namespace,
-        labels = flow(
-            pod.spec
-                .labels
-                .iter()
-                .map(|(k, v)| (k.as_str(), v.as_str()))
-        ),
+        labels = flow(pod.spec.labels.iter().map(|(k, v)| (k.as_str(), v.as_str()))),
         netns = pod.place.netns.path().display(),
         cgroup = pod.place.cgroup.display(),
         ports = ports.join(", "),
@@ -277,7 +245,11 @@ mod tests {
                     kind: Service\nspec:\n  selector: {app: b}\n";
         let admitted = admit(yaml, 4);
         assert!(admitted.contains("spec:\n  replicas: 1\n"));
-        assert!(admitted.contains("clusterIP: 10.96.0.4\n  clusterIPs: [\"10.96.0.4\", \"fd00:10:96::4\"]\n  selector: {app: a}"));
+        assert!(
+            admitted.contains(
+                "clusterIP: 10.96.0.4\n  clusterIPs: [\"10.96.0.4\", \"fd00:10:96::4\"]\n  selector: {app: a}"
+            )
+        );
         assert!(admitted.contains("clusterIP: 10.96.0.5\n"));
         assert_eq!(admitted.matches("clusterIP:").count(), 2);
     }

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs};
 
@@ -32,6 +33,7 @@ const FIRST_HOST: u8 = 10;
 const ORIGIN_START: std::time::Duration = std::time::Duration::from_secs(5);
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
+static BINARIES: OnceLock<PathBuf> = OnceLock::new();
 
 /// What a pod shall be.
 #[derive(Clone, Debug)]
@@ -49,12 +51,7 @@ pub struct PodSpec {
 impl PodSpec {
     /// A pod in namespace `default`.
     pub fn new(name: &str) -> Self {
-        Self {
-            namespace: "default".into(),
-            name: name.into(),
-            labels: BTreeMap::new(),
-            ports: Vec::new(),
-        }
+        Self { namespace: "default".into(), name: name.into(), labels: BTreeMap::new(), ports: Vec::new() }
     }
 
     /// In another namespace.
@@ -115,11 +112,7 @@ impl Mesh {
     /// When namespaces or cgroups cannot be made.
     pub fn new() -> Result<Self> {
         sweep();
-        let name = format!(
-            "{TEST_PREFIX}{}-{}",
-            process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name = format!("{TEST_PREFIX}{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         Self::named(&name, false)
     }
 
@@ -133,8 +126,7 @@ impl Mesh {
         // From here on, whatever goes wrong, `undo` takes down what is there.
         let undo = Undo(name);
         for part in ["manifests", "staging", "logs"] {
-            fs::create_dir_all(scratch.join(part))
-                .with_context(|| format!("making {}", scratch.display()))?;
+            fs::create_dir_all(scratch.join(part)).with_context(|| format!("making {}", scratch.display()))?;
         }
         for part in ["agent", "node", "pods"] {
             cgroup::create(&cgroup.join(part))?;
@@ -145,11 +137,7 @@ impl Mesh {
             ("ipv6/conf/all/forwarding", "1"),
             ("ipv4/conf/all/rp_filter", "0"),
         ])?;
-        let place = |part: &str| Place {
-            netns: netns.clone(),
-            cgroup: cgroup.join(part),
-            outlives,
-        };
+        let place = |part: &str| Place { netns: netns.clone(), cgroup: cgroup.join(part), outlives };
         let (node, agent) = (place("node"), place("agent"));
         std::mem::forget(undo);
         Ok(Self {
@@ -206,9 +194,7 @@ impl Mesh {
     /// When the kernel says no.
     pub fn add_pod(&mut self, spec: PodSpec) -> Result<&Pod> {
         let host = self.next_host;
-        self.next_host = host
-            .checked_add(1)
-            .context("a mesh has room for 245 pods")?;
+        self.next_host = host.checked_add(1).context("a mesh has room for 245 pods")?;
         let ipv4 = Ipv4Addr::new(10, 244, 0, host);
         let ipv6 = Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, u16::from(host));
         let cgroup = self.cgroup.join("pods").join(&spec.name);
@@ -236,23 +222,10 @@ impl Mesh {
              route add ::/0 via fe80::1 dev eth0\n"
         ))?;
         // Tens of thousands of short connections from one address: the default range would run dry in TIME_WAIT.
-        netns.sysctl(&[
-            ("ipv4/ip_local_port_range", "10240 65000"),
-            ("ipv4/tcp_max_syn_backlog", "4096"),
-        ])?;
-        let place = Place {
-            netns,
-            cgroup,
-            outlives: self.node.outlives,
-        };
+        netns.sysctl(&[("ipv4/ip_local_port_range", "10240 65000"), ("ipv4/tcp_max_syn_backlog", "4096")])?;
+        let place = Place { netns, cgroup, outlives: self.node.outlives };
         let name = spec.name.clone();
-        let pod = Pod {
-            spec,
-            ipv4,
-            ipv6,
-            place,
-            ready: true,
-        };
+        let pod = Pod { spec, ipv4, ipv6, place, ready: true };
         Ok(self.pods.entry(name).insert_entry(pod).into_mut())
     }
 
@@ -261,9 +234,7 @@ impl Mesh {
     /// # Panics
     /// When there is none: a mistake in the test.
     pub fn pod(&self, name: &str) -> &Pod {
-        self.pods
-            .get(name)
-            .unwrap_or_else(|| panic!("no pod {name} in this mesh"))
+        self.pods.get(name).unwrap_or_else(|| panic!("no pod {name} in this mesh"))
     }
 
     /// A pod by name, to change its labels or readiness before the manifests are written anew.
@@ -271,9 +242,7 @@ impl Mesh {
     /// # Panics
     /// When there is none: a mistake in the test.
     pub fn pod_mut(&mut self, name: &str) -> &mut Pod {
-        self.pods
-            .get_mut(name)
-            .unwrap_or_else(|| panic!("no pod {name} in this mesh"))
+        self.pods.get_mut(name).unwrap_or_else(|| panic!("no pod {name} in this mesh"))
     }
 
     /// All pods, by name.
@@ -288,25 +257,13 @@ impl Mesh {
     /// When it does not start.
     pub fn serve(&mut self, pod: &str, arguments: &str) -> Result<()> {
         let spec = self.pod(pod).clone();
-        let version = spec
-            .spec
-            .labels
-            .get("version")
-            .map_or("none", String::as_str);
+        let version = spec.spec.labels.get("version").map_or("none", String::as_str);
         let mut command = Command::new(binary("weir-origin"));
-        command
-            .args(["serve", "--version", version, "--pod", pod])
-            .args(arguments.split_whitespace());
+        command.args(["serve", "--version", version, "--pod", pod]).args(arguments.split_whitespace());
         let process = Process::spawn(&spec.place, command, &self.log(&format!("origin-{pod}")))?;
         self.origins.push(process);
-        for port in arguments
-            .split_whitespace()
-            .filter_map(|a| a.parse::<u16>().ok())
-        {
-            self.await_listener(
-                &self.pod(pod).place.netns,
-                SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-            )?;
+        for port in arguments.split_whitespace().filter_map(|a| a.parse::<u16>().ok()) {
+            self.await_listener(&self.pod(pod).place.netns, SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
         }
         Ok(())
     }
@@ -319,15 +276,9 @@ impl Mesh {
     pub fn relay(&mut self, address: SocketAddr, pods: &[SocketAddr]) -> Result<()> {
         let width = if address.is_ipv4() { 32 } else { 128 };
         let nodad = if address.is_ipv4() { "" } else { "nodad" };
-        self.node.netns.ip(&format!(
-            "addr replace {}/{width} dev lo {nodad}\n",
-            address.ip()
-        ))?;
+        self.node.netns.ip(&format!("addr replace {}/{width} dev lo {nodad}\n", address.ip()))?;
         let mut command = Command::new(binary("weir-origin"));
-        command
-            .arg("relay")
-            .arg(address.to_string())
-            .args(pods.iter().map(ToString::to_string));
+        command.arg("relay").arg(address.to_string()).args(pods.iter().map(ToString::to_string));
         let process = Process::spawn(&self.node, command, &self.log("relay"))?;
         self.origins.push(process);
         self.await_listener(&self.node.netns, address)
@@ -335,15 +286,9 @@ impl Mesh {
 
     /// Waits until something accepts at `address`, seen from inside `netns`.
     fn await_listener(&self, netns: &NetNs, address: SocketAddr) -> Result<()> {
-        eventually(
-            &format!("{address} accepts in {}", self.name),
-            ORIGIN_START,
-            || {
-                netns
-                    .run(|| std::net::TcpStream::connect(address).ok().map(|_| ()))
-                    .map_err(Into::into)
-            },
-        )?;
+        eventually(&format!("{address} accepts in {}", self.name), ORIGIN_START, || {
+            netns.run(|| std::net::TcpStream::connect(address).ok().map(|_| ())).map_err(Into::into)
+        })?;
         Ok(())
     }
 
@@ -398,15 +343,20 @@ impl Pod {
     }
 }
 
-/// A program of ours: `WEIR_BIN` for the agent, else beside this executable's profile directory, else the quick one.
+/// From now on our programs are taken from that directory.
+pub fn take_binaries_from(directory: PathBuf) {
+    let _first_wins = BINARIES.set(directory);
+}
+
+/// A program of ours: `WEIR_BIN` for the agent, else from [`take_binaries_from`], else from this executable's profile.
 pub fn binary(name: &str) -> PathBuf {
     if name == "weir"
         && let Some(path) = env::var_os("WEIR_BIN")
     {
         return path.into();
     }
-    if let Some(directory) = env::var_os("WEIR_BIN_DIR") {
-        return PathBuf::from(directory).join(name);
+    if let Some(directory) = BINARIES.get() {
+        return directory.join(name);
     }
     // A test runs from target/PROFILE/deps.
     let own = env::current_exe().unwrap_or_default();
@@ -414,12 +364,7 @@ pub fn binary(name: &str) -> PathBuf {
     if directory.ends_with("deps") {
         directory.pop();
     }
-    let beside = directory.join(name);
-    if beside.exists() {
-        beside
-    } else {
-        directory.with_file_name("quick").join(name)
-    }
+    directory.join(name)
 }
 
 /// Takes down a mesh by its name: processes, namespaces, cgroups, pins, files. What is not there is skipped.

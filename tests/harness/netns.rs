@@ -27,12 +27,8 @@ impl NetNs {
     /// When `ip` is missing or says no.
     pub fn create(name: &str) -> Result<Self> {
         ip("", &format!("netns add {name}"))?;
-        let file = File::open(format!("{DIRECTORY}/{name}"))
-            .with_context(|| format!("opening namespace {name}"))?;
-        let made = Self {
-            name: name.into(),
-            file: Arc::new(file),
-        };
+        let file = File::open(format!("{DIRECTORY}/{name}")).with_context(|| format!("opening namespace {name}"))?;
+        let made = Self { name: name.into(), file: Arc::new(file) };
         made.ip("link set lo up")?;
         Ok(made)
     }
@@ -73,10 +69,7 @@ impl NetNs {
                 }
                 Ok(work())
             });
-            inside
-                .join()
-                .map_err(|_| anyhow!("work inside namespace {} panicked", self.name))?
-                .map_err(Into::into)
+            inside.join().map_err(|_| anyhow!("work inside namespace {} panicked", self.name))?.map_err(Into::into)
         })
     }
 
@@ -87,8 +80,7 @@ impl NetNs {
     pub fn sysctl(&self, settings: &[(&str, &str)]) -> Result<()> {
         self.run(|| {
             for (key, value) in settings {
-                fs::write(format!("/proc/sys/net/{key}"), value)
-                    .with_context(|| format!("setting net/{key}"))?;
+                fs::write(format!("/proc/sys/net/{key}"), value).with_context(|| format!("setting net/{key}"))?;
             }
             Ok(())
         })?
@@ -105,11 +97,7 @@ pub fn names(prefix: &str) -> Vec<String> {
     let Ok(entries) = fs::read_dir(DIRECTORY) else {
         return Vec::new();
     };
-    entries
-        .flatten()
-        .filter_map(|e| e.file_name().into_string().ok())
-        .filter(|n| n.starts_with(prefix))
-        .collect()
+    entries.flatten().filter_map(|e| e.file_name().into_string().ok()).filter(|n| n.starts_with(prefix)).collect()
 }
 
 fn ip(namespace: &str, lines: &str) -> Result<()> {
@@ -124,17 +112,10 @@ fn ip(namespace: &str, lines: &str) -> Result<()> {
         .stderr(Stdio::piped())
         .spawn()
         .context("starting ip (Debian package iproute2)")?;
-    child
-        .stdin
-        .take()
-        .context("ip has a standard input")?
-        .write_all(lines.as_bytes())?;
+    child.stdin.take().context("ip has a standard input")?.write_all(lines.as_bytes())?;
     let output = child.wait_with_output()?;
     if !output.status.success() {
-        bail!(
-            "ip -n {namespace:?}: {}\n{lines}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("ip -n {namespace:?}: {}\n{lines}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
 }

@@ -68,15 +68,8 @@ impl Process {
     /// # Errors
     /// When it cannot be started.
     pub fn spawn(place: &Place, mut command: Command, log: &Path) -> Result<Self> {
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(log)
-            .with_context(|| format!("{}", log.display()))?;
-        command
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file);
+        let file = File::options().create(true).append(true).open(log).with_context(|| format!("{}", log.display()))?;
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let mut process = Self::start(place, command)?;
         process.log = Some(log.to_path_buf());
         Ok(process)
@@ -89,29 +82,15 @@ impl Process {
     pub fn piped(place: &Place, mut command: Command) -> Result<(Self, ChildStdin, ChildStdout)> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = Self::start(place, command)?;
-        let input = process
-            .child
-            .stdin
-            .take()
-            .context("standard input is piped")?;
-        let output = process
-            .child
-            .stdout
-            .take()
-            .context("standard output is piped")?;
+        let input = process.child.stdin.take().context("standard input is piped")?;
+        let output = process.child.stdout.take().context("standard output is piped")?;
         Ok((process, input, output))
     }
 
     fn start(place: &Place, mut command: Command) -> Result<Self> {
         place.prepare(&mut command)?;
-        let child = command
-            .spawn()
-            .with_context(|| format!("starting {}", command.get_program().display()))?;
-        Ok(Self {
-            child,
-            log: None,
-            keep: place.outlives,
-        })
+        let child = command.spawn().with_context(|| format!("starting {}", command.get_program().display()))?;
+        Ok(Self { child, log: None, keep: place.outlives })
     }
 
     /// Its process id.
@@ -126,8 +105,7 @@ impl Process {
     pub fn signal(&self, signal: i32) -> Result<()> {
         // SAFETY: plain kill(2) of a child that has not been reaped.
         if unsafe { libc::kill(self.pid(), signal) } != 0 {
-            return Err(io::Error::last_os_error())
-                .with_context(|| format!("signal {signal} to {}", self.pid()));
+            return Err(io::Error::last_os_error()).with_context(|| format!("signal {signal} to {}", self.pid()));
         }
         Ok(())
     }
@@ -201,16 +179,10 @@ pub fn show_tail(log: &Path) {
 /// When it cannot be started or fails; the error has what it said.
 pub fn output(place: &Place, mut command: Command) -> Result<String> {
     place.prepare(&mut command)?;
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("running {:?}", command.get_program()))?;
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("running {:?}", command.get_program()))?;
     if !output.status.success() {
-        bail!(
-            "{command:?}: {}: {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

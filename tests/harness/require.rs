@@ -32,20 +32,14 @@ impl Need {
                 if unsafe { libc::geteuid() } != 0 {
                     return Some("needs root".into());
                 }
-                Self::Program("ip")
-                    .missing()
-                    .or_else(|| cgroup::root().err().map(|e| e.to_string()))
+                Self::Program("ip").missing().or_else(|| cgroup::root().err().map(|e| e.to_string()))
             }
             Self::Agent => Self::Namespaces.missing().or_else(|| {
                 let weir = mesh::binary("weir");
                 if !weir.exists() {
-                    return Some(format!(
-                        "no {}: `cargo xtask test` builds it",
-                        weir.display()
-                    ));
+                    return Some(format!("no {}: `cargo xtask test` builds it", weir.display()));
                 }
-                (!Path::new("/sys/kernel/btf/vmlinux").exists())
-                    .then(|| "the kernel has no BTF".into())
+                (!Path::new("/sys/kernel/btf/vmlinux").exists()).then(|| "the kernel has no BTF".into())
             }),
             Self::Program(name) => {
                 let found = Command::new("sh")
@@ -67,10 +61,7 @@ pub fn require(test: &str, needs: &[Need]) -> bool {
     let Some(reason) = needs.iter().find_map(|n| n.missing()) else {
         return true;
     };
-    assert!(
-        std::env::var(REQUIRED).as_deref() != Ok("1"),
-        "{test} must not be skipped here: {reason}"
-    );
+    assert!(std::env::var(REQUIRED).as_deref() != Ok("1"), "{test} must not be skipped here: {reason}");
     let line = format!("SKIPPED {test}: {reason}\n");
     let _closed = io::stderr().write_all(line.as_bytes());
     if let Some(file) = std::env::var_os(SKIPS_FILE)

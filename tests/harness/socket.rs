@@ -16,11 +16,7 @@ impl Socket {
     /// # Errors
     /// When the kernel says no.
     pub fn tcp(like: SocketAddr) -> io::Result<Self> {
-        let family = if like.is_ipv4() {
-            libc::AF_INET
-        } else {
-            libc::AF_INET6
-        };
+        let family = if like.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
         // SAFETY: plain socket(2).
         let fd = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
         if fd < 0 {
@@ -57,9 +53,7 @@ impl Socket {
                 let address = libc::sockaddr_in {
                     sin_family: libc::AF_INET as libc::sa_family_t,
                     sin_port: to.port().to_be(),
-                    sin_addr: libc::in_addr {
-                        s_addr: u32::from_ne_bytes(to.ip().octets()),
-                    },
+                    sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(to.ip().octets()) },
                     sin_zero: [0; 8],
                 };
                 self.connect_raw(&address)
@@ -69,9 +63,7 @@ impl Socket {
                     sin6_family: libc::AF_INET6 as libc::sa_family_t,
                     sin6_port: to.port().to_be(),
                     sin6_flowinfo: 0,
-                    sin6_addr: libc::in6_addr {
-                        s6_addr: to.ip().octets(),
-                    },
+                    sin6_addr: libc::in6_addr { s6_addr: to.ip().octets() },
                     sin6_scope_id: 0,
                 };
                 self.connect_raw(&address)
@@ -84,21 +76,14 @@ impl Socket {
     /// # Errors
     /// As connect(2).
     pub fn dissolve(&self) -> io::Result<()> {
-        let address = libc::sockaddr {
-            sa_family: libc::AF_UNSPEC as libc::sa_family_t,
-            sa_data: [0; 14],
-        };
+        let address = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
         self.connect_raw(&address)
     }
 
     fn connect_raw<A>(&self, address: &A) -> io::Result<()> {
         // SAFETY: `address` is a socket address of that size.
         check(unsafe {
-            libc::connect(
-                self.0.as_raw_fd(),
-                std::ptr::from_ref(address).cast(),
-                size_of::<A>() as libc::socklen_t,
-            )
+            libc::connect(self.0.as_raw_fd(), std::ptr::from_ref(address).cast(), size_of::<A>() as libc::socklen_t)
         })
     }
 
@@ -117,10 +102,7 @@ impl Socket {
 /// # Errors
 /// When the kernel says no.
 pub fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
-    let linger = libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     // SAFETY: `linger` is valid for its size.
     check(unsafe {
         libc::setsockopt(
@@ -134,9 +116,5 @@ pub fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -18,10 +18,7 @@ pub struct Head {
 impl Head {
     /// The first header of that (lower case) name.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, v)| v.as_str())
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
     /// The status of a response head.
@@ -29,18 +26,12 @@ impl Head {
     /// # Errors
     /// When the status line has no number in its second place.
     pub fn status(&self) -> io::Result<u16> {
-        self.first
-            .split(' ')
-            .nth(1)
-            .and_then(|s| s.parse().ok())
-            .ok_or_else(|| broken("status line"))
+        self.first.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or_else(|| broken("status line"))
     }
 
     /// Whether the connection ends with this message.
     pub fn closes(&self) -> bool {
-        self.get("connection")
-            .is_some_and(|c| c.eq_ignore_ascii_case("close"))
-            || self.first.contains("HTTP/1.0")
+        self.get("connection").is_some_and(|c| c.eq_ignore_ascii_case("close")) || self.first.contains("HTTP/1.0")
     }
 }
 
@@ -59,9 +50,7 @@ fn broken(what: &str) -> io::Error {
 
 fn line(peer: &mut impl BufRead) -> io::Result<Option<String>> {
     let mut bytes = Vec::new();
-    peer.by_ref()
-        .take(MAX_HEAD as u64)
-        .read_until(b'\n', &mut bytes)?;
+    peer.by_ref().take(MAX_HEAD as u64).read_until(b'\n', &mut bytes)?;
     if bytes.is_empty() {
         return Ok(None);
     }
@@ -71,9 +60,7 @@ fn line(peer: &mut impl BufRead) -> io::Result<Option<String>> {
     if bytes.last() == Some(&b'\r') {
         bytes.pop();
     }
-    String::from_utf8(bytes)
-        .map(Some)
-        .map_err(|_| broken("text"))
+    String::from_utf8(bytes).map(Some).map_err(|_| broken("text"))
 }
 
 /// Reads a head; `None` when the peer closed before its first byte.
@@ -84,10 +71,7 @@ pub fn read_head(peer: &mut impl BufRead) -> io::Result<Option<Head>> {
     let Some(first) = line(peer)? else {
         return Ok(None);
     };
-    let mut head = Head {
-        first,
-        headers: Vec::new(),
-    };
+    let mut head = Head { first, headers: Vec::new() };
     let mut size = 0;
     loop {
         let text = line(peer)?.ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -99,8 +83,7 @@ pub fn read_head(peer: &mut impl BufRead) -> io::Result<Option<Head>> {
             return Err(broken("head: too large"));
         }
         let (name, value) = text.split_once(':').ok_or_else(|| broken("header"))?;
-        head.headers
-            .push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
+        head.headers.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
     }
 }
 
@@ -108,16 +91,9 @@ pub fn read_head(peer: &mut impl BufRead) -> io::Result<Option<Head>> {
 ///
 /// # Errors
 /// When the connection ends early or the framing is malformed.
-pub fn read_body(
-    peer: &mut impl BufRead,
-    head: &Head,
-    otherwise: Otherwise,
-) -> io::Result<Vec<u8>> {
+pub fn read_body(peer: &mut impl BufRead, head: &Head, otherwise: Otherwise) -> io::Result<Vec<u8>> {
     let mut body = Vec::new();
-    if head
-        .get("transfer-encoding")
-        .is_some_and(|t| t.eq_ignore_ascii_case("chunked"))
-    {
+    if head.get("transfer-encoding").is_some_and(|t| t.eq_ignore_ascii_case("chunked")) {
         loop {
             let text = line(peer)?.ok_or(io::ErrorKind::UnexpectedEof)?;
             let size = text.split(';').next().unwrap_or_default().trim();
@@ -212,25 +188,15 @@ mod tests {
         write_chunked(&mut bytes, &body).expect("a vector takes everything");
         bytes.extend_from_slice(b"GET /next HTTP/1.1\r\n\r\n");
         let mut peer = bytes.as_slice();
-        let head = read_head(&mut peer)
-            .expect("well formed")
-            .expect("not empty");
+        let head = read_head(&mut peer).expect("well formed").expect("not empty");
         assert!(read_body(&mut peer, &head, Otherwise::Empty).expect("well formed") == body);
-        assert_eq!(
-            read_head(&mut peer)
-                .expect("well formed")
-                .expect("not empty")
-                .first,
-            "GET /next HTTP/1.1"
-        );
+        assert_eq!(read_head(&mut peer).expect("well formed").expect("not empty").first, "GET /next HTTP/1.1");
     }
 
     #[test]
     fn a_body_cut_short_is_an_error() {
         let mut peer: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc";
-        let head = read_head(&mut peer)
-            .expect("well formed")
-            .expect("not empty");
+        let head = read_head(&mut peer).expect("well formed").expect("not empty");
         assert!(read_body(&mut peer, &head, Otherwise::Close).is_err());
     }
 }

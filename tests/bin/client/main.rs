@@ -1,5 +1,5 @@
 //! `weir-client`: the client inside a test pod. Started by the harness (`load.rs`), which documents the modes; prints
-//! its count as one line of JSON, with `--live` another every 100 ms until its standard input closes.
+//! its count as one line of JSON, with `--live` another every 100 ms until all is done or its standard input closes.
 
 mod sockets;
 mod tally;
@@ -45,15 +45,13 @@ impl Job {
             return None;
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        (self.live || number < self.requests).then_some(number)
+        (number < self.requests).then_some(number)
     }
 }
 
 fn main() -> io::Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let mode = arguments
-        .next()
-        .ok_or_else(|| io::Error::other("usage: weir-client MODE TARGET… [options]"))?;
+    let mode = arguments.next().ok_or_else(|| io::Error::other("usage: weir-client MODE TARGET… [options]"))?;
     if mode == "sockets" {
         return sockets::run(&arguments.collect::<Vec<_>>());
     }
@@ -67,6 +65,7 @@ fn main() -> io::Result<()> {
                 "http" => http(&job, worker),
                 "tcp" => each(&job, tcp_once),
                 "half-close" => each(&job, half_close),
+                "listen-first" => each(&job, listen_first),
                 _ => each(&job, original_destination),
             })
         })
@@ -78,15 +77,13 @@ fn main() -> io::Result<()> {
             let _end = io::stdin().read_to_end(&mut Vec::new());
             ender.stop.store(true, Ordering::Relaxed);
         });
-        while !job.stop.load(Ordering::Relaxed) {
+        while !workers.iter().all(thread::JoinHandle::is_finished) {
             thread::sleep(TICK);
             writeln!(out, "{}", job.tally.json(started.elapsed()))?;
         }
     }
     for worker in workers {
-        worker
-            .join()
-            .map_err(|_| io::Error::other("a worker panicked"))?;
+        worker.join().map_err(|_| io::Error::other("a worker panicked"))?;
     }
     writeln!(out, "{}", job.tally.json(started.elapsed()))
 }
@@ -99,7 +96,7 @@ fn parse(mode: String, mut arguments: impl Iterator<Item = String>) -> io::Resul
         host: None,
         path: "/".into(),
         headers: String::new(),
-        requests: 1,
+        requests: 0,
         fresh: false,
         bodies: None,
         pace: None,
@@ -109,11 +106,7 @@ fn parse(mode: String, mut arguments: impl Iterator<Item = String>) -> io::Resul
         tally: Tally::default(),
     };
     while let Some(argument) = arguments.next() {
-        let mut value = || {
-            arguments
-                .next()
-                .ok_or_else(|| io::Error::other(format!("{argument} needs a value")))
-        };
+        let mut value = || arguments.next().ok_or_else(|| io::Error::other(format!("{argument} needs a value")));
         let number = |text: String| text.parse::<u64>().map_err(io::Error::other);
         match argument.as_str() {
             "--host" => job.host = Some(value()?),
@@ -130,20 +123,16 @@ fn parse(mode: String, mut arguments: impl Iterator<Item = String>) -> io::Resul
             "--live" => job.live = true,
             target => {
                 // ADDRESS, or ADDRESS=WHO where the answer must come from that version.
-                let (address, who) = target
-                    .split_once('=')
-                    .map_or((target, None), |(a, w)| (a, Some(w.to_owned())));
-                job.targets.push((
-                    address
-                        .parse()
-                        .map_err(|e| io::Error::other(format!("{target}: {e}")))?,
-                    who,
-                ));
+                let (address, who) = target.split_once('=').map_or((target, None), |(a, w)| (a, Some(w.to_owned())));
+                job.targets.push((address.parse().map_err(|e| io::Error::other(format!("{target}: {e}")))?, who));
             }
         }
     }
     if job.targets.is_empty() {
         return Err(io::Error::other("no target"));
+    }
+    if job.requests == 0 {
+        job.requests = if job.live { u64::MAX } else { 1 };
     }
     Ok((job, connections))
 }
@@ -193,16 +182,9 @@ struct Request {
 
 impl Request {
     fn new(job: &Job, random: &mut Random) -> Self {
-        let host = job
-            .host
-            .clone()
-            .unwrap_or_else(|| job.targets[0].0.to_string());
+        let host = job.host.clone().unwrap_or_else(|| job.targets[0].0.to_string());
         let method = if job.bodies.is_some() { "POST" } else { "GET" };
-        let mut bytes = format!(
-            "{method} {} HTTP/1.1\r\nHost: {host}\r\n{}",
-            job.path, job.headers
-        )
-        .into_bytes();
+        let mut bytes = format!("{method} {} HTTP/1.1\r\nHost: {host}\r\n{}", job.path, job.headers).into_bytes();
         if job.fresh {
             bytes.extend_from_slice(b"Connection: close\r\n");
         }
@@ -220,9 +202,7 @@ impl Request {
                 bytes.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
                 wire::write_chunked(&mut bytes, body).expect("a vector takes everything");
             } else {
-                bytes.extend_from_slice(
-                    format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes(),
-                );
+                bytes.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
                 bytes.extend_from_slice(body);
             }
         } else {
@@ -231,41 +211,27 @@ impl Request {
         Self { bytes, body }
     }
 
-    fn send(
-        &self,
-        job: &Job,
-        kept: &mut Option<BufReader<TcpStream>>,
-    ) -> io::Result<(Head, Vec<u8>)> {
+    fn send(&self, job: &Job, kept: &mut Option<BufReader<TcpStream>>) -> io::Result<(Head, Vec<u8>)> {
         let mut peer = match kept.take() {
             Some(peer) => peer,
             None => BufReader::new(connect(job.targets[0].0)?),
         };
         let unanswered = |e: io::Error| match e.kind() {
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
-                io::ErrorKind::ConnectionAborted.into()
-            }
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => io::ErrorKind::ConnectionAborted.into(),
             _ => e,
         };
         // Large bodies are written beside the reading, so that a peer that echoes early cannot lock up with us.
         let mut writer = peer.get_ref().try_clone()?;
         let (written, head) = thread::scope(|scope| {
-            let writing = (self.bytes.len() > 8 * 1024)
-                .then(|| scope.spawn(|| writer.write_all(&self.bytes)));
+            let writing = (self.bytes.len() > 8 * 1024).then(|| scope.spawn(|| writer.write_all(&self.bytes)));
             match writing {
                 Some(writing) => {
                     let head = wire::read_head(&mut peer);
                     let body = head.and_then(|h| match h {
-                        Some(h) => {
-                            wire::read_body(&mut peer, &h, Otherwise::Close).map(|b| Some((h, b)))
-                        }
+                        Some(h) => wire::read_body(&mut peer, &h, Otherwise::Close).map(|b| Some((h, b))),
                         None => Ok(None),
                     });
-                    (
-                        writing
-                            .join()
-                            .unwrap_or_else(|_| Err(io::Error::other("the writer panicked"))),
-                        body,
-                    )
+                    (writing.join().unwrap_or_else(|_| Err(io::Error::other("the writer panicked"))), body)
                 }
                 None => (peer.get_mut().write_all(&self.bytes), Ok(None)),
             }
@@ -289,18 +255,10 @@ impl Request {
         let status = head.status().unwrap_or_default();
         if status == 200 && self.body.as_deref().is_some_and(|sent| sent != body) {
             let sent = self.body.as_ref().map_or(0, Vec::len);
-            job.tally.failed(&io::Error::other(format!(
-                "body of {sent} bytes came back as {} others",
-                body.len()
-            )));
+            job.tally.failed(&io::Error::other(format!("body of {sent} bytes came back as {} others", body.len())));
             return;
         }
-        job.tally.answered(
-            Some(status),
-            head.get("x-version"),
-            head.get("x-pod"),
-            began,
-        );
+        job.tally.answered(Some(status), head.get("x-version"), head.get("x-pod"), began);
     }
 }
 
@@ -336,32 +294,36 @@ fn tcp_once(job: &Job, number: u64) -> io::Result<(String, String)> {
 
 /// Sends random bytes, closes its own direction, and reads the same bytes until the other is closed.
 fn half_close(job: &Job, number: u64) -> io::Result<(String, String)> {
+    exchange(job, number, None)
+}
+
+/// The same, but says nothing before the origin has said who it is.
+fn listen_first(job: &Job, number: u64) -> io::Result<(String, String)> {
+    let mut peer = BufReader::new(connect(job.targets[0].0)?);
+    let heard = who(&mut peer)?;
+    exchange(job, number, Some((peer, heard)))
+}
+
+fn exchange(
+    job: &Job,
+    number: u64,
+    heard: Option<(BufReader<TcpStream>, (String, String))>,
+) -> io::Result<(String, String)> {
     let mut random = Random::new(0x5851_f42d_4c95_7f2d ^ (number + 1));
     let size = 1 + random.below(job.bodies.unwrap_or(1 << 20));
     let sent = random.bytes(size as usize);
-    let stream = connect(job.targets[0].0)?;
-    let mut writer = stream.try_clone()?;
-    let mut peer = BufReader::new(stream);
+    let (mut peer, mut known) = match heard {
+        Some((peer, who)) => (peer, Some(who)),
+        None => (BufReader::new(connect(job.targets[0].0)?), None),
+    };
+    let mut writer = peer.get_ref().try_clone()?;
     thread::scope(|scope| {
-        let writing = scope.spawn(|| {
-            writer
-                .write_all(&sent)
-                .and_then(|()| writer.shutdown(Shutdown::Write))
-        });
-        let who = who(&mut peer)?;
+        let writing = scope.spawn(|| writer.write_all(&sent).and_then(|()| writer.shutdown(Shutdown::Write)));
+        let who = known.take().map_or_else(|| who(&mut peer), Ok)?;
         let mut back = Vec::new();
         peer.read_to_end(&mut back)?;
-        writing
-            .join()
-            .map_err(|_| io::Error::other("the writer panicked"))??;
-        if back == sent {
-            Ok(who)
-        } else {
-            Err(io::Error::other(format!(
-                "{} of {size} bytes came back",
-                back.len()
-            )))
-        }
+        writing.join().map_err(|_| io::Error::other("the writer panicked"))??;
+        if back == sent { Ok(who) } else { Err(io::Error::other(format!("{} of {size} bytes came back", back.len()))) }
     })
 }
 
@@ -372,25 +334,17 @@ fn original_destination(job: &Job, number: u64) -> io::Result<(String, String)> 
     let stream = connect(*target)?;
     let peer_name = stream.peer_addr()?;
     if peer_name != *target {
-        return Err(io::Error::other(format!(
-            "getpeername says {peer_name} for {target}"
-        )));
+        return Err(io::Error::other(format!("getpeername says {peer_name} for {target}")));
     }
     let mut peer = BufReader::new(stream);
     let host = job.host.clone().unwrap_or_else(|| target.to_string());
-    write!(
-        peer.get_mut(),
-        "GET {} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n",
-        job.path
-    )?;
+    write!(peer.get_mut(), "GET {} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n", job.path)?;
     let head = wire::read_head(&mut peer)?.ok_or(io::ErrorKind::ConnectionAborted)?;
     wire::read_body(&mut peer, &head, Otherwise::Close)?;
     let field = |name| head.get(name).unwrap_or_default().to_owned();
     let (status, version) = (head.status()?, field("x-version"));
     if status != 200 || expected.as_ref().is_some_and(|e| *e != version) {
-        return Err(io::Error::other(format!(
-            "{target} answered {status} {version:?}, expected {expected:?}"
-        )));
+        return Err(io::Error::other(format!("{target} answered {status} {version:?}, expected {expected:?}")));
     }
     reset_on_close(peer.get_ref())?;
     Ok((version, field("x-pod")))
@@ -400,9 +354,6 @@ fn original_destination(job: &Job, number: u64) -> io::Result<(String, String)> 
 fn who(peer: &mut impl BufRead) -> io::Result<(String, String)> {
     let mut line = String::new();
     peer.read_line(&mut line)?;
-    let parts = line
-        .trim_end()
-        .split_once(' ')
-        .map(|(v, p)| (v.to_owned(), p.to_owned()));
+    let parts = line.trim_end().split_once(' ').map(|(v, p)| (v.to_owned(), p.to_owned()));
     parts.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "no line from the origin"))
 }

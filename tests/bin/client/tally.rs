@@ -34,13 +34,7 @@ impl Tally {
     }
 
     /// A complete answer; `began` is when its request was started (CLOCK_MONOTONIC, ns).
-    pub(crate) fn answered(
-        &self,
-        status: Option<u16>,
-        version: Option<&str>,
-        pod: Option<&str>,
-        began: u64,
-    ) {
+    pub(crate) fn answered(&self, status: Option<u16>, version: Option<&str>, pod: Option<&str>, began: u64) {
         let now = monotonic_ns();
         let mut counts = self.counts();
         counts.answered += 1;
@@ -79,11 +73,7 @@ impl Tally {
     /// One line.
     pub(crate) fn json(&self, elapsed: Duration) -> String {
         let c = self.counts();
-        let by_status: BTreeMap<String, u64> = c
-            .by_status
-            .iter()
-            .map(|(k, v)| (k.to_string(), *v))
-            .collect();
+        let by_status: BTreeMap<String, u64> = c.by_status.iter().map(|(k, v)| (k.to_string(), *v)).collect();
         json!({
             "answered": c.answered, "failed": c.failed, "resent": c.resent,
             "by_version": c.by_version, "by_pod": c.by_pod, "by_status": by_status, "errors": c.errors,
