@@ -1,1 +1,213 @@
-//! The shared HTTP and TCP proxy.
+//! The shared HTTP and TCP proxy of a node. It knows client pods by the listeners inside their namespaces, and runs on
+//! a compiled [`Program`]; it knows neither a cluster nor eBPF. Started and fed by `app`.
+//!
+//! # Layout, in the order of a connection's life
+//! - `limits`: every number; `counters`, `access_log`: what is told about it all
+//! - `worker`: one pinned thread each, with a runtime, a pool and counters of its own
+//! - `listener`: accept, original destination, protocol; `detect`: the protocol by the first bytes
+//! - `tcp`: bytes in both directions
+//! - `http1`: serving a connection; `handler`: the life of one request; `forward`: header hygiene
+//! - `upstream`: endpoint, pool, connect, safe retries
+//! - `body`, `io`, `error`: the one type of each
+
+mod access_log;
+mod body;
+mod counters;
+mod detect;
+mod error;
+mod forward;
+mod handler;
+mod http1;
+mod io;
+pub mod limits;
+mod listener;
+mod tcp;
+#[cfg(test)]
+mod tests;
+mod upstream;
+mod worker;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, oneshot};
+use weir_mesh::program::Program;
+
+pub use self::counters::ProxyCounters;
+use self::counters::Shard;
+pub use self::error::Flag;
+pub use self::limits::Limits;
+use self::worker::{Command, Shared};
+use crate::netns::NetNs;
+
+/// A client pod: who is behind a listener.
+#[derive(Debug)]
+pub struct SourcePod {
+    /// `namespace/name`
+    pub name: Arc<str>,
+    /// Its namespace: short host names are expanded in it.
+    pub namespace: Arc<str>,
+    /// The class of clients that it belongs to; 0 = everybody.
+    pub view: u32,
+    /// Where its upstream sockets are made. The cookie is the pod's name within the proxy.
+    pub netns: NetNs,
+}
+
+/// Where redirected connections were going.
+pub trait OriginalDestinations: Send + Sync {
+    /// Takes (and forgets) where the connection accepted from `peer` on `listener_port` in that namespace was going;
+    /// `None` = unknown, and the connection is closed. Called on workers: it must not block.
+    fn take(&self, netns_cookie: u64, peer: SocketAddr, listener_port: u16) -> Option<SocketAddr>;
+}
+
+/// How the proxy runs.
+#[derive(Clone, Debug)]
+pub struct ProxyConfig {
+    /// Threads; each is pinned to a CPU.
+    pub workers: usize,
+    /// Every other number.
+    pub limits: Limits,
+    /// Where access log lines go, if anywhere. When it is full, lines are dropped and counted.
+    pub access_log: Option<mpsc::Sender<String>>,
+}
+
+impl Default for ProxyConfig {
+    fn default() -> Self {
+        Self { workers: limits::DEFAULT_WORKERS, limits: Limits::default(), access_log: None }
+    }
+}
+
+/// The running proxy. Dropped without [`Proxy::drain`], it cuts its connections.
+#[derive(Debug)]
+pub struct Proxy {
+    workers: Vec<Thread>,
+}
+
+#[derive(Debug)]
+struct Thread {
+    /// `None` once the proxy is being dropped.
+    commands: Option<mpsc::UnboundedSender<Command>>,
+    shard: Arc<Shard>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Proxy {
+    /// Starts the workers. The program may be replaced at any time; the next request runs on the new one.
+    ///
+    /// # Errors
+    /// When a thread or its runtime cannot be made, or /proc is not there.
+    pub fn start(
+        config: ProxyConfig,
+        program: Arc<ArcSwap<Program>>,
+        destinations: Arc<dyn OriginalDestinations>,
+    ) -> std::io::Result<Self> {
+        let home = NetNs::own()?;
+        let shared = Shared { limits: config.limits, home, destinations, program, access_log: config.access_log };
+        let workers = (0..config.workers.max(1)).map(|index| Thread::start(index, shared.clone()));
+        Ok(Self { workers: workers.collect::<std::io::Result<_>>()? })
+    }
+
+    /// The number of workers: how many groups of listeners [`Proxy::add_pod`] takes.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Serves a pod: the n-th worker accepts on the n-th group of listeners (one per address family, all of them in
+    /// one SO_REUSEPORT group per family). A worker without a group gets no connections of this pod.
+    pub fn add_pod(&self, pod: &Arc<SourcePod>, listeners: Vec<Vec<TcpListener>>) {
+        for (worker, listeners) in self.workers.iter().zip(listeners) {
+            worker.command(Command::AddPod(Arc::clone(pod), listeners));
+        }
+    }
+
+    /// Stops accepting from a pod and closes its idle upstream connections. Connections that exist live on.
+    pub fn remove_pod(&self, netns_cookie: u64) {
+        for worker in &self.workers {
+            worker.command(Command::RemovePod(netns_cookie));
+        }
+    }
+
+    /// Stops accepting, closes idle keep-alive connections at once and others after their request, waits for all to
+    /// end, and ends the workers. Returns how many connections were cut at the deadline.
+    pub async fn drain(&self, deadline: Duration) -> u64 {
+        let asked: Vec<_> = self
+            .workers
+            .iter()
+            .map(|worker| {
+                let (done, answer) = oneshot::channel();
+                worker.command(Command::Drain(deadline, done));
+                answer
+            })
+            .collect();
+        let mut cut = 0;
+        for answer in asked {
+            // A worker that has been drained before has nothing left to cut.
+            cut += answer.await.unwrap_or(0);
+        }
+        cut
+    }
+
+    /// The counters of all workers.
+    pub fn counters(&self) -> ProxyCounters {
+        let mut sum = ProxyCounters::default();
+        for worker in &self.workers {
+            sum.add(&worker.shard);
+        }
+        sum
+    }
+
+    /// When the worker that has been silent for longest was last alive: CLOCK_MONOTONIC, ns.
+    pub fn oldest_tick(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.shard.tick.get()).min().unwrap_or(0)
+    }
+}
+
+impl Thread {
+    fn start(index: usize, shared: Shared) -> std::io::Result<Self> {
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let shard = Arc::new(Shard::default());
+        shard.tick.set(worker::monotonic());
+        let runtime_shard = Arc::clone(&shard);
+        let (ready, started) = std::sync::mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new().name(format!("proxy-{index}")).spawn(move || {
+            if let Err(error) = worker::pin(index) {
+                tracing::warn!(%error, worker = index, "not pinned to a CPU");
+            }
+            let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            // The other side waits for exactly this one message.
+            match runtime {
+                Ok(runtime) => {
+                    let _ = ready.send(Ok(()));
+                    runtime.block_on(worker::run(shared, runtime_shard, receiver));
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            }
+        })?;
+        started.recv().map_err(std::io::Error::other)??;
+        Ok(Self { commands: Some(commands), shard, thread: Some(thread) })
+    }
+
+    /// A worker that has been drained takes no commands any more, and needs none.
+    fn command(&self, command: Command) {
+        if let Some(commands) = &self.commands {
+            let _ = commands.send(command);
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        for worker in &mut self.workers {
+            worker.commands = None;
+        }
+        for worker in &mut self.workers {
+            if worker.thread.take().is_some_and(|thread| thread.join().is_err()) {
+                tracing::error!("a worker panicked");
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What a connection on an undeclared port speaks, by its first bytes. Bytes are read into a prefix that is replayed
+//! afterwards: peeking would leave the socket readable and the worker spinning over half a request line.
+//! Called by `listener`.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// The longest method that is taken for one (`VERSION-CONTROL` has 15 characters, registered ones at most 17).
+const MAX_METHOD: usize = 24;
+/// What HTTP/2 with prior knowledge begins with.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// One read; no protocol needs more to be told, and a whole request head usually fits.
+const FIRST_READ: usize = 2048;
+
+/// What the bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spoken {
+    Http1,
+    Http2,
+    Tls,
+    /// Anything else, or an end before it could be told.
+    Other,
+    /// The client waits.
+    Silence,
+}
+
+/// Reads into `prefix` until the protocol is certain. `silence` bounds the wait for the first byte, `stall` that for
+/// each further one.
+pub(crate) async fn listen(
+    stream: &mut TcpStream,
+    prefix: &mut Vec<u8>,
+    silence: Duration,
+    stall: Duration,
+) -> io::Result<Spoken> {
+    loop {
+        if let Some(spoken) = classify(prefix) {
+            return Ok(spoken);
+        }
+        let patience = if prefix.is_empty() { silence } else { stall };
+        prefix.reserve(FIRST_READ);
+        match timeout(patience, stream.read_buf(prefix)).await {
+            Err(_) if prefix.is_empty() => return Ok(Spoken::Silence),
+            Err(_) | Ok(Ok(0)) => return Ok(Spoken::Other),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(error),
+        }
+    }
+}
+
+/// The protocol of a connection that begins with `bytes`; `None` = more bytes are needed to tell.
+fn classify(bytes: &[u8]) -> Option<Spoken> {
+    match bytes {
+        [] | [0x16] => None,
+        // A TLS record of type handshake, version 3.x.
+        [0x16, 0x03, ..] => Some(Spoken::Tls),
+        _ if bytes.starts_with(HTTP2_PREFACE) => Some(Spoken::Http2),
+        _ if HTTP2_PREFACE.starts_with(bytes) => None,
+        _ => http1(bytes),
+    }
+}
+
+/// Upper-case method, one space, and a target in one of its forms. If the first line is complete, it must end in an
+/// HTTP/1 version: Redis and others have lines that begin as HTTP's do.
+fn http1(bytes: &[u8]) -> Option<Spoken> {
+    let token = bytes.iter().take_while(|b| b.is_ascii_uppercase() || matches!(b, b'-' | b'_')).count();
+    if token > MAX_METHOD {
+        return Some(Spoken::Other);
+    }
+    let (method, rest) = bytes.split_at(token);
+    let Some((space, target)) = rest.split_first() else {
+        return None;
+    };
+    if method.is_empty() || *space != b' ' {
+        return Some(Spoken::Other);
+    }
+    if !plausible(method, target)? {
+        return Some(Spoken::Other);
+    }
+    let Some(end) = target.iter().position(|b| *b == b'\n') else {
+        return Some(Spoken::Http1);
+    };
+    let line = target[..end].trim_ascii_end();
+    let versioned = line.len() > 9 && line[line.len() - 9..].starts_with(b" HTTP/1.");
+    Some(if versioned { Spoken::Http1 } else { Spoken::Other })
+}
+
+/// True when `target` begins as a request target does; `None` = too short to tell.
+fn plausible(method: &[u8], target: &[u8]) -> Option<bool> {
+    let begins = |scheme: &[u8]| {
+        let n = target.len().min(scheme.len());
+        target[..n].eq_ignore_ascii_case(&scheme[..n]).then_some(n == scheme.len())
+    };
+    match target.first()? {
+        b'/' => Some(true),
+        b'*' => Some(method == b"OPTIONS"),
+        _ if method == b"CONNECT" => Some(target[0].is_ascii_alphanumeric() || target[0] == b'['),
+        _ => match begins(b"http://").or_else(|| begins(b"https://")) {
+            Some(true) => Some(true),
+            Some(false) => None,
+            None => Some(begins(b"https://").is_some()),
+        },
+    }
+}
+
+/// The server name in a TLS ClientHello, when `prefix` holds the whole of it. For the log only.
+pub(crate) fn server_name(prefix: &[u8]) -> Option<Box<str>> {
+    let mut acceptor = rustls::server::Acceptor::default();
+    acceptor.read_tls(&mut io::Cursor::new(prefix)).ok()?;
+    acceptor.accept().ok()??.client_hello().server_name().map(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_first_messages_are_told_apart() {
+        for (bytes, spoken) in [
+            (&b"GET / HTTP/1.1\r\n"[..], Spoken::Http1),
+            (b"GET /a b HTTP/1.0\n", Spoken::Http1),
+            (b"M-SEARCH /x", Spoken::Http1),
+            (b"OPTIONS * HTTP/1.1\r\n", Spoken::Http1),
+            (b"CONNECT b:80 HTTP/1.1\r\n", Spoken::Http1),
+            (b"GET HTTPS://b/ HTTP/1.1\r\n", Spoken::Http1),
+            (b"GET http://b/ HTTP/1.1\r\n", Spoken::Http1),
+            (HTTP2_PREFACE, Spoken::Http2),
+            (b"\x16\x03\x01\x02\x00", Spoken::Tls),
+            (b"GET /key\r\n", Spoken::Other),
+            (b"GET key\r\n", Spoken::Other),
+            (b"EHLO mail.example.com\r\n", Spoken::Other),
+            (b"PING\r\n", Spoken::Other),
+            (b"*1\r\n$4\r\nPING\r\n", Spoken::Other),
+            (b"get / HTTP/1.1\r\n", Spoken::Other),
+            (b" / HTTP/1.1\r\n", Spoken::Other),
+            (b"GET  / HTTP/1.1\r\n", Spoken::Other),
+            (b"PRI * HTTP/2.1\r\n", Spoken::Other),
+            (b"AAAAAAAAAAAAAAAAAAAAAAAAA / HTTP/1.1\r\n", Spoken::Other),
+            (b"\0\0\0\x08\x04\xd2\x16\x2f", Spoken::Other),
+        ] {
+            assert_eq!(classify(bytes), Some(spoken), "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_beginning_is_never_judged_otherwise_than_the_whole() {
+        for whole in [
+            &b"GET http://b/ HTTP/1.1\r\n"[..],
+            b"GET https://b/ HTTP/1.1\r\n",
+            b"PROPFIND / HTTP/1.1\r\n",
+            b"PRAGMA x\r\n",
+            HTTP2_PREFACE,
+            b"\x16\x03\x01",
+        ] {
+            let end = classify(whole);
+            assert!(end.is_some());
+            for n in 0..whole.len() {
+                let early = classify(&whole[..n]);
+                assert!(early.is_none() || early == end, "{}", whole[..n].escape_ascii());
+            }
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The life of a request, one call a line, and its record. Called by `http1` for each request of a connection.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use weir_mesh::program::PortId;
+use weir_mesh::request::{RequestView, Source};
+use weir_mesh::route::{self, RouteDecision};
+
+use super::access_log::Entry;
+use super::body::Body;
+use super::error::{Flag, Kind, ProxyError};
+use super::io::Io;
+use super::upstream::target::{Held, Target};
+use super::upstream::{self, Lease};
+use super::worker::Connection;
+use super::{forward, tcp};
+
+/// Answers a request: with the upstream's response, or with why there is none.
+pub(crate) async fn handle(
+    connection: Rc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let mut record = Record::begin(&connection);
+    let request = request.map(|body| Body::from_client(body, Rc::clone(&connection)));
+    Ok(match exchange(&connection, request, &mut record).await {
+        Ok(answer) => answer.respond(record),
+        Err(error) => record.refuse(&error),
+    })
+}
+
+async fn exchange(
+    connection: &Connection,
+    mut request: Request<Body>,
+    record: &mut Record,
+) -> Result<Answer, ProxyError> {
+    let program = connection.worker.program();
+    let port = program.port_of(connection.pod.source.view, connection.destination);
+    record.head(&request);
+    forward::settle_authority(&mut request, || plain_host(connection, &program, port))?;
+    let target = choose(connection, program, port, &request, record)?;
+    let on_upgrade = forward::to_upstream(&mut request);
+    let (mut response, lease) = upstream::send(connection, &target, request).await?;
+    record.answered(lease.endpoint());
+    forward::to_downstream(&mut response);
+    Answer::new(response, lease, on_upgrade)
+}
+
+/// The Host of a request that has none and need not.
+fn plain_host(connection: &Connection, program: &Held, port: Option<PortId>) -> String {
+    port.map_or_else(|| connection.destination.to_string(), |port| program.port(port).host.to_string())
+}
+
+/// The dialled port, the Host, the first rule that matches, its weights. A port that the program no longer knows is
+/// one that nobody describes: the request goes where the client dialled.
+fn choose(
+    connection: &Connection,
+    program: Held,
+    port: Option<PortId>,
+    request: &Request<Body>,
+    record: &mut Record,
+) -> Result<Target, ProxyError> {
+    let Some(port) = port else {
+        return Ok(record.toward(Target::Passthrough(connection.destination)));
+    };
+    let pod = &connection.pod.source;
+    let source = Source { namespace: &pod.namespace, view: pod.view };
+    let view = RequestView {
+        method: request.method(),
+        scheme: "http",
+        authority: request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
+        path: request.uri().path(),
+        query: request.uri().query(),
+        headers: request.headers(),
+    };
+    let cluster = match route::decide(&program, port, &source, &view, connection.worker.roll()) {
+        RouteDecision::NoRoute => return Err(Kind::NoRoute.into()),
+        RouteDecision::Forward { route: None, .. } => program.port(port).plain,
+        RouteDecision::Forward { route: Some(route), destination } => {
+            record.routed(&route.name, destination.map(|destination| &destination.name));
+            destination.and_then(|destination| destination.cluster).ok_or(Kind::NoCluster)?
+        }
+    };
+    Ok(record.toward(Target::Cluster(program, cluster)))
+}
+
+/// An upstream's response.
+struct Answer {
+    response: Response<Incoming>,
+    lease: Lease,
+    upgrade: Option<(OnUpgrade, OnUpgrade)>,
+}
+
+impl Answer {
+    /// A 101 that nobody asked for would leave the two sides with different ideas of what the bytes are.
+    fn new(mut response: Response<Incoming>, lease: Lease, asked: Option<OnUpgrade>) -> Result<Self, ProxyError> {
+        let granted = response.extensions_mut().remove::<OnUpgrade>();
+        let upgrade = match (response.status(), asked, granted) {
+            (StatusCode::SWITCHING_PROTOCOLS, Some(client), Some(server)) => Some((client, server)),
+            (StatusCode::SWITCHING_PROTOCOLS, ..) => {
+                return Err(ProxyError::new(Kind::UpstreamProtocol).caused_by("a 101 that nobody asked for"));
+            }
+            _ => None,
+        };
+        Ok(Self { response, lease, upgrade })
+    }
+
+    fn respond(self, mut record: Record) -> Response<Body> {
+        let Self { response, lease, upgrade } = self;
+        record.status = response.status().as_u16();
+        let Some((client, server)) = upgrade else {
+            return response.map(|incoming| Body::from_upstream(incoming, lease, record));
+        };
+        let worker = Rc::clone(&record.connection.worker);
+        worker.spawn(async move {
+            let Ok((client, server)) = futures_util::future::try_join(client, server).await else {
+                return;
+            };
+            let (Some(client), Some(server)) = (socket(client), socket(server)) else {
+                return;
+            };
+            let (flag, moved) = tcp::splice(&record.connection.worker, client, server).await;
+            record.upgraded(flag, &moved);
+            drop(lease);
+        });
+        response.map(|_| Body::Empty)
+    }
+}
+
+/// The socket under an upgraded connection, and what was read from it already.
+fn socket(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
+    let parts = upgraded.downcast::<TokioIo<Io>>().ok()?;
+    let (stream, prefix) = parts.io.into_inner().into_parts();
+    let ahead = if prefix.is_empty() { parts.read_buf } else { [parts.read_buf, prefix].concat().into() };
+    Some((stream, ahead))
+}
+
+/// What is counted and logged of a request. It is closed when the response is complete; dropped before that, it says
+/// that the client went away.
+#[derive(Debug)]
+pub(crate) struct Record {
+    connection: Rc<Connection>,
+    status: u16,
+    flag: Flag,
+    complete: bool,
+    sent: u64,
+    entry: Option<Box<Entry>>,
+}
+
+impl Record {
+    fn begin(connection: &Rc<Connection>) -> Self {
+        connection.requests.set(connection.requests.get() + 1);
+        connection.busy.set(true);
+        connection.received.set(0);
+        connection.worker.counters.requests.add(1);
+        let entry = || Box::new(Entry::new(connection.peer, connection.destination));
+        Self {
+            status: 0,
+            flag: Flag::None,
+            complete: false,
+            sent: 0,
+            entry: connection.worker.access_log.is_some().then(entry),
+            connection: Rc::clone(connection),
+        }
+    }
+
+    fn head(&mut self, request: &Request<Body>) {
+        if let Some(entry) = &mut self.entry {
+            entry.head(request);
+        }
+    }
+
+    fn routed(&mut self, route: &Arc<str>, cluster: Option<&Arc<str>>) {
+        if let Some(entry) = &mut self.entry {
+            entry.route_name = Some(Arc::clone(route));
+            entry.upstream_cluster = cluster.map(Arc::clone);
+        }
+    }
+
+    fn toward(&mut self, target: Target) -> Target {
+        if let Some(entry) = &mut self.entry {
+            entry.upstream_cluster = Some(target.name());
+        }
+        target
+    }
+
+    fn answered(&mut self, endpoint: SocketAddr) {
+        if let Some(entry) = &mut self.entry {
+            entry.upstream_host = Some(endpoint);
+            entry.upstream_time = Some(entry.started.elapsed().as_millis() as u64);
+            entry.details = "via_upstream";
+        }
+    }
+
+    /// Counts body bytes to the client.
+    pub(crate) fn sent(&mut self, bytes: u64) {
+        self.sent += bytes;
+        self.connection.worker.counters.bytes_sent.add(bytes);
+    }
+
+    /// The upstream ended in the middle of its response.
+    pub(crate) fn upstream_broke(&mut self) {
+        self.flag = Flag::UpstreamClosed;
+    }
+
+    /// The response is complete.
+    pub(crate) fn complete(&mut self) {
+        self.complete = true;
+    }
+
+    fn upgraded(&mut self, flag: Flag, moved: &tcp::Moved) {
+        self.flag = flag;
+        self.sent = moved.sent.get();
+        self.connection.received.set(moved.received.get());
+        self.complete();
+    }
+
+    /// An answer of our own.
+    fn refuse(mut self, error: &ProxyError) -> Response<Body> {
+        let kind = error.kind;
+        tracing::debug!(destination = %self.connection.destination, %error, "request refused");
+        self.status = kind.status().as_u16();
+        self.flag = kind.flag();
+        self.sent(kind.text().len() as u64);
+        if let Some(entry) = &mut self.entry {
+            entry.details = kind.details();
+            entry.transport_failure = error.source.as_ref().map(ToString::to_string);
+        }
+        self.complete();
+        let mut response = Response::new(Body::text(kind.text()));
+        *response.status_mut() = kind.status();
+        if !kind.text().is_empty() {
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        }
+        if kind == Kind::BadRequest {
+            // What follows such a request is not to be trusted to begin where we think.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.connection.busy.set(false);
+        if !self.complete && self.flag == Flag::None {
+            self.flag = Flag::DownstreamClosed;
+        }
+        let worker = &self.connection.worker;
+        worker.counters.answered(self.status);
+        worker.counters.flagged(self.flag);
+        if let Some(mut entry) = self.entry.take() {
+            entry.status = self.status;
+            entry.flag = self.flag;
+            entry.bytes_received = self.connection.received.get();
+            entry.bytes_sent = self.sent;
+            worker.log(|| entry.line());
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Every limit and timeout of the proxy, each with its reason. Read by all of `proxy`; overridden through
+//! [`super::ProxyConfig`].
+
+use std::time::Duration;
+
+/// From the first byte of a request head to its last. Longer is a slow client on purpose (slowloris) or a broken one;
+/// an idle keep-alive connection does not count, it has no first byte.
+pub const DEFAULT_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Header lines of one message. Envoy's default; more is answered 431.
+pub const DEFAULT_MAX_HEADERS: usize = 100;
+/// Bytes of a message head, and of what is read ahead of a body. Envoy's limit for heads is 60 KiB.
+pub const DEFAULT_BUFFER: usize = 64 * 1024;
+/// A keep-alive connection without a request. Envoy's default; shorter would race clients that pool connections.
+pub const DEFAULT_IDLE_DOWNSTREAM: Duration = Duration::from_secs(3600);
+/// Silence after which the server may be the one that speaks first: its connection is opened then. Longer than a
+/// round trip within a cluster with room for a busy client, short enough that a greeting is not missed. It decides
+/// nothing by itself: a client that speaks later is still understood.
+pub const DEFAULT_DETECT_SILENCE: Duration = Duration::from_millis(100);
+/// Silence in the middle of bytes that may yet become HTTP: then they are what they look like, bytes. One lost
+/// segment is sent again after 200 ms to 600 ms.
+pub const DEFAULT_DETECT_STALL: Duration = Duration::from_secs(1);
+/// Idle connections kept for one endpoint, pod and worker. More than that are a burst that is over.
+pub const DEFAULT_IDLE_PER_ENDPOINT: usize = 64;
+/// Idle upstream connections of a worker altogether, which bounds its file descriptors and memory (12 KiB each).
+pub const DEFAULT_IDLE_PER_WORKER: usize = 2048;
+/// How long an upstream connection is kept idle. Below the 60 s after which many servers close theirs, so that we
+/// close first and the race between their FIN and our request stays rare.
+pub const DEFAULT_IDLE_UPSTREAM: Duration = Duration::from_secs(50);
+/// How often idle upstream connections are looked through.
+pub const DEFAULT_SWEEP: Duration = Duration::from_secs(1);
+/// Connect timeout for destinations that no cluster describes. Istio's default for clusters.
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Further endpoints that are tried when a connect fails. Istio's default (`attempts: 2`, `connect-failure`).
+pub const DEFAULT_CONNECT_RETRIES: usize = 2;
+/// Connections of one worker, both protocols; above it connections wait in the listen queue. At 30 KiB for an HTTP
+/// connection with its buffers this is 300 MiB at worst.
+pub const DEFAULT_MAX_CONNECTIONS: usize = 10_000;
+/// Connections of one pod on one worker: a third of the worker's, so that no pod can starve the node.
+pub const DEFAULT_MAX_CONNECTIONS_PER_POD: usize = 3_333;
+/// The first buffer of a TCP direction: a page or two hold what most protocols send at once.
+pub const DEFAULT_TCP_BUFFER: usize = 8 * 1024;
+/// What the buffer doubles up to while each read fills it.
+pub const DEFAULT_TCP_BUFFER_MAX: usize = 64 * 1024;
+/// A TCP connection over which nothing moved. Istio's default.
+pub const DEFAULT_TCP_IDLE: Duration = Duration::from_secs(3600);
+/// How often a worker says that it is alive. A tenth of the 500 ms after which the kernel takes it for dead.
+pub const DEFAULT_TICK: Duration = Duration::from_millis(50);
+/// First pause after a failed accept (EMFILE and the like); doubles up to [`DEFAULT_ACCEPT_BACKOFF_MAX`].
+pub const DEFAULT_ACCEPT_BACKOFF: Duration = Duration::from_millis(10);
+/// The longest pause: what a client waits at most once descriptors are free again.
+pub const DEFAULT_ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// Workers: the proxy shares the node with the pods, and two cores carry some 100,000 requests a second.
+pub const DEFAULT_WORKERS: usize = 2;
+
+/// The limits in force. Fields are described at the constants of the same name.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "each field is described at its DEFAULT constant")]
+pub struct Limits {
+    pub header_timeout: Duration,
+    pub max_headers: usize,
+    /// At least 8 KiB: hyper refuses less.
+    pub buffer: usize,
+    pub idle_downstream: Duration,
+    pub detect_silence: Duration,
+    pub detect_stall: Duration,
+    pub idle_per_endpoint: usize,
+    pub idle_per_worker: usize,
+    pub idle_upstream: Duration,
+    pub sweep: Duration,
+    pub connect_timeout: Duration,
+    pub connect_retries: usize,
+    pub max_connections: usize,
+    pub max_connections_per_pod: usize,
+    pub tcp_buffer: usize,
+    pub tcp_buffer_max: usize,
+    pub tcp_idle: Duration,
+    pub tick: Duration,
+    pub accept_backoff: Duration,
+    pub accept_backoff_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_timeout: DEFAULT_HEADER_TIMEOUT,
+            max_headers: DEFAULT_MAX_HEADERS,
+            buffer: DEFAULT_BUFFER,
+            idle_downstream: DEFAULT_IDLE_DOWNSTREAM,
+            detect_silence: DEFAULT_DETECT_SILENCE,
+            detect_stall: DEFAULT_DETECT_STALL,
+            idle_per_endpoint: DEFAULT_IDLE_PER_ENDPOINT,
+            idle_per_worker: DEFAULT_IDLE_PER_WORKER,
+            idle_upstream: DEFAULT_IDLE_UPSTREAM,
+            sweep: DEFAULT_SWEEP,
+            connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+            connect_retries: DEFAULT_CONNECT_RETRIES,
+            max_connections: DEFAULT_MAX_CONNECTIONS,
+            max_connections_per_pod: DEFAULT_MAX_CONNECTIONS_PER_POD,
+            tcp_buffer: DEFAULT_TCP_BUFFER,
+            tcp_buffer_max: DEFAULT_TCP_BUFFER_MAX,
+            tcp_idle: DEFAULT_TCP_IDLE,
+            tick: DEFAULT_TICK,
+            accept_backoff: DEFAULT_ACCEPT_BACKOFF,
+            accept_backoff_max: DEFAULT_ACCEPT_BACKOFF_MAX,
+        }
+    }
+}

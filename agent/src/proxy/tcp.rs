@@ -1,0 +1,248 @@
+//! Connections whose bytes are not HTTP: to an endpoint, and then both ways until both ends are done. A FIN is passed
+//! on as a FIN, a reset as a reset. Called by `listener`, and by `handler` for upgraded connections.
+
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use weir_mesh::route;
+
+use super::access_log::Entry;
+use super::counters::Counter;
+use super::error::{Flag, Kind, ProxyError};
+use super::limits::Limits;
+use super::upstream::connect;
+use super::upstream::target::{Active, Target};
+use super::worker::{Connection, Worker};
+
+/// An open connection to an endpoint, counted as its load.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(crate) stream: TcpStream,
+    entry: Option<Box<Entry>>,
+    _active: Active,
+}
+
+/// A connection that leads nowhere.
+pub(crate) struct Refused {
+    error: ProxyError,
+    entry: Option<Box<Entry>>,
+    connection: Rc<Connection>,
+}
+
+impl Refused {
+    /// Tells the client the only way that bytes allow.
+    pub(crate) fn reset(mut self, client: TcpStream) {
+        let kind = self.error.kind;
+        tracing::debug!(destination = %self.connection.destination, error = %self.error, "connection refused");
+        if let Some(entry) = &mut self.entry {
+            entry.details = kind.details();
+            entry.transport_failure = self.error.source.as_ref().map(ToString::to_string);
+        }
+        record(&self.connection.worker, self.entry, kind.flag(), &Moved::default());
+        reset(client);
+    }
+}
+
+/// Serves a connection to its end. `prefix` was read from the client already; `upstream` may be open already.
+pub(crate) async fn serve(connection: Rc<Connection>, client: TcpStream, prefix: Bytes, upstream: Option<Upstream>) {
+    let upstream = match upstream {
+        Some(upstream) => upstream,
+        None => match connect(&connection).await {
+            Ok(upstream) => upstream,
+            Err(refused) => return refused.reset(client),
+        },
+    };
+    let Upstream { stream, entry, _active } = upstream;
+    let worker = &connection.worker;
+    let (flag, moved) = splice(worker, (client, prefix), (stream, Bytes::new())).await;
+    record(worker, entry, flag, &moved);
+}
+
+fn record(worker: &Worker, entry: Option<Box<Entry>>, flag: Flag, moved: &Moved) {
+    worker.counters.tcp_connections.add(1);
+    worker.counters.flagged(flag);
+    if let Some(mut entry) = entry {
+        entry.flag = flag;
+        entry.bytes_received = moved.received.get();
+        entry.bytes_sent = moved.sent.get();
+        worker.log(|| entry.line());
+    }
+}
+
+/// Where the bytes go: an endpoint of the port's TCP destinations, or, on a port that nobody describes, where the
+/// client wanted to go anyway.
+pub(crate) async fn connect(connection: &Rc<Connection>) -> Result<Upstream, Refused> {
+    let worker = &connection.worker;
+    let mut entry = worker.access_log.is_some().then(|| Box::new(Entry::new(connection.peer, connection.destination)));
+    let connected = match target(connection) {
+        Ok(target) => {
+            if let Some(entry) = &mut entry {
+                entry.upstream_cluster = Some(target.name());
+            }
+            connect_to(connection, &target).await
+        }
+        Err(error) => Err(error),
+    };
+    match connected {
+        Ok((stream, endpoint)) => {
+            if let Some(entry) = &mut entry {
+                entry.upstream_host = Some(endpoint);
+            }
+            Ok(Upstream { stream, entry, _active: worker.balancing.begin(endpoint) })
+        }
+        Err(error) => Err(Refused { error, entry, connection: Rc::clone(connection) }),
+    }
+}
+
+fn target(connection: &Connection) -> Result<Target, ProxyError> {
+    let program = connection.worker.program();
+    let Some(port) = program.port_of(connection.pod.source.view, connection.destination) else {
+        return Ok(Target::Passthrough(connection.destination));
+    };
+    let chosen = route::decide_tcp(&program, port, connection.worker.roll());
+    let cluster = chosen.and_then(|chosen| chosen.cluster).ok_or(Kind::NoCluster)?;
+    Ok(Target::Cluster(program, cluster))
+}
+
+/// Tries further endpoints when a connect fails, as requests do.
+async fn connect_to(connection: &Connection, target: &Target) -> Result<(TcpStream, SocketAddr), ProxyError> {
+    let worker = &connection.worker;
+    let ipv6 = connection.destination.ip().to_canonical().is_ipv6();
+    let mut tried = SmallVec::<[SocketAddr; 4]>::new();
+    let mut failure = ProxyError::new(Kind::NoHealthyUpstream);
+    while tried.len() <= worker.limits.connect_retries
+        && let Some(endpoint) = target.pick(worker, ipv6, &tried)
+    {
+        match connect::connect(worker, &connection.pod.source, endpoint, target.connect_timeout(worker)).await {
+            Ok(stream) => return Ok((stream, endpoint)),
+            Err(error) => {
+                failure = error;
+                tried.push(endpoint);
+            }
+        }
+    }
+    Err(failure)
+}
+
+/// What was moved.
+#[derive(Debug, Default)]
+pub(crate) struct Moved {
+    pub(crate) received: Cell<u64>,
+    pub(crate) sent: Cell<u64>,
+}
+
+/// Copies both ways until both ends have finished, one has failed, or nothing moved for long. Each side comes with
+/// bytes that were read from it already.
+pub(crate) async fn splice(
+    worker: &Worker,
+    (mut client, from_client): (TcpStream, Bytes),
+    (mut server, from_server): (TcpStream, Bytes),
+) -> (Flag, Moved) {
+    let moved = Moved::default();
+    let limits = &worker.limits;
+    let end = {
+        let (client_read, client_write) = client.split();
+        let (server_read, server_write) = server.split();
+        let up = async {
+            let meter = Meter(&moved.received, &worker.counters.bytes_received);
+            let copied = one_way(client_read, server_write, from_client, meter, limits).await;
+            copied.map_err(|end| if end { Flag::DownstreamClosed } else { Flag::UpstreamClosed })
+        };
+        let down = async {
+            let meter = Meter(&moved.sent, &worker.counters.bytes_sent);
+            let copied = one_way(server_read, client_write, from_server, meter, limits).await;
+            copied.map_err(|end| if end { Flag::UpstreamClosed } else { Flag::DownstreamClosed })
+        };
+        tokio::select! {
+            both = futures_util::future::try_join(up, down) => both.map(|_| Flag::None),
+            () = idle(&moved, limits.tcp_idle) => Ok(Flag::None),
+        }
+    };
+    match end {
+        Ok(flag) => (flag, moved),
+        Err(flag) => {
+            // An end that failed did not finish: the other must not take it for one that did.
+            reset(client);
+            reset(server);
+            (flag, moved)
+        }
+    }
+}
+
+/// Returns when nothing moved for the whole of `limit`. Compares counts, so that a read costs no look at the clock.
+async fn idle(moved: &Moved, limit: Duration) {
+    loop {
+        let before = (moved.received.get(), moved.sent.get());
+        tokio::time::sleep(limit).await;
+        if before == (moved.received.get(), moved.sent.get()) {
+            return;
+        }
+    }
+}
+
+/// One direction's count and the worker's.
+struct Meter<'a>(&'a Cell<u64>, &'a Counter);
+
+impl Meter<'_> {
+    fn add(&self, bytes: usize) {
+        self.0.set(self.0.get() + bytes as u64);
+        self.1.add(bytes as u64);
+    }
+}
+
+/// Copies to the end, and passes the end on. Fails with true when reading failed, false when writing did.
+async fn one_way(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    prefix: Bytes,
+    meter: Meter<'_>,
+    limits: &Limits,
+) -> Result<(), bool> {
+    let (reading, writing) = (|_: io::Error| true, |_: io::Error| false);
+    if !prefix.is_empty() {
+        to.write_all(&prefix).await.map_err(writing)?;
+        meter.add(prefix.len());
+    }
+    drop(prefix);
+    let mut size = limits.tcp_buffer;
+    let mut buffer = Vec::new();
+    loop {
+        // A direction that waits holds no buffer.
+        if buffer.capacity() == 0 {
+            from.readable().await.map_err(reading)?;
+            buffer.reserve_exact(size);
+        }
+        buffer.clear();
+        let read = from.read_buf(&mut buffer).await.map_err(reading)?;
+        if read == 0 {
+            // A peer that has closed both ways already makes this fail; then reading from it says so.
+            let _ = to.shutdown().await;
+            return Ok(());
+        }
+        to.write_all(&buffer).await.map_err(writing)?;
+        meter.add(read);
+        if read < size {
+            buffer = Vec::new();
+            size = limits.tcp_buffer;
+        } else if size < limits.tcp_buffer_max {
+            size = (size * 2).min(limits.tcp_buffer_max);
+            buffer = Vec::with_capacity(size);
+        }
+    }
+}
+
+/// Closes with a reset.
+fn reset(stream: TcpStream) {
+    // When the option is refused the close is an ordinary one, which is the most that can be done.
+    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    drop(stream);
+}

@@ -1,0 +1,249 @@
+//! A proxy in front of origins on the loopback. The listener's port stands for the connect hook: it says where a
+//! connection was going.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use ::http::{Request, Response};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use weir_mesh::matching::{HttpMatch, StringMatch};
+use weir_mesh::program::{
+    Cluster, ClusterId, Endpoint, EndpointId, HostTableId, LoadBalancer, PortId, Program, Protocol, Route, ServicePort,
+    WeightedCluster,
+};
+use weir_mesh::route::{HostTable, Rule, VirtualHost};
+
+use crate::netns::NetNs;
+use crate::proxy::{Limits, OriginalDestinations, Proxy, ProxyConfig, SourcePod};
+
+pub(super) const HOST: &str = "b.default.svc.cluster.local";
+pub(super) const VIP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)), 80);
+/// Nothing in these tests takes this long unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("in time")
+}
+
+/// Waits until `done`, as counters are written a moment after what they count.
+pub(super) async fn eventually(what: &str, done: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < PATIENCE, "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[derive(Default)]
+struct Destinations(Mutex<HashMap<u16, SocketAddr>>);
+
+impl OriginalDestinations for Destinations {
+    fn take(&self, _: u64, _: SocketAddr, listener_port: u16) -> Option<SocketAddr> {
+        self.0.lock().unwrap().get(&listener_port).copied()
+    }
+}
+
+/// A service with one port at [`VIP`]. Destinations of its routes are groups of endpoints.
+pub(super) struct Service {
+    pub(super) protocol: Protocol,
+    pub(super) plain: Vec<SocketAddr>,
+    /// Path prefix → weight and endpoints; `None` = a subset that does not exist.
+    pub(super) rules: Vec<(&'static str, Vec<(u32, Option<Vec<SocketAddr>>)>)>,
+}
+
+impl Service {
+    pub(super) fn new(protocol: Protocol, plain: Vec<SocketAddr>) -> Self {
+        Self { protocol, plain, rules: Vec::new() }
+    }
+
+    pub(super) fn program(self) -> Program {
+        let mut program = Program::default();
+        let (mut clusters, mut endpoints) = (Vec::new(), Vec::new());
+        let mut cluster = |subset: String, addresses: Vec<SocketAddr>| {
+            let first = endpoints.len() as u32;
+            endpoints.extend(addresses.iter().map(|address| Endpoint { address: *address, pod: None }));
+            let ids = (first..endpoints.len() as u32).map(EndpointId).collect();
+            clusters.push(Cluster {
+                name: format!("outbound|80|{subset}|{HOST}").into(),
+                host: HOST.into(),
+                subset: subset.into(),
+                port: 80,
+                load_balancer: LoadBalancer::RoundRobin,
+                connect_timeout: Duration::from_secs(1),
+                endpoints4: ids,
+                endpoints6: Box::new([]),
+            });
+            ClusterId(clusters.len() as u32 - 1)
+        };
+        let plain = cluster(String::new(), self.plain);
+        let mut rules = Vec::new();
+        for (prefix, destinations) in self.rules {
+            let destinations = destinations.into_iter().enumerate().map(|(n, (weight, addresses))| {
+                let cluster = addresses.map(|addresses| cluster(format!("v{n}"), addresses));
+                WeightedCluster { cluster, weight, name: format!("outbound|80|v{n}|{HOST}").into() }
+            });
+            let destinations = destinations.collect();
+            let uri = Some(StringMatch::Prefix(prefix.into()));
+            let matches = Box::new([HttpMatch { uri, headers: Box::new([]) }]);
+            rules.push(Rule { matches, route: Route { name: "r".into(), object: None, at: None, destinations } });
+        }
+        let mut table = HostTable::default();
+        if !rules.is_empty() {
+            table.hosts = Box::new([VirtualHost { host: HOST.into(), rules: rules.into() }]);
+            table.names.insert("b".into(), 0);
+        }
+        program.ports = Box::new([ServicePort {
+            host: HOST.into(),
+            number: 80,
+            protocol: self.protocol,
+            plain,
+            hosts: HostTableId(0),
+            tcp: Box::new([WeightedCluster { cluster: Some(plain), weight: 1, name: "plain".into() }]),
+        }]);
+        program.destinations.insert((0, VIP.ip(), VIP.port()), PortId(0));
+        program.host_tables = Box::new([table]);
+        program.clusters = clusters.into();
+        program.endpoints = endpoints.into();
+        program
+    }
+}
+
+/// A proxy with one pod, whose listener is at `address`.
+pub(super) struct Mesh {
+    pub(super) proxy: Proxy,
+    pub(super) address: SocketAddr,
+    pub(super) log: tokio::sync::mpsc::Receiver<String>,
+    pub(super) cookie: u64,
+}
+
+impl Mesh {
+    pub(super) fn new(service: Service) -> Self {
+        Self::with(service, Limits::default(), Some(VIP))
+    }
+
+    pub(super) fn with(service: Service, limits: Limits, destination: Option<SocketAddr>) -> Self {
+        let listener = StdListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let destinations = Destinations::default();
+        if let Some(destination) = destination {
+            destinations.0.lock().unwrap().insert(address.port(), destination);
+        }
+        let (sender, log) = tokio::sync::mpsc::channel(4096);
+        // Two workers on one listening socket: each connection is served by one of them.
+        let config = ProxyConfig { workers: 2, limits, access_log: Some(sender) };
+        let program = Arc::new(ArcSwap::from_pointee(service.program()));
+        let proxy = Proxy::start(config, program, Arc::new(destinations)).unwrap();
+        let netns = NetNs::own().unwrap();
+        let cookie = netns.cookie();
+        let pod = SourcePod { name: "default/a".into(), namespace: "default".into(), view: 0, netns };
+        proxy.add_pod(&Arc::new(pod), vec![vec![listener.try_clone().unwrap()], vec![listener]]);
+        Self { proxy, address, log, cookie }
+    }
+
+    pub(super) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    pub(super) async fn client(&self) -> Client {
+        Client::new(self.connect().await).await
+    }
+
+    /// Sends bytes on a connection of their own and reads until the other side closes.
+    pub(super) async fn raw(&self, bytes: &[u8]) -> String {
+        let mut stream = self.connect().await;
+        stream.write_all(bytes).await.unwrap();
+        let mut answer = Vec::new();
+        // A reset after the answer is as good an end as any.
+        let _ = soon(stream.read_to_end(&mut answer)).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+/// A keep-alive client.
+pub(super) struct Client(SendRequest<Full<Bytes>>);
+
+impl Client {
+    async fn new(stream: TcpStream) -> Self {
+        let (sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(driver);
+        Self(sender)
+    }
+
+    pub(super) async fn send(&mut self, request: Request<Full<Bytes>>) -> Response<Incoming> {
+        soon(async {
+            self.0.ready().await.unwrap();
+            self.0.send_request(request).await.unwrap()
+        })
+        .await
+    }
+
+    /// Status and body.
+    pub(super) async fn get(&mut self, path: &str) -> (u16, String) {
+        let request = Request::get(path).header("host", "b").body(Full::default()).unwrap();
+        let response = self.send(request).await;
+        let status = response.status().as_u16();
+        let body = soon(response.into_body().collect()).await.unwrap().to_bytes();
+        (status, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    pub(super) async fn is_closed(&mut self) -> bool {
+        soon(self.0.ready()).await.is_err()
+    }
+}
+
+/// An address where nobody listens.
+pub(super) fn nobody() -> SocketAddr {
+    StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// An origin: what each connection gets.
+pub(super) async fn serve<F>(connection: impl Fn(TcpStream, usize) -> F + Send + 'static) -> SocketAddr
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        for n in 0.. {
+            let Ok((stream, _)) = listener.accept().await else {
+                return;
+            };
+            tokio::spawn(connection(stream, n));
+        }
+    });
+    address
+}
+
+/// An HTTP origin.
+pub(super) async fn origin<F>(answer: impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static) -> SocketAddr
+where
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    serve(move |stream, _| {
+        let answer = answer.clone();
+        async move {
+            let service = service_fn(|request| {
+                let response = answer(request);
+                async { Ok::<_, std::convert::Infallible>(response.await) }
+            });
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        }
+    })
+    .await
+}
+
+/// An HTTP origin that says its name.
+pub(super) async fn named(name: &'static str) -> SocketAddr {
+    origin(move |_| async move { Response::new(Full::from(name)) }).await
+}

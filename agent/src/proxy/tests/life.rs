@@ -1,0 +1,177 @@
+//! The proxy's own life: heartbeat, slow and idle clients, pods that go, draining, panics.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use weir_mesh::program::Protocol;
+
+use super::harness::{Mesh, Service, VIP, eventually, named, origin, serve, soon};
+use crate::netns::NetNs;
+use crate::proxy::worker::monotonic;
+use crate::proxy::{Limits, OriginalDestinations, Proxy, ProxyConfig, SourcePod};
+
+#[tokio::test]
+async fn the_heartbeat_goes_on() {
+    let mesh = Mesh::new(Service::new(Protocol::Http, vec![]));
+    let start = monotonic();
+    eventually("a tick after the start", || mesh.proxy.oldest_tick() > start).await;
+    let again = mesh.proxy.oldest_tick();
+    eventually("and another", || mesh.proxy.oldest_tick() > again).await;
+    assert!(mesh.proxy.oldest_tick() <= monotonic());
+}
+
+#[tokio::test]
+async fn a_slow_head_is_answered_408_and_an_idle_connection_is_not_slow() {
+    let limits = Limits { header_timeout: Duration::from_millis(100), ..Limits::default() };
+    let mesh = Mesh::with(Service::new(Protocol::Http, vec![named("b").await]), limits, Some(VIP));
+    for first in ["", "GET / HTTP/1.1\r\nhost: b\r\n\r\n"] {
+        let mut stream = mesh.connect().await;
+        stream.write_all(first.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        if !first.is_empty() {
+            while !answer.ends_with(b"\r\n\r\nb") {
+                assert!(soon(stream.read_buf(&mut answer)).await.unwrap() > 0);
+            }
+            answer.clear();
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        stream.write_all(b"GET / HTTP/1.1\r\nho").await.unwrap();
+        let start = Instant::now();
+        soon(stream.read_to_end(&mut answer)).await.unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 408 "), "{}", answer.escape_ascii());
+        assert!(start.elapsed() > Duration::from_millis(50));
+    }
+    assert_eq!(mesh.proxy.counters().header_timeouts, 2);
+}
+
+#[tokio::test]
+async fn idle_clients_and_idle_upstreams_are_closed_in_time() {
+    let limits = Limits {
+        idle_downstream: Duration::from_millis(150),
+        idle_upstream: Duration::from_millis(50),
+        sweep: Duration::from_millis(10),
+        ..Limits::default()
+    };
+    let mesh = Mesh::with(Service::new(Protocol::Http, vec![named("b").await]), limits, Some(VIP));
+    let mut client = mesh.client().await;
+    assert_eq!(client.get("/").await.0, 200);
+    eventually("the upstream was kept", || mesh.proxy.counters().upstream_idle == 1).await;
+    eventually("and is closed", || mesh.proxy.counters().upstream_idle == 0).await;
+    assert!(client.is_closed().await);
+    eventually("nothing is left", || mesh.proxy.counters().connections_active == 0).await;
+}
+
+#[tokio::test]
+async fn connections_above_the_limit_wait_their_turn() {
+    let limits = Limits { max_connections_per_pod: 1, ..Limits::default() };
+    let mesh = Mesh::with(Service::new(Protocol::Http, vec![named("b").await]), limits, Some(VIP));
+    // Two workers with one place each.
+    let mut clients = Vec::new();
+    for _ in 0..6 {
+        clients.push(mesh.client().await);
+    }
+    for mut client in clients {
+        assert!(mesh.proxy.counters().connections_active <= 2);
+        assert_eq!(client.get("/").await, (200, "b".into()));
+    }
+}
+
+#[tokio::test]
+async fn a_removed_pod_gets_no_new_connections_and_keeps_its_old_ones() {
+    let mesh = Mesh::new(Service::new(Protocol::Http, vec![named("b").await]));
+    let mut client = mesh.client().await;
+    assert_eq!(client.get("/").await.0, 200);
+    eventually("one is idle", || mesh.proxy.counters().upstream_idle == 1).await;
+    mesh.proxy.remove_pod(mesh.cookie);
+    eventually("it is closed", || mesh.proxy.counters().upstream_idle == 0).await;
+    assert_eq!(client.get("/").await.0, 200);
+    let start = Instant::now();
+    while tokio::net::TcpStream::connect(mesh.address).await.is_ok() {
+        assert!(start.elapsed() < Duration::from_secs(5), "the listener is closed");
+    }
+    tokio::time::sleep(Duration::from_millis(120)).await;
+    assert_eq!(mesh.proxy.counters().upstream_idle, 0, "nothing is kept for a pod that is gone");
+}
+
+#[tokio::test]
+async fn draining_finishes_what_is_under_way_and_closes_what_is_idle() {
+    let address = origin(|request| async move {
+        if request.uri().path() == "/slow" {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        Response::new(Full::<Bytes>::from("done"))
+    })
+    .await;
+    let mesh = Mesh::new(Service::new(Protocol::Http, vec![address]));
+    let (mut idle, mut busy) = (mesh.client().await, mesh.client().await);
+    assert_eq!(idle.get("/").await.0, 200);
+    assert_eq!(busy.get("/").await.0, 200);
+    let slow = tokio::spawn(async move {
+        let answer = busy.get("/slow").await;
+        (answer, busy.is_closed().await)
+    });
+    eventually("the slow one is under way", || mesh.proxy.counters().requests == 3).await;
+    let start = Instant::now();
+    let (cut, idle_closed) = tokio::join!(soon(mesh.proxy.drain(Duration::from_secs(5))), async {
+        let closed = idle.is_closed().await;
+        closed && start.elapsed() < Duration::from_millis(200)
+    });
+    assert!(idle_closed, "at once");
+    assert_eq!(cut, 0);
+    assert_eq!(slow.await.unwrap(), ((200, "done".into()), true));
+    assert!(start.elapsed() < Duration::from_secs(2));
+    assert!(tokio::net::TcpStream::connect(mesh.address).await.is_err());
+}
+
+#[tokio::test]
+async fn draining_cuts_at_the_deadline() {
+    let address = serve(|mut stream, _| async move {
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let mesh = Mesh::new(Service::new(Protocol::Tcp, vec![address]));
+    let mut stream = mesh.connect().await;
+    stream.write_all(b"x").await.unwrap();
+    eventually("it is through", || mesh.proxy.counters().bytes_received == 1).await;
+    assert_eq!(soon(mesh.proxy.drain(Duration::from_millis(50))).await, 1);
+    assert!(matches!(soon(stream.read(&mut [0])).await, Ok(0) | Err(_)));
+}
+
+struct Panics;
+
+impl OriginalDestinations for Panics {
+    fn take(&self, _: u64, peer: std::net::SocketAddr, _: u16) -> Option<std::net::SocketAddr> {
+        Some(peer)
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_is_wrong_kills_one_connection_and_not_the_worker() {
+    // A port whose plain cluster does not exist: indexing it panics.
+    let mut program = Service::new(Protocol::Http, vec![]).program();
+    program.clusters = Box::new([]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = std::net::TcpStream::connect(address).unwrap();
+    let peer = client.local_addr().unwrap();
+    program.destinations.insert((0, peer.ip(), peer.port()), weir_mesh::program::PortId(0));
+    let config = ProxyConfig { workers: 1, ..ProxyConfig::default() };
+    let proxy = Proxy::start(config, Arc::new(ArcSwap::from_pointee(program)), Arc::new(Panics)).unwrap();
+    let netns = NetNs::own().unwrap();
+    let pod = SourcePod { name: "default/a".into(), namespace: "default".into(), view: 0, netns };
+    proxy.add_pod(&Arc::new(pod), vec![vec![listener]]);
+    client.set_nonblocking(true).unwrap();
+    let mut client = tokio::net::TcpStream::from_std(client).unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nhost: b\r\n\r\n").await.unwrap();
+    assert!(matches!(soon(client.read(&mut [0])).await, Ok(0) | Err(_)));
+    eventually("counted", || proxy.counters().panics == 1).await;
+    eventually("and closed", || proxy.counters().connections_active == 0).await;
+    let ticked = proxy.oldest_tick();
+    eventually("the worker lives", || proxy.oldest_tick() > ticked).await;
+}

@@ -1,0 +1,6 @@
+//! The proxy over real sockets on the loopback: no cluster, no eBPF, no rights needed.
+
+mod harness;
+mod http;
+mod life;
+mod tcp;

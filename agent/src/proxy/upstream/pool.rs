@@ -1,0 +1,97 @@
+//! The idle HTTP/1 connections of one worker, per source pod and endpoint: a pod never rides on another's connection.
+//! Last in, first out, so that a burst's surplus grows old and is closed. Used by `upstream` only.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use foldhash::fast::RandomState;
+use hyper::client::conn::http1::SendRequest;
+
+use crate::proxy::body::Body;
+use crate::proxy::io::Heard;
+use crate::proxy::limits::Limits;
+
+/// Whose connection it is, and to where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    /// The pod's network namespace cookie.
+    pub(crate) pod: u64,
+    pub(crate) endpoint: SocketAddr,
+}
+
+/// A connection that waits.
+#[derive(Debug)]
+pub(crate) struct Idle {
+    pub(crate) sender: SendRequest<Body>,
+    pub(crate) heard: Heard,
+    pub(crate) since: Instant,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Pool(RefCell<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    idle: HashMap<Key, Vec<Idle>, RandomState>,
+    count: usize,
+}
+
+impl Pool {
+    /// The connection that was used last and is still open. The rest stays for others.
+    pub(crate) fn take(&self, key: &Key) -> Option<Idle> {
+        let mut guard = self.0.borrow_mut();
+        let inner = &mut *guard;
+        let idle = inner.idle.get_mut(key)?;
+        while let Some(one) = idle.pop() {
+            inner.count -= 1;
+            if one.sender.is_ready() {
+                return Some(one);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection, or closes it when there are enough.
+    pub(crate) fn put(&self, key: Key, idle: Idle, limits: &Limits) {
+        let mut inner = self.0.borrow_mut();
+        if inner.count >= limits.idle_per_worker {
+            return;
+        }
+        let of_endpoint = inner.idle.entry(key).or_default();
+        if of_endpoint.len() < limits.idle_per_endpoint {
+            of_endpoint.push(idle);
+            inner.count += 1;
+        }
+    }
+
+    /// Closes what fails `keep`.
+    fn retain(&self, mut keep: impl FnMut(&Key, &Idle) -> bool) {
+        let mut inner = self.0.borrow_mut();
+        inner.idle.retain(|key, idle| {
+            idle.retain(|one| keep(key, one));
+            !idle.is_empty()
+        });
+        inner.count = inner.idle.values().map(Vec::len).sum();
+    }
+
+    /// Closes what has been idle since before `limit`, and forgets what the other side closed.
+    pub(crate) fn sweep(&self, now: Instant, limits: &Limits) {
+        self.retain(|_, one| !one.sender.is_closed() && now.duration_since(one.since) < limits.idle_upstream);
+    }
+
+    /// Closes everything of a pod that is gone.
+    pub(crate) fn forget_pod(&self, pod: u64) {
+        self.retain(|key, _| key.pod != pod);
+    }
+
+    pub(crate) fn clear(&self) {
+        self.retain(|_, _| false);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.borrow().count
+    }
+}

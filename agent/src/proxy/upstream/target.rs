@@ -1,0 +1,133 @@
+//! Where a request or connection is to go, and the state of one worker from which an endpoint of it is picked: turns
+//! and load. Used by `handler`, `tcp` and `upstream`.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use weir_mesh::balance;
+use weir_mesh::program::{Cluster, ClusterId, EndpointId, LoadBalancer, Program};
+
+use crate::proxy::worker::Worker;
+
+/// Envoy's name for destinations that no service describes.
+const PASSTHROUGH: &str = "PassthroughCluster";
+/// Rolls after which a second pick stops hoping for an endpoint that was not tried and looks for one. Envoy: 5.
+const REROLLS: usize = 5;
+
+/// The program that a request was decided on. Counted within the worker, so that cores do not share the count.
+pub(crate) type Held = Rc<Arc<Program>>;
+
+/// Where to.
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    /// One of a cluster's endpoints.
+    Cluster(Held, ClusterId),
+    /// Where the client itself wanted to go.
+    Passthrough(SocketAddr),
+}
+
+impl Target {
+    fn cluster(&self) -> Option<&Cluster> {
+        match self {
+            Self::Cluster(program, id) => Some(program.cluster(*id)),
+            Self::Passthrough(_) => None,
+        }
+    }
+
+    /// For the access log.
+    pub(crate) fn name(&self) -> Arc<str> {
+        self.cluster().map_or_else(|| PASSTHROUGH.into(), |cluster| Arc::clone(&cluster.name))
+    }
+
+    /// How long a connect may take.
+    pub(crate) fn connect_timeout(&self, worker: &Worker) -> Duration {
+        self.cluster().map_or(worker.limits.connect_timeout, |cluster| cluster.connect_timeout)
+    }
+
+    /// An endpoint that is not among `tried`; `None` = there is none.
+    pub(crate) fn pick(&self, worker: &Worker, ipv6: bool, tried: &[SocketAddr]) -> Option<SocketAddr> {
+        let (program, id) = match self {
+            Self::Cluster(program, id) => (program, *id),
+            Self::Passthrough(address) => {
+                return Some(*address).filter(|address| !tried.contains(address));
+            }
+        };
+        let cluster = program.cluster(id);
+        let address = |id: EndpointId| program.endpoint(id).address;
+        let rolls = if tried.is_empty() { 1 } else { REROLLS };
+        for _ in 0..rolls {
+            let cursor = worker.balancing.turn(cluster, program, || worker.roll());
+            let active = |id| worker.balancing.active(address(id));
+            let picked = address(balance::pick(cluster, ipv6, cursor, worker.roll(), active)?);
+            if !tried.contains(&picked) {
+                return Some(picked);
+            }
+        }
+        cluster.endpoints_for(ipv6).iter().map(|id| address(*id)).find(|address| !tried.contains(address))
+    }
+}
+
+/// Turns and load, per worker. Keyed by name and address: ids change meaning with each program, these do not, so the
+/// state outlives a change of configuration.
+#[derive(Debug, Default)]
+pub(crate) struct Balancing {
+    turns: RefCell<HashMap<Arc<str>, u64, RandomState>>,
+    active: Rc<RefCell<HashMap<SocketAddr, u32, RandomState>>>,
+}
+
+impl Balancing {
+    /// This worker's next turn for a cluster that goes by turns. The first is random, or all workers of all nodes
+    /// would begin with the same endpoint.
+    fn turn(&self, cluster: &Cluster, program: &Program, first: impl FnOnce() -> u64) -> u64 {
+        if cluster.load_balancer != LoadBalancer::RoundRobin {
+            return 0;
+        }
+        let mut turns = self.turns.borrow_mut();
+        if let Some(turn) = turns.get_mut(&*cluster.name) {
+            *turn = turn.wrapping_add(1);
+            return *turn;
+        }
+        // Clusters that are long gone: beyond twice of what exists, beginning anew is cheaper than to look.
+        if turns.len() > 2 * program.clusters.len() {
+            turns.clear();
+        }
+        // Half the range, so that no turn counter of this process can wrap, which would repeat an endpoint.
+        let first = first() >> 1;
+        turns.insert(Arc::clone(&cluster.name), first);
+        first
+    }
+
+    fn active(&self, endpoint: SocketAddr) -> u32 {
+        self.active.borrow().get(&endpoint).copied().unwrap_or(0)
+    }
+
+    /// Counts a request or connection to `endpoint` until the guard is dropped.
+    pub(crate) fn begin(&self, endpoint: SocketAddr) -> Active {
+        *self.active.borrow_mut().entry(endpoint).or_default() += 1;
+        Active { table: Rc::clone(&self.active), endpoint }
+    }
+}
+
+/// A request or connection under way.
+#[derive(Debug)]
+pub(crate) struct Active {
+    table: Rc<RefCell<HashMap<SocketAddr, u32, RandomState>>>,
+    endpoint: SocketAddr,
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        let mut table = self.table.borrow_mut();
+        if let Some(count) = table.get_mut(&self.endpoint) {
+            *count -= 1;
+            if *count == 0 {
+                table.remove(&self.endpoint);
+            }
+        }
+    }
+}

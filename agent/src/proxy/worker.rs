@@ -1,0 +1,347 @@
+//! One data-plane thread: its runtime, its upstream pool, its counters, its share of the connections. Nothing in it
+//! is shared but the program, which is read only, so nothing in it is locked. Started by [`super::Proxy::start`].
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, Cache};
+use futures_util::FutureExt;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+use weir_mesh::program::Program;
+
+use super::counters::Shard;
+use super::limits::Limits;
+use super::upstream::pool::Pool;
+use super::upstream::target::{Balancing, Held};
+use super::{OriginalDestinations, SourcePod, listener};
+use crate::netns::NetNs;
+
+/// What the control side asks of a worker.
+pub(crate) enum Command {
+    AddPod(Arc<SourcePod>, Vec<StdListener>),
+    RemovePod(u64),
+    /// Answers with the number of connections that were cut off.
+    Drain(Duration, oneshot::Sender<u64>),
+}
+
+/// What all workers are started with.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) limits: Limits,
+    pub(crate) home: NetNs,
+    pub(crate) destinations: Arc<dyn OriginalDestinations>,
+    pub(crate) program: Arc<ArcSwap<Program>>,
+    pub(crate) access_log: Option<mpsc::Sender<String>>,
+}
+
+/// Something that happens once, and that many wait for.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    raised: Cell<bool>,
+    waiting: Notify,
+}
+
+impl Signal {
+    pub(crate) fn raise(&self) {
+        self.raised.set(true);
+        self.waiting.notify_waiters();
+    }
+
+    pub(crate) fn is_raised(&self) -> bool {
+        self.raised.get()
+    }
+
+    /// Returns once it is raised. On one thread nothing can happen between the look and the wait.
+    pub(crate) async fn wait(&self) {
+        if !self.is_raised() {
+            self.waiting.notified().await;
+        }
+    }
+}
+
+/// A client pod, as this worker sees it.
+#[derive(Debug)]
+pub(crate) struct Pod {
+    pub(crate) source: Arc<SourcePod>,
+    pub(crate) removed: Signal,
+    pub(crate) slots: Arc<Semaphore>,
+}
+
+/// The state of one worker.
+pub(crate) struct Worker {
+    pub(crate) limits: Limits,
+    pub(crate) home: NetNs,
+    pub(crate) counters: Arc<Shard>,
+    pub(crate) destinations: Arc<dyn OriginalDestinations>,
+    pub(crate) access_log: Option<mpsc::Sender<String>>,
+    pub(crate) pool: Pool,
+    pub(crate) balancing: Balancing,
+    pub(crate) draining: Signal,
+    pub(crate) slots: Arc<Semaphore>,
+    programs: RefCell<(Cache<Arc<ArcSwap<Program>>, Arc<Program>>, Held)>,
+    random: Cell<u64>,
+    /// Notified when the last connection ends.
+    empty: Notify,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("counters", &self.counters).finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    fn new(shared: Shared, counters: Arc<Shard>) -> Self {
+        let mut cache = Cache::new(shared.program);
+        let held = Rc::new(Arc::clone(cache.load()));
+        Self {
+            slots: Arc::new(Semaphore::new(shared.limits.max_connections)),
+            limits: shared.limits,
+            home: shared.home,
+            counters,
+            destinations: shared.destinations,
+            access_log: shared.access_log,
+            pool: Pool::default(),
+            balancing: Balancing::default(),
+            draining: Signal::default(),
+            programs: RefCell::new((cache, held)),
+            // The standard library's hasher is keyed by the operating system.
+            random: Cell::new(RandomState::new().build_hasher().finish()),
+            empty: Notify::new(),
+        }
+    }
+
+    /// The program in force: a pointer compare, and a count that no other core touches.
+    pub(crate) fn program(&self) -> Held {
+        let mut guard = self.programs.borrow_mut();
+        let (cache, held) = &mut *guard;
+        let latest = cache.load();
+        if !Arc::ptr_eq(latest, held) {
+            *held = Rc::new(Arc::clone(latest));
+        }
+        Rc::clone(held)
+    }
+
+    /// Uniformly random 64 bits (SplitMix64). For spreading load, not for secrets.
+    pub(crate) fn roll(&self) -> u64 {
+        let state = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.random.set(state);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Runs a task on this worker. A panic ends the task alone, and is counted.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        let counters = Arc::clone(&self.counters);
+        tokio::task::spawn_local(async move {
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                counters.panics.add(1);
+            }
+        });
+    }
+
+    /// Hands a line to the access log, if there is room.
+    pub(crate) fn log(&self, line: impl FnOnce() -> String) {
+        let Some(channel) = &self.access_log else {
+            return;
+        };
+        match channel.try_reserve() {
+            Ok(place) => place.send(line()),
+            Err(_) => self.counters.log_lines_dropped.add(1),
+        }
+    }
+}
+
+/// A client's connection. Everything that serves it holds it; when the last is done it no longer counts.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) pod: Rc<Pod>,
+    pub(crate) peer: SocketAddr,
+    /// Where the client wanted to go.
+    pub(crate) destination: SocketAddr,
+    /// Requests begun, and whether one is under way.
+    pub(crate) requests: Cell<u64>,
+    pub(crate) busy: Cell<bool>,
+    /// Body bytes of the latest request.
+    pub(crate) received: Cell<u64>,
+    _open: Open,
+}
+
+impl Connection {
+    pub(crate) fn new(open: Open, pod: Rc<Pod>, peer: SocketAddr, destination: SocketAddr) -> Rc<Self> {
+        let worker = Rc::clone(&open.worker);
+        Rc::new(Self {
+            worker,
+            pod,
+            peer,
+            destination,
+            requests: Cell::new(0),
+            busy: Cell::new(false),
+            received: Cell::new(0),
+            _open: open,
+        })
+    }
+
+    /// Counts body bytes from the client.
+    pub(crate) fn received(&self, bytes: u64) {
+        self.received.set(self.received.get() + bytes);
+        self.worker.counters.bytes_received.add(bytes);
+    }
+}
+
+/// An open connection's place among the worker's.
+#[derive(Debug)]
+pub(crate) struct Open {
+    pub(crate) worker: Rc<Worker>,
+    _slots: [OwnedSemaphorePermit; 2],
+}
+
+impl Open {
+    /// Waits for a place in the pod's share, then in the worker's.
+    pub(crate) async fn wait(worker: &Rc<Worker>, pod: &Pod) -> Self {
+        let never = "these semaphores are never closed";
+        let of_pod = Arc::clone(&pod.slots).acquire_owned().await.expect(never);
+        let of_worker = Arc::clone(&worker.slots).acquire_owned().await.expect(never);
+        worker.counters.connections_active.add(1);
+        Self { worker: Rc::clone(worker), _slots: [of_pod, of_worker] }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.worker.counters.connections_active.subtract(1);
+        if self.worker.counters.connections_active.get() == 0 {
+            self.worker.empty.notify_one();
+        }
+    }
+}
+
+/// The life of a worker: until it is drained, or its commands' other end is dropped.
+pub(crate) async fn run(shared: Shared, counters: Arc<Shard>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let worker = Rc::new(Worker::new(shared, counters));
+    worker.spawn(tick(Rc::clone(&worker)));
+    let mut pods: HashMap<u64, Rc<Pod>> = HashMap::new();
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::AddPod(source, listeners) => {
+                let cookie = source.netns.cookie();
+                let pod = pods.entry(cookie).or_insert_with(|| {
+                    let slots = Arc::new(Semaphore::new(worker.limits.max_connections_per_pod));
+                    Rc::new(Pod { source, removed: Signal::default(), slots })
+                });
+                for listener in listeners {
+                    match adopt(listener) {
+                        Ok(listener) => {
+                            worker.spawn(listener::accept(Rc::clone(&worker), Rc::clone(pod), listener));
+                        }
+                        Err(error) => {
+                            worker.counters.accept_errors.add(1);
+                            tracing::error!(pod = %pod.source.name, %error, "a listener cannot be used");
+                        }
+                    }
+                }
+            }
+            Command::RemovePod(cookie) => {
+                if let Some(pod) = pods.remove(&cookie) {
+                    pod.removed.raise();
+                    worker.pool.forget_pod(cookie);
+                }
+            }
+            Command::Drain(deadline, done) => {
+                let cut = drain(&worker, deadline).await;
+                // Nobody waits for it any more: then nobody wants the number.
+                let _ = done.send(cut);
+                return;
+            }
+        }
+    }
+}
+
+fn adopt(listener: StdListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+/// Stops accepting, lets requests under way and TCP connections finish, and returns how many did not in time. They
+/// are cut when the runtime is dropped.
+async fn drain(worker: &Worker, deadline: Duration) -> u64 {
+    worker.draining.raise();
+    worker.pool.clear();
+    // The accept loops take what waits in their queues first; they run when this task yields for the first time.
+    tokio::task::yield_now().await;
+    let emptied = async {
+        while worker.counters.connections_active.get() > 0 {
+            worker.empty.notified().await;
+        }
+    };
+    // Running out of time is not an error here: the count says it.
+    let _ = timeout(deadline, emptied).await;
+    worker.counters.connections_active.get()
+}
+
+/// Says that the worker is alive, and from time to time closes idle upstream connections.
+async fn tick(worker: Rc<Worker>) {
+    let mut interval = tokio::time::interval(worker.limits.tick);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut swept = Instant::now();
+    loop {
+        interval.tick().await;
+        worker.counters.tick.set(monotonic());
+        let now = Instant::now();
+        if now.duration_since(swept) >= worker.limits.sweep {
+            swept = now;
+            worker.pool.sweep(now, &worker.limits);
+        }
+        worker.counters.upstream_idle.set(worker.pool.len() as u64);
+    }
+}
+
+/// CLOCK_MONOTONIC in ns: what the kernel's programs compare heartbeats with.
+pub(crate) fn monotonic() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is valid for writes; CLOCK_MONOTONIC exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// Pins the calling thread to the `index`-th of the CPUs that it may use. Best effort: it is for the caches only.
+pub(crate) fn pin(index: usize) -> io::Result<()> {
+    let size = size_of::<libc::cpu_set_t>();
+    // SAFETY: an all-zero cpu_set_t is the empty set.
+    let mut allowed: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `allowed` is valid for writes of `size` bytes; 0 means the calling thread.
+    if unsafe { libc::sched_getaffinity(0, size, &raw mut allowed) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: each index is below CPU_SETSIZE, so within the set.
+    let cpus: Vec<usize> =
+        (0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &allowed) }).collect();
+    let Some(cpu) = cpus.get(index % cpus.len().max(1)) else {
+        return Ok(());
+    };
+    // SAFETY: an all-zero cpu_set_t is the empty set, and `cpu` is below CPU_SETSIZE.
+    let one = unsafe {
+        let mut one: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(*cpu, &mut one);
+        one
+    };
+    // SAFETY: `one` is valid for reads of `size` bytes.
+    if unsafe { libc::sched_setaffinity(0, size, &raw const one) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
