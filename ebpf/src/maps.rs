@@ -89,7 +89,14 @@ const fn shape(
     max_entries: usize,
     flags: u32,
 ) -> Shape {
-    Shape { name, kind, key_size: key_size as u32, value_size: value_size as u32, max_entries: max_entries as u32, flags }
+    Shape {
+        name,
+        kind,
+        key_size: key_size as u32,
+        value_size: value_size as u32,
+        max_entries: max_entries as u32,
+        flags,
+    }
 }
 
 /// Every map of the object. A pin that differs from it is not adopted.

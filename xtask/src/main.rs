@@ -1,23 +1,25 @@
-//! `cargo xtask …`: what cargo itself does not do for this workspace.
+//! `cargo xtask …`: what the project needs beyond `cargo build`. One command, one file; each has a `run`.
+#![expect(clippy::print_stdout, reason = "a command line tool: its output is for people")]
 
+mod build_ebpf;
 mod demo;
 mod test;
 mod tidy;
+mod workspace;
 
-use std::path::{Path, PathBuf};
-
-use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "weir's build, demo and test commands")]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "weir's own build commands", max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
-    command: Task,
+    command: Command,
 }
 
 #[derive(Subcommand)]
-enum Task {
+enum Command {
+    /// Build the kernel programs into target/bpf, which the agent's build embeds
+    BuildEbpf(build_ebpf::Options),
     /// Show a canary on this machine, step by step, and check every number
     Demo(demo::Args),
     /// Build and run every suite, one after the other
@@ -26,15 +28,11 @@ enum Task {
     Tidy(tidy::Args),
 }
 
-fn main() -> Result<()> {
+fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
-        Task::Demo(args) => demo::run(&args),
-        Task::Test(args) => test::run(&args),
-        Task::Tidy(args) => tidy::run(&args),
+        Command::BuildEbpf(options) => build_ebpf::run(&options),
+        Command::Demo(args) => demo::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Tidy(args) => tidy::run(&args),
     }
-}
-
-/// The workspace's directory.
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
 }

@@ -123,7 +123,7 @@ fn suites() -> Result<Vec<(String, Vec<String>)>> {
         ("harness".to_owned(), words("-p weir-tests --lib")),
     ];
     let mut names = Vec::new();
-    for entry in fs::read_dir(crate::root().join("tests/suites")).context("reading tests/suites")? {
+    for entry in fs::read_dir(crate::workspace::root().join("tests/suites")).context("reading tests/suites")? {
         let path = entry?.path();
         if path.extension().is_some_and(|e| e == "rs") {
             names.extend(path.file_stem().and_then(|n| n.to_str()).map(str::to_owned));
@@ -151,7 +151,8 @@ pub(crate) fn build() -> Result<()> {
 }
 
 fn succeed(command: &mut Command) -> Result<()> {
-    let status = command.current_dir(crate::root()).status().with_context(|| format!("starting {command:?}"))?;
+    let status =
+        command.current_dir(crate::workspace::root()).status().with_context(|| format!("starting {command:?}"))?;
     if !status.success() {
         bail!("{command:?}: {status}");
     }
@@ -163,7 +164,7 @@ fn succeed(command: &mut Command) -> Result<()> {
 fn cargo_test(arguments: &[String], skips: &Path) -> Result<Counts> {
     let mut command = Command::new(env!("CARGO"));
     command
-        .current_dir(crate::root())
+        .current_dir(crate::workspace::root())
         .args(["test", "--locked", "--no-fail-fast", "--profile", PROFILE])
         .args(arguments);
     command.env(SKIPS_FILE, skips).stdout(Stdio::piped());
@@ -234,7 +235,8 @@ mod tests {
 
     #[test]
     fn every_file_of_suites_is_a_suite_that_cargo_knows() {
-        let cargo = fs::read_to_string(crate::root().join("tests/Cargo.toml")).expect("the tests' Cargo.toml");
+        let cargo =
+            fs::read_to_string(crate::workspace::root().join("tests/Cargo.toml")).expect("the tests' Cargo.toml");
         let found = suites().expect("tests/suites can be read");
         assert!(found.len() > 5);
         for (name, arguments) in &found[3..] {

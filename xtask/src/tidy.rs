@@ -65,7 +65,7 @@ impl fmt::Display for Offence {
 /// # Errors
 /// With every offence, or when a file cannot be read.
 pub(crate) fn run(_: &Args) -> Result<()> {
-    let root = crate::root();
+    let root = crate::workspace::root();
     let mut offences = Vec::new();
     for directory in ["agent", "ebpf", "tests", "xtask"] {
         for file in sources(&root.join(directory))? {

@@ -9,21 +9,20 @@ use core::ptr::{addr_of_mut, from_ref, read_volatile, write_volatile};
 
 use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, BPF_TCP_LISTEN, bpf_sock, bpf_sock_addr};
 use aya_ebpf::helpers::generated::{
-    bpf_bind, bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_netns_cookie,
-    bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_set_retval,
-    bpf_sk_lookup_tcp, bpf_sk_release,
+    bpf_bind, bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_netns_cookie, bpf_get_prandom_u32,
+    bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_set_retval, bpf_sk_lookup_tcp, bpf_sk_release,
 };
 use aya_ebpf::programs::SockAddrContext;
 use weir_ebpf::maps::SLOTS_MAX;
 use weir_ebpf::{
-    ANY_ADDRESS, Counter, HEARTBEAT_TIMEOUT_NS, MAX_AGENTS, Meta, OriginalDestination,
-    POD_DEFAULT_REJECT, PROTOCOL_TCP, PROTOCOL_UDP, Pod, SERVICE_REFUSE_ON_FAILURE, Service,
-    ServiceCounters, ServiceKey, SlotRange, VIEW_EVERYBODY, Verdict,
+    ANY_ADDRESS, Counter, HEARTBEAT_TIMEOUT_NS, MAX_AGENTS, Meta, OriginalDestination, POD_DEFAULT_REJECT,
+    PROTOCOL_TCP, PROTOCOL_UDP, Pod, SERVICE_REFUSE_ON_FAILURE, Service, ServiceCounters, ServiceKey, SlotRange,
+    VIEW_EVERYBODY, Verdict,
 };
 
 use super::{
-    AF_INET, AF_INET6, Words, count, forget, increment, is_mapped, mapped, maps, on_stack, rd,
-    set_user_address, store, to_address, to_words, user_address,
+    AF_INET, AF_INET6, Words, count, forget, increment, is_mapped, mapped, maps, on_stack, rd, set_user_address, store,
+    to_address, to_words, user_address,
 };
 
 /// `SOCK_STREAM`.
@@ -39,10 +38,7 @@ const DENY: i32 = 0;
 
 /// [`ANY_ADDRESS`] as words.
 const ANY: Words = [0; 4];
-const _: () = assert!(matches!(
-    ANY_ADDRESS,
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
-));
+const _: () = assert!(matches!(ANY_ADDRESS, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
 
 /// How a connect ends. The counter says why, and is what `weir status` shows.
 enum Outcome {
@@ -119,12 +115,7 @@ fn is_probe(ctx: *mut bpf_sock_addr) -> bool {
         return false;
     }
     // SAFETY: `meta` is the one value of an array, aligned to 8; the agent reads the field after its connect returned.
-    unsafe {
-        write_volatile(
-            addr_of_mut!((*meta).probe_cgroup),
-            bpf_get_current_cgroup_id(),
-        )
-    };
+    unsafe { write_volatile(addr_of_mut!((*meta).probe_cgroup), bpf_get_current_cgroup_id()) };
     true
 }
 
@@ -156,10 +147,7 @@ impl Attempt {
             Some(service) => self.apply::<V6>(pod, service, protocol),
             // Name lookups are connected UDP sockets, often to a resolver that is no Service (a node-local cache): the
             // default is about connections.
-            None if pod.flags & POD_DEFAULT_REJECT != 0
-                && protocol == PROTOCOL_TCP
-                && !self.is_local(pod) =>
-            {
+            None if pod.flags & POD_DEFAULT_REJECT != 0 && protocol == PROTOCOL_TCP && !self.is_local(pod) => {
                 Outcome::Refuse(Counter::Reject)
             }
             None => Outcome::Pass(Counter::PassNoService),
@@ -182,13 +170,7 @@ impl Attempt {
     /// Looks for `address` in view `own`, then in everybody's.
     #[inline(always)]
     fn lookup(&self, own: u32, address: Words, protocol: u8) -> Option<&'static Service> {
-        let key = ServiceKey {
-            view: own,
-            address: to_address(address),
-            port: self.port,
-            protocol,
-            pad: 0,
-        };
+        let key = ServiceKey { view: own, address: to_address(address), port: self.port, protocol, pad: 0 };
         if own != VIEW_EVERYBODY {
             // SAFETY: entries are replaced, never written in place, and live at least as long as this program runs.
             let found = unsafe { maps::SERVICES.get(on_stack(&mut MaybeUninit::uninit(), key)) };
@@ -196,10 +178,7 @@ impl Attempt {
                 return found;
             }
         }
-        let key = ServiceKey {
-            view: VIEW_EVERYBODY,
-            ..key
-        };
+        let key = ServiceKey { view: VIEW_EVERYBODY, ..key };
         // SAFETY: as above.
         unsafe { maps::SERVICES.get(on_stack(&mut MaybeUninit::uninit(), key)) }
     }
@@ -225,12 +204,9 @@ impl Attempt {
         const PROXY: u32 = Verdict::Proxy as u32;
         const REJECT: u32 = Verdict::Reject as u32;
         match service.verdict {
-            BALANCE => self.balance::<V6>(
-                service,
-                service.slots,
-                Counter::Balance,
-                offset_of!(ServiceCounters, balanced),
-            ),
+            BALANCE => {
+                self.balance::<V6>(service, service.slots, Counter::Balance, offset_of!(ServiceCounters, balanced))
+            }
             REJECT => refuse(service, Counter::Reject),
             PROXY if protocol == PROTOCOL_TCP => self.proxy::<V6>(pod, service),
             _ => Outcome::Pass(Counter::Pass),
@@ -239,13 +215,7 @@ impl Attempt {
 
     /// Sends the connection to a random slot of `range`.
     #[inline(always)]
-    fn balance<const V6: bool>(
-        &self,
-        service: &Service,
-        range: SlotRange,
-        why: Counter,
-        field: usize,
-    ) -> Outcome {
+    fn balance<const V6: bool>(&self, service: &Service, range: SlotRange, why: Counter, field: usize) -> Outcome {
         let Some((address, port)) = pick(range) else {
             return refuse(service, Counter::NoBackend);
         };
@@ -282,11 +252,7 @@ impl Attempt {
             return refuse(service, Counter::NoStorage);
         }
         self.bind(v4, pod);
-        let loopback = if v4 {
-            mapped(u32::from_ne_bytes([127, 0, 0, 1]))
-        } else {
-            [0, 0, 0, 1_u32.to_be()]
-        };
+        let loopback = if v4 { mapped(u32::from_ne_bytes([127, 0, 0, 1])) } else { [0, 0, 0, 1_u32.to_be()] };
         set_user_address::<V6>(self.ctx, loopback, listener);
         count_service(service, offset_of!(ServiceCounters, proxied));
         Outcome::Steer(Counter::Proxy)
@@ -317,15 +283,7 @@ impl Attempt {
                 return;
             }
             let mut place = MaybeUninit::uninit();
-            let to = on_stack(
-                &mut place,
-                SocketAddress4 {
-                    family: AF_INET,
-                    port: 0,
-                    address,
-                    zero: 0,
-                },
-            );
+            let to = on_stack(&mut place, SocketAddress4 { family: AF_INET, port: 0, address, zero: 0 });
             let length = size_of::<SocketAddress4>() as i32;
             // SAFETY: an initialised sockaddr_in of that length, on the stack.
             unsafe { bpf_bind(self.ctx, from_ref(to).cast_mut().cast(), length) };
@@ -339,16 +297,7 @@ impl Attempt {
                 return;
             }
             let mut place = MaybeUninit::uninit();
-            let to = on_stack(
-                &mut place,
-                SocketAddress6 {
-                    family: AF_INET6,
-                    port: 0,
-                    flow: 0,
-                    address,
-                    scope: 0,
-                },
-            );
+            let to = on_stack(&mut place, SocketAddress6 { family: AF_INET6, port: 0, flow: 0, address, scope: 0 });
             let length = size_of::<SocketAddress6>() as i32;
             // SAFETY: an initialised sockaddr_in6 of that length, on the stack.
             unsafe { bpf_bind(self.ctx, from_ref(to).cast_mut().cast(), length) };
@@ -365,47 +314,21 @@ impl Attempt {
             let mut place = MaybeUninit::uninit();
             let to = on_stack(
                 &mut place,
-                Tuple4 {
-                    source: 0,
-                    destination: local,
-                    source_port: 0,
-                    destination_port: port.to_be(),
-                },
+                Tuple4 { source: 0, destination: local, source_port: 0, destination_port: port.to_be() },
             );
             let length = size_of::<Tuple4>() as u32;
             // SAFETY: the union's IPv4 part, initialised, of that length.
-            unsafe {
-                bpf_sk_lookup_tcp(
-                    self.ctx.cast(),
-                    from_ref(to).cast_mut().cast(),
-                    length,
-                    own_namespace,
-                    0,
-                )
-            }
+            unsafe { bpf_sk_lookup_tcp(self.ctx.cast(), from_ref(to).cast_mut().cast(), length, own_namespace, 0) }
         } else {
             let local = [0, 0, 0, 1_u32.to_be()];
             let mut place = MaybeUninit::uninit();
             let to = on_stack(
                 &mut place,
-                Tuple6 {
-                    source: [0; 4],
-                    destination: local,
-                    source_port: 0,
-                    destination_port: port.to_be(),
-                },
+                Tuple6 { source: [0; 4], destination: local, source_port: 0, destination_port: port.to_be() },
             );
             let length = size_of::<Tuple6>() as u32;
             // SAFETY: the union's IPv6 part, initialised, of that length.
-            unsafe {
-                bpf_sk_lookup_tcp(
-                    self.ctx.cast(),
-                    from_ref(to).cast_mut().cast(),
-                    length,
-                    own_namespace,
-                    0,
-                )
-            }
+            unsafe { bpf_sk_lookup_tcp(self.ctx.cast(), from_ref(to).cast_mut().cast(), length, own_namespace, 0) }
         };
         if found.is_null() {
             return false;
@@ -486,10 +409,7 @@ fn pick(range: SlotRange) -> Option<(Words, u16)> {
 #[inline(always)]
 fn heartbeat_is_fresh(agent: u32) -> bool {
     const MASK: u32 = MAX_AGENTS - 1;
-    const _: () = assert!(
-        MAX_AGENTS.is_power_of_two(),
-        "the mask below must not fold two agents into one"
-    );
+    const _: () = assert!(MAX_AGENTS.is_power_of_two(), "the mask below must not fold two agents into one");
     let Some(meta) = maps::META.get_ptr(0) else {
         return false;
     };

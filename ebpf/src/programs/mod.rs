@@ -62,10 +62,7 @@ pub(crate) fn to_address(words: Words) -> Address {
 /// The ABI's bytes as words. Only for addresses inside map values: the kernel aligns those to 8.
 #[inline(always)]
 pub(crate) fn to_words(address: &Address) -> Words {
-    #[expect(
-        clippy::cast_ptr_alignment,
-        reason = "asserted below; an unaligned read would be 16 loads of a byte"
-    )]
+    #[expect(clippy::cast_ptr_alignment, reason = "asserted below; an unaligned read would be 16 loads of a byte")]
     let words = core::ptr::from_ref(address).cast::<Words>();
     // SAFETY: 16 readable bytes, aligned to 4 by the assertions below.
     unsafe { words.read() }
@@ -81,12 +78,7 @@ const _: () = {
 #[inline(always)]
 pub(crate) fn user_address<const V6: bool>(ctx: *mut bpf_sock_addr) -> Words {
     if V6 {
-        [
-            rd!(ctx, user_ip6[0]),
-            rd!(ctx, user_ip6[1]),
-            rd!(ctx, user_ip6[2]),
-            rd!(ctx, user_ip6[3]),
-        ]
+        [rd!(ctx, user_ip6[0]), rd!(ctx, user_ip6[1]), rd!(ctx, user_ip6[2]), rd!(ctx, user_ip6[3])]
     } else {
         mapped(rd!(ctx, user_ip4))
     }
@@ -138,13 +130,8 @@ fn map_pointer<T>(map: &'static T) -> *mut c_void {
 #[inline(always)]
 pub(crate) fn stored(socket: *mut bpf_sock) -> Option<*mut OriginalDestination> {
     // SAFETY: the verifier checks the socket; without the create flag no initial value is read.
-    let value =
-        unsafe { bpf_sk_storage_get(map_pointer(&maps::ORIGDST), socket.cast(), null_mut(), 0) };
-    if value.is_null() {
-        None
-    } else {
-        Some(value.cast())
-    }
+    let value = unsafe { bpf_sk_storage_get(map_pointer(&maps::ORIGDST), socket.cast(), null_mut(), 0) };
+    if value.is_null() { None } else { Some(value.cast()) }
 }
 
 /// Puts `value` into the socket's storage, over what an earlier connect left there. False when there is no memory.

@@ -35,17 +35,8 @@ pub(crate) fn announce(context: &SockOpsContext) -> u32 {
     // Both before the question: from two branches the compiler would make one load at a computed offset, which the
     // verifier refuses. The kernel has both fields for either family.
     let v4 = rd!(ctx, local_ip4);
-    let v6 = [
-        rd!(ctx, local_ip6[0]),
-        rd!(ctx, local_ip6[1]),
-        rd!(ctx, local_ip6[2]),
-        rd!(ctx, local_ip6[3]),
-    ];
-    let source = if rd!(ctx, family) == u32::from(AF_INET6) {
-        v6
-    } else {
-        mapped(v4)
-    };
+    let v6 = [rd!(ctx, local_ip6[0]), rd!(ctx, local_ip6[1]), rd!(ctx, local_ip6[2]), rd!(ctx, local_ip6[3])];
+    let source = if rd!(ctx, family) == u32::from(AF_INET6) { v6 } else { mapped(v4) };
     let key = FlowKey {
         // SAFETY: `ctx` is the program's context.
         netns_cookie: unsafe { bpf_get_netns_cookie(ctx.cast()) },

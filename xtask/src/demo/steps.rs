@@ -257,7 +257,7 @@ fn address(service: u8, port: u16) -> std::net::SocketAddr {
 }
 
 fn example(file: &str) -> std::path::PathBuf {
-    crate::root().join("deploy/examples/canary").join(file)
+    crate::workspace::root().join("deploy/examples/canary").join(file)
 }
 
 /// Puts an example into the agent's directory; Services get their addresses from `first` on.
