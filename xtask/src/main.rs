@@ -1,2 +1,43 @@
-//! `cargo xtask …`
-fn main() {}
+//! `cargo xtask …`: what the project needs beyond `cargo build`. One command, one file; each has a `run`.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line tool: its output is for people"
+)]
+
+mod build_ebpf;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "weir's own build commands",
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the kernel programs into target/bpf, which the agent's build embeds
+    BuildEbpf(build_ebpf::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::BuildEbpf(options) => build_ebpf::run(&options),
+    };
+    if let Err(error) = result {
+        // Not by returning it: with RUST_BACKTRACE set, that prints a page of frames over the commands to run.
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
