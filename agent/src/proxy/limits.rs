@@ -8,7 +8,9 @@ use std::time::Duration;
 pub const DEFAULT_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Header lines of one message. Envoy's default; more is answered 431.
 pub const DEFAULT_MAX_HEADERS: usize = 100;
-/// Bytes of a message head, and of what is read ahead of a body. Envoy's limit for heads is 60 KiB.
+/// Bytes of a message head. Envoy's default; more is answered 431.
+pub const DEFAULT_MAX_HEAD: usize = 60 * 1024;
+/// Bytes that hyper reads ahead or holds back of a message, for each direction of a connection. Must hold a head.
 pub const DEFAULT_BUFFER: usize = 64 * 1024;
 /// A keep-alive connection without a request. Envoy's default; shorter would race clients that pool connections.
 pub const DEFAULT_IDLE_DOWNSTREAM: Duration = Duration::from_secs(3600);
@@ -58,6 +60,7 @@ pub const DEFAULT_WORKERS: usize = 2;
 pub struct Limits {
     pub header_timeout: Duration,
     pub max_headers: usize,
+    pub max_head: usize,
     /// At least 8 KiB: hyper refuses less.
     pub buffer: usize,
     pub idle_downstream: Duration,
@@ -84,6 +87,7 @@ impl Default for Limits {
         Self {
             header_timeout: DEFAULT_HEADER_TIMEOUT,
             max_headers: DEFAULT_MAX_HEADERS,
+            max_head: DEFAULT_MAX_HEAD,
             buffer: DEFAULT_BUFFER,
             idle_downstream: DEFAULT_IDLE_DOWNSTREAM,
             detect_silence: DEFAULT_DETECT_SILENCE,

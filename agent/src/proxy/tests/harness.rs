@@ -197,8 +197,9 @@ impl Client {
         (status, String::from_utf8_lossy(&body).into_owned())
     }
 
-    pub(super) async fn is_closed(&mut self) -> bool {
-        soon(self.0.ready()).await.is_err()
+    /// Waits for the other side to close.
+    pub(super) async fn closed(&self) {
+        eventually("the connection is closed", || self.0.is_closed()).await;
     }
 }
 
