@@ -58,7 +58,7 @@ pub(crate) async fn serve(connection: Rc<Connection>, stream: TcpStream, prefix:
     match end {
         End::Closed(Ok(())) | End::Idle => {}
         End::Closed(Err(error)) => {
-            tracing::debug!(peer = %connection.peer, %error, "connection ended")
+            tracing::debug!(peer = %connection.peer, %error, "connection ended");
         }
         End::SlowHead => {
             worker.counters.header_timeouts.add(1);

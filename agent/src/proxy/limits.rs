@@ -13,7 +13,7 @@ pub const DEFAULT_MAX_HEAD: usize = 60 * 1024;
 /// Bytes that hyper reads ahead or holds back of a message, for each direction of a connection. Must hold a head.
 pub const DEFAULT_BUFFER: usize = 64 * 1024;
 /// A keep-alive connection without a request. Envoy's default; shorter would race clients that pool connections.
-pub const DEFAULT_IDLE_DOWNSTREAM: Duration = Duration::from_secs(3600);
+pub const DEFAULT_IDLE_DOWNSTREAM: Duration = Duration::from_hours(1);
 /// Silence after which the server may be the one that speaks first: its connection is opened then. Longer than a
 /// round trip within a cluster with room for a busy client, short enough that a greeting is not missed. It decides
 /// nothing by itself: a client that speaks later is still understood.
@@ -44,7 +44,7 @@ pub const DEFAULT_TCP_BUFFER: usize = 8 * 1024;
 /// What the buffer doubles up to while each read fills it.
 pub const DEFAULT_TCP_BUFFER_MAX: usize = 64 * 1024;
 /// A TCP connection over which nothing moved. Istio's default.
-pub const DEFAULT_TCP_IDLE: Duration = Duration::from_secs(3600);
+pub const DEFAULT_TCP_IDLE: Duration = Duration::from_hours(1);
 /// How often a worker says that it is alive. A tenth of the 500 ms after which the kernel takes it for dead.
 pub const DEFAULT_TICK: Duration = Duration::from_millis(50);
 /// First pause after a failed accept (EMFILE and the like); doubles up to [`DEFAULT_ACCEPT_BACKOFF_MAX`].

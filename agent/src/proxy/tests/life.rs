@@ -176,3 +176,41 @@ async fn a_program_that_is_wrong_kills_one_connection_and_not_the_worker() {
     let ticked = proxy.oldest_tick();
     eventually("the worker lives", || proxy.oldest_tick() > ticked).await;
 }
+
+/// A network namespace with a loopback, and an origin in it that says `inside`. `None` without the right to make one.
+fn namespace_with_origin() -> Option<(NetNs, std::net::SocketAddr)> {
+    std::thread::spawn(|| {
+        // SAFETY: unshare takes no pointers and changes only this thread, which ends here.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+            return None;
+        }
+        let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
+        up.ok().filter(std::process::ExitStatus::success)?;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            use std::io::{Read, Write};
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 1024]);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\ninside");
+            }
+        });
+        Some((NetNs::open("/proc/thread-self/ns/net").unwrap(), address))
+    })
+    .join()
+    .unwrap()
+}
+
+#[tokio::test]
+async fn upstream_connections_are_made_inside_the_pods_namespace() {
+    let Some((netns, inside)) = namespace_with_origin() else { return };
+    assert!(tokio::net::TcpStream::connect(inside).await.is_err(), "not reachable from here");
+    let home = named("home").await;
+    for (netns, endpoint, want) in [(Some(netns), inside, "inside"), (None, home, "home")] {
+        let mesh = Mesh::of_pod(Service::new(Protocol::Http, vec![endpoint]), Limits::default(), Some(VIP), netns);
+        for _ in 0..10 {
+            assert_eq!(mesh.client().await.get("/").await, (200, want.into()));
+        }
+    }
+}

@@ -25,7 +25,7 @@ fn pattern(len: usize) -> Vec<u8> {
 async fn exchange(mut stream: TcpStream, bytes: &[u8]) -> Vec<u8> {
     let mut answer = Vec::new();
     let (mut read, mut write) = stream.split();
-    let (_, read) = tokio::join!(
+    let ((), read) = tokio::join!(
         async {
             write.write_all(bytes).await.unwrap();
             write.shutdown().await.unwrap();
