@@ -1,1 +1,70 @@
-//! Network namespaces as pods.
+//! The harness: real network namespaces and cgroups as pods, small origins and clients inside them, and the agent as
+//! a process. Used by the suites beside it and by `cargo xtask demo`.
+//!
+//! It knows weir only from outside: a binary, its manifests, its admin port and its pinned maps. So what it proves
+//! holds for what users run, and building it does not build the agent.
+//!
+//! A [`Mesh`] never touches the namespace that it was started from: pods hang on a "node" namespace of their own.
+
+pub mod agent;
+pub mod canary;
+pub mod cgroup;
+pub mod interrupt;
+pub mod load;
+pub mod manifests;
+pub mod mesh;
+pub mod netns;
+pub mod process;
+pub mod require;
+pub mod socket;
+pub mod wire;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+pub use agent::Agent;
+pub use canary::Canary;
+pub use load::{HttpLoad, LiveLoad, Report};
+pub use manifests::{Manifests, Service};
+pub use mesh::{Mesh, Pod, PodSpec};
+pub use process::Process;
+pub use require::require;
+
+/// Between two looks at something that is waited for.
+const POLL_EVERY: Duration = Duration::from_millis(5);
+
+/// Waits until `probe` gives a value, and says how long that took. Errors of `probe` count as "not yet", and the last
+/// one is told when time is up.
+///
+/// # Errors
+/// When `within` is over, or the run was interrupted.
+pub fn eventually<T>(
+    what: &str,
+    within: Duration,
+    mut probe: impl FnMut() -> Result<Option<T>>,
+) -> Result<(T, Duration)> {
+    let started = Instant::now();
+    let mut last = None;
+    while started.elapsed() < within {
+        interrupt::check()?;
+        match probe() {
+            Ok(Some(value)) => return Ok((value, started.elapsed())),
+            Ok(None) => {}
+            Err(e) => last = Some(e),
+        }
+        std::thread::sleep(POLL_EVERY);
+    }
+    match last {
+        Some(e) => bail!("{what}: not within {within:?}: {e:#}"),
+        None => bail!("{what}: not within {within:?}"),
+    }
+}
+
+/// CLOCK_MONOTONIC in nanoseconds: comparable between the harness and the clients that it starts.
+pub fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is valid for writes; CLOCK_MONOTONIC exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}

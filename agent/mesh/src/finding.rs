@@ -59,3 +59,43 @@ impl fmt::Display for Finding {
         Ok(())
     }
 }
+
+/// The stable codes: Istio's where Istio has one.
+pub mod code {
+    /// The text is no YAML, or too large.
+    pub const SYNTAX: &str = "WEIR0001";
+    /// A kind or field that this version does not do.
+    pub const NOT_SUPPORTED: &str = "WEIR0002";
+    /// A policy that protects something is not enforced, so what it protects refuses.
+    pub const NOT_ENFORCED: &str = "WEIR0003";
+    /// A kind that is none of weir's business.
+    pub const IGNORED_KIND: &str = "WEIR0004";
+    /// A pod that was asked to take part and cannot.
+    pub const NOT_ENROLLED: &str = "WEIR0005";
+    /// The same object twice.
+    pub const DUPLICATE: &str = "WEIR0006";
+    /// A label or annotation under `weir.mesh/` with a value that it cannot have.
+    pub const BAD_SETTING: &str = "WEIR0007";
+    /// Something written that changes nothing.
+    pub const NO_EFFECT: &str = "WEIR0008";
+    /// A service port is left to kube-proxy.
+    pub const LEFT_ALONE: &str = "WEIR0009";
+    /// A host that names no service.
+    pub const UNKNOWN_HOST: &str = "WEIR0010";
+    /// Something that is referred to does not exist.
+    pub const REFERENCE: &str = "IST0101";
+    /// The object is not valid.
+    pub const INVALID: &str = "IST0106";
+    /// Several VirtualServices for one mesh host.
+    pub const CONFLICTING_HOSTS: &str = "IST0109";
+    /// A destination that has several ports, and none is named.
+    pub const PORT_MISSING: &str = "IST0112";
+    /// A port name that declares no protocol.
+    pub const PORT_NAME: &str = "IST0118";
+    /// A rule that no request can reach.
+    pub const UNREACHABLE: &str = "IST0130";
+    /// A subset that selects no pod.
+    pub const EMPTY_SUBSET: &str = "IST0173";
+    /// A DestinationRule for a host that does not exist.
+    pub const RULE_WITHOUT_HOST: &str = "IST0174";
+}

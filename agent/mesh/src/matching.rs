@@ -52,9 +52,13 @@ impl HeaderMatch {
     /// True when the header is there and fits.
     pub fn matches(&self, headers: &HeaderMap) -> bool {
         let mut values = headers.get_all(&self.name).iter();
-        let Some(first) = values.next() else { return false };
+        let Some(first) = values.next() else {
+            return false;
+        };
         let first = String::from_utf8_lossy(first.as_bytes());
-        let Some(second) = values.next() else { return self.value.matches(&first) };
+        let Some(second) = values.next() else {
+            return self.value.matches(&first);
+        };
         let mut joined = first.into_owned();
         for value in std::iter::once(second).chain(values) {
             joined.push(',');
@@ -69,6 +73,8 @@ impl HeaderMatch {
 pub struct HttpMatch {
     /// On the path without its query.
     pub uri: Option<StringMatch>,
+    /// On the method.
+    pub method: Option<StringMatch>,
     /// On the headers.
     pub headers: Box<[HeaderMatch]>,
 }
@@ -77,15 +83,20 @@ impl HttpMatch {
     /// True when every condition fits.
     pub fn matches(&self, request: &RequestView<'_>) -> bool {
         self.uri.as_ref().is_none_or(|uri| uri.matches(request.path))
+            && self.method.as_ref().is_none_or(|method| method.matches(request.method.as_str()))
             && self.headers.iter().all(|header| header.matches(request.headers))
     }
 
     /// True when it takes every request.
     pub fn is_catch_all(&self) -> bool {
         self.headers.is_empty()
+            && self.method.is_none()
             && match &self.uri {
                 None => true,
                 Some(StringMatch::Prefix(p) | StringMatch::PrefixIgnoreCase(p)) => &**p == "/" || p.is_empty(),
+                // `regex: "*"` is read as "there at all", and a path always is.
+                Some(StringMatch::Present) => true,
+                Some(StringMatch::Regex(regex)) => regex.as_str() == "^(?:.*)$",
                 Some(_) => false,
             }
     }

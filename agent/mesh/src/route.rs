@@ -44,6 +44,11 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// True when it takes every request.
+    pub fn is_catch_all(&self) -> bool {
+        self.matches.is_empty() || self.matches.iter().any(HttpMatch::is_catch_all)
+    }
+
     fn takes(&self, request: &RequestView<'_>) -> bool {
         self.matches.is_empty() || self.matches.iter().any(|one| one.matches(request))
     }
@@ -58,12 +63,10 @@ impl HostTable {
         lower.copy_from_slice(bare.as_bytes());
         lower.make_ascii_lowercase();
         let host = std::str::from_utf8(lower).ok()?;
-        let index = self
-            .names
-            .get(host)
-            .or_else(|| self.short_names.get(namespace)?.get(host))
-            .copied()
-            .or_else(|| self.suffixes.iter().find(|(suffix, _)| host.ends_with(&**suffix)).map(|(_, index)| *index))?;
+        let index =
+            self.names.get(host).or_else(|| self.short_names.get(namespace)?.get(host)).copied().or_else(|| {
+                self.suffixes.iter().find(|(suffix, _)| host.ends_with(&**suffix)).map(|(_, index)| *index)
+            })?;
         self.hosts.get(index as usize)
     }
 }
@@ -108,10 +111,9 @@ pub fn decide<'p>(
         return RouteDecision::Forward { route: None, destination: None };
     };
     match host.rules.iter().find(|rule| rule.takes(request)) {
-        Some(rule) => RouteDecision::Forward {
-            route: Some(&rule.route),
-            destination: choose(&rule.route.destinations, roll),
-        },
+        Some(rule) => {
+            RouteDecision::Forward { route: Some(&rule.route), destination: choose(&rule.route.destinations, roll) }
+        }
         None => RouteDecision::NoRoute,
     }
 }

@@ -1,0 +1,118 @@
+//! The pods of this node that take part: who asked for it, and who cannot.
+
+use std::sync::Arc;
+
+use super::visibility::Views;
+use super::{CompileOptions, EXCLUDED_NAMESPACES, Findings};
+use crate::crd::{Mark, Metadata, Pod};
+use crate::finding::{Severity, code};
+use crate::plan::EnrolledPod;
+use crate::snapshot::Snapshot;
+
+const MODE: &str = "weir.mesh/mode";
+const NETNS: &str = "weir.mesh/netns";
+const CGROUP: &str = "weir.mesh/cgroup";
+
+/// The enrolled pods, by `namespace/name`.
+pub(super) fn enrol(
+    snapshot: &Snapshot,
+    options: &CompileOptions,
+    views: &Views,
+    findings: &mut Findings,
+) -> std::collections::BTreeMap<Arc<str>, EnrolledPod> {
+    let mut enrolled = std::collections::BTreeMap::new();
+    for pod in snapshot.pods.values().filter(|pod| !pod.finished) {
+        let meta = &pod.meta;
+        let namespace = snapshot.namespace(meta.namespace()).map(|n| &n.meta);
+        if !wants(meta, namespace, options, findings) {
+            continue;
+        }
+        if let Some(reason) = obstacle(pod) {
+            findings.push(
+                Severity::Warning,
+                code::NOT_ENROLLED,
+                meta,
+                Mark::default(),
+                format!("the pod does not take part: {reason}"),
+            );
+            continue;
+        }
+        let local = match &options.node {
+            Some(node) => pod.node == *node,
+            None => meta.annotation(NETNS).is_some(),
+        };
+        if local && !pod.addresses.is_empty() {
+            let name: Arc<str> = format!("{}/{}", meta.namespace(), meta.name()).into();
+            enrolled.insert(
+                name,
+                EnrolledPod {
+                    namespace: Arc::clone(meta.namespace()),
+                    name: Arc::clone(meta.name()),
+                    addresses: pod.addresses.clone(),
+                    view: views.of(meta.namespace()),
+                    netns: meta.annotations.get(NETNS).cloned(),
+                    cgroup: meta.annotations.get(CGROUP).cloned(),
+                },
+            );
+        }
+    }
+    enrolled
+}
+
+/// The pod's own word wins over its namespace's, and weir's label over Istio's.
+fn wants(pod: &Metadata, namespace: Option<&Metadata>, options: &CompileOptions, findings: &mut Findings) -> bool {
+    if let Some(mode) = mode(pod, findings) {
+        return mode;
+    }
+    if options.accept_istio_labels {
+        let injected = pod.label("sidecar.istio.io/inject").or(pod.annotation("sidecar.istio.io/inject"));
+        match (pod.label("istio.io/dataplane-mode"), injected) {
+            (Some("none"), _) | (_, Some("false")) => return false,
+            (Some("ambient"), _) | (_, Some("true")) => return true,
+            _ => {}
+        }
+    }
+    let Some(namespace) = namespace else {
+        return false;
+    };
+    if let Some(mode) = mode(namespace, findings) {
+        return mode;
+    }
+    options.accept_istio_labels
+        && (namespace.label("istio-injection") == Some("enabled")
+            || namespace.label("istio.io/dataplane-mode") == Some("ambient"))
+}
+
+fn mode(meta: &Metadata, findings: &mut Findings) -> Option<bool> {
+    match meta.label(MODE)? {
+        "enabled" => Some(true),
+        "disabled" => Some(false),
+        other => {
+            let message = format!("label {MODE} must be enabled or disabled, is `{other}`: it is not looked at");
+            findings.push(Severity::Error, code::BAD_SETTING, meta, Mark::default(), message);
+            None
+        }
+    }
+}
+
+/// Why a pod that wants to take part cannot.
+fn obstacle(pod: &Pod) -> Option<String> {
+    let meta = &pod.meta;
+    if EXCLUDED_NAMESPACES.contains(&&**meta.namespace()) {
+        return Some(format!("namespace {} never does", meta.namespace()));
+    }
+    if pod.host_network {
+        return Some("it is on the host's network, which it shares with others".to_owned());
+    }
+    let sidecar = pod.containers.iter().find(|name| matches!(&***name, "istio-proxy" | "linkerd-proxy"));
+    if let Some(sidecar) = sidecar {
+        return Some(format!("another mesh captures it (container {sidecar})"));
+    }
+    if meta.annotation("sidecar.istio.io/status").is_some() {
+        return Some("another mesh captures it (annotation sidecar.istio.io/status)".to_owned());
+    }
+    if meta.annotation("ambient.istio.io/redirection") == Some("enabled") {
+        return Some("another mesh captures it (annotation ambient.istio.io/redirection)".to_owned());
+    }
+    None
+}

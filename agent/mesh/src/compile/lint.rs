@@ -1,0 +1,226 @@
+//! Findings that need no traffic: what was written and does not do what it seems to.
+
+use std::collections::BTreeSet;
+
+use super::registry::{Registered, Registry, has_labels, protocol_of};
+use super::routes::host_help;
+use super::visibility::expand;
+use super::{CompileOptions, EXCLUDED_NAMESPACES, Findings};
+use crate::crd::{Action, DestinationRule, HttpMatchItem, HttpRoute, Labels, ServiceType, Subset, VirtualService};
+use crate::finding::{Severity, code};
+use crate::snapshot::Snapshot;
+
+/// Label that tells the ReplicaSets of a Deployment apart: noise in a message.
+const TEMPLATE_HASH: &str = "pod-template-hash";
+/// Different label sets that a message lists before it stops.
+const MAX_LISTED: usize = 4;
+
+/// Looks at every object.
+pub(super) fn lint(snapshot: &Snapshot, registry: &Registry<'_>, options: &CompileOptions, findings: &mut Findings) {
+    for service in &registry.services {
+        port_names(service, findings);
+    }
+    for vs in snapshot.virtual_services.values() {
+        virtual_service(vs, registry, options, findings);
+    }
+    for rule in snapshot.destination_rules.values() {
+        destination_rule(rule, snapshot, registry, options, findings);
+    }
+}
+
+fn port_names(service: &Registered<'_>, findings: &mut Findings) {
+    let meta = &service.object.meta;
+    if service.object.kind == ServiceType::ExternalName || EXCLUDED_NAMESPACES.contains(&&**meta.namespace()) {
+        return;
+    }
+    for port in service.ports.iter().map(|p| p.port).filter(|port| !protocol_of(port).1) {
+        let named = if port.name.is_empty() { "has no name".to_owned() } else { format!("is named {}", port.name) };
+        findings.with_help(
+            Severity::Info,
+            code::PORT_NAME,
+            meta,
+            port.mark,
+            format!("port {} {named}, which declares no protocol: it is detected from the first bytes", port.number),
+            Some("name it http, or http-SOMETHING, or give appProtocol".to_owned()),
+        );
+    }
+}
+
+fn virtual_service(vs: &VirtualService, registry: &Registry<'_>, options: &CompileOptions, findings: &mut Findings) {
+    unreachable(vs, findings);
+    for route in &vs.http {
+        if let Action::Forward(destinations) = &route.action
+            && let [only] = &**destinations
+            && let Some(weight) = only.weight.filter(|weight| *weight != 100)
+        {
+            findings.push(
+                Severity::Info,
+                code::NO_EFFECT,
+                &vs.meta,
+                only.mark,
+                format!("weight {weight} has no effect: the only destination gets everything"),
+            );
+        }
+    }
+    if !vs.in_mesh() {
+        let gateways: Vec<&str> = vs.gateways.iter().map(|gateway| &**gateway).collect();
+        findings.push(
+            Severity::Warning,
+            code::NOT_SUPPORTED,
+            &vs.meta,
+            crate::crd::Mark::default(),
+            format!(
+                "it is for gateways only ({}), which are not supported yet: it has no effect, and never has any on clients in the mesh",
+                gateways.join(", ")
+            ),
+        );
+        return;
+    }
+    for (host, mark) in vs.hosts.iter().filter(|(host, _)| !host.starts_with('*')) {
+        let full = expand(host, vs.meta.namespace(), &options.cluster_domain);
+        if registry.find(&full).is_none() {
+            findings.with_help(
+                Severity::Warning,
+                code::UNKNOWN_HOST,
+                &vs.meta,
+                *mark,
+                format!("{full} is no service here: the rules apply only to requests on port 80 that name this host"),
+                host_help(registry, host, &options.cluster_domain),
+            );
+        }
+    }
+}
+
+/// Rules below one that takes everything.
+fn unreachable(vs: &VirtualService, findings: &mut Findings) {
+    let Some(first) = vs.http.iter().position(takes_everything) else {
+        return;
+    };
+    for (index, route) in vs.http.iter().enumerate().skip(first + 1) {
+        findings.with_help(
+            Severity::Warning,
+            code::UNREACHABLE,
+            &vs.meta,
+            route.mark,
+            format!("http[{index}] is never used: http[{first}] before it takes every request"),
+            Some(if takes_everything(route) {
+                "only the last rule can be without matches: to split traffic, list the destinations with their weights under one `route`".to_owned()
+            } else {
+                format!("move http[{first}] to the end")
+            }),
+        );
+    }
+}
+
+fn takes_everything(route: &HttpRoute) -> bool {
+    let always = |item: &HttpMatchItem| {
+        !item.never && item.port.is_none() && item.gateways.is_empty() && item.conditions.is_catch_all()
+    };
+    route.items.is_empty() || route.items.iter().any(always)
+}
+
+fn destination_rule(
+    rule: &DestinationRule,
+    snapshot: &Snapshot,
+    registry: &Registry<'_>,
+    options: &CompileOptions,
+    findings: &mut Findings,
+) {
+    if rule.host.starts_with('*') {
+        return;
+    }
+    let host = expand(&rule.host, rule.meta.namespace(), &options.cluster_domain);
+    let Some(service) = registry.find(&host) else {
+        findings.with_help(
+            Severity::Warning,
+            code::RULE_WITHOUT_HOST,
+            &rule.meta,
+            rule.host_mark,
+            format!("{host} is no service here: the rule has no effect"),
+            host_help(registry, &rule.host, &options.cluster_domain),
+        );
+        return;
+    };
+    let service = &registry.services[service];
+    if rule.subsets.iter().all(|subset| subset.labels.is_empty()) {
+        return;
+    }
+    let (pods, templates) = label_sets(service, snapshot, registry);
+    for subset in &rule.subsets {
+        if !pods.iter().chain(&templates).any(|labels| has_labels(labels, &subset.labels)) {
+            findings.with_help(
+                Severity::Error,
+                code::EMPTY_SUBSET,
+                &rule.meta,
+                subset.mark,
+                empty_subset(subset, service, &pods, &templates),
+                Some(format!("label the pods of the subset with {}, or mend its labels", shown(&subset.labels))),
+            );
+        }
+    }
+}
+
+/// The labels of the service's pods, and of the pods that Deployments will make for it.
+fn label_sets<'a>(
+    service: &Registered<'_>,
+    snapshot: &'a Snapshot,
+    registry: &'a Registry<'_>,
+) -> (BTreeSet<&'a Labels>, BTreeSet<&'a Labels>) {
+    let namespace = service.namespace();
+    let selector = &service.object.selector;
+    let by_selector = registry.pods.select(namespace, selector);
+    let by_endpoint = service.ports.iter().flat_map(|port| port.endpoints.iter().filter_map(|e| e.pod));
+    let pods = by_selector.chain(by_endpoint).map(|index| &registry.pods.get(index).meta.labels).collect();
+    let templates = snapshot
+        .deployments
+        .range((namespace.clone(), std::sync::Arc::default())..)
+        .take_while(|((owner, _), _)| owner == namespace)
+        .map(|(_, deployment)| &deployment.pod_labels)
+        .filter(|labels| !selector.is_empty() && has_labels(labels, selector))
+        .collect();
+    (pods, templates)
+}
+
+fn empty_subset(
+    subset: &Subset,
+    service: &Registered<'_>,
+    pods: &BTreeSet<&Labels>,
+    templates: &BTreeSet<&Labels>,
+) -> String {
+    let all = || pods.iter().chain(templates);
+    let missing: Vec<String> = subset
+        .labels
+        .iter()
+        .filter(|(key, value)| !all().any(|labels| labels.get(*key) == Some(*value)))
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let missing = if missing.is_empty() {
+        "all of its labels together".to_owned()
+    } else {
+        format!("label {}", missing.join(","))
+    };
+    let have: BTreeSet<String> = all().map(|labels| shown(labels)).collect();
+    let have = match have.len() {
+        0 => "there is none".to_owned(),
+        n if n <= MAX_LISTED => format!("they have {}", Vec::from_iter(have).join(" and ")),
+        n => format!(
+            "they have {} and {} more",
+            Vec::from_iter(have.into_iter().take(MAX_LISTED)).join(" and "),
+            n - MAX_LISTED
+        ),
+    };
+    format!(
+        "subset {} selects no pod: no pod of {} has {missing} ({have}); its share of the traffic is refused",
+        subset.name,
+        service.name()
+    )
+}
+
+fn shown(labels: &Labels) -> String {
+    let shown: Vec<String> = labels
+        .iter()
+        .filter(|(key, _)| &***key != TEMPLATE_HASH)
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    if shown.is_empty() { "no label".to_owned() } else { shown.join(",") }
+}

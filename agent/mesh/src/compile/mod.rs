@@ -1,0 +1,115 @@
+//! `Snapshot → (Program, KernelPlan, findings)`: pure and deterministic. Called by the agent for every change, and by
+//! the commands that check manifests.
+//!
+//! - [`registry`]: services, their ports and endpoints, indexed
+//! - [`visibility`]: who sees what, and the classes of clients (views) that follow from it
+//! - [`policy`]: the DestinationRule in force for a service
+//! - [`hosts`]: the VirtualServices in force for a host
+//! - [`routes`]: rules, weights and clusters
+//! - [`verdict`]: what the kernel does with each service port
+//! - [`guard`]: policies that this version does not enforce, so that what they protect refuses
+//! - [`enrol`]: the pods that take part
+//! - [`lint`]: findings that need no traffic
+//! - [`build`]: drives them, view by view
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::crd::{Mark, Metadata};
+use crate::finding::{Finding, Severity};
+use crate::plan::KernelPlan;
+use crate::program::Program;
+use crate::snapshot::Snapshot;
+
+mod build;
+mod enrol;
+mod guard;
+mod hosts;
+mod lint;
+mod policy;
+mod registry;
+mod routes;
+mod verdict;
+mod visibility;
+
+#[cfg(test)]
+mod tests;
+
+/// Namespaces that never take part: what the cluster itself needs to run, and weir.
+const EXCLUDED_NAMESPACES: [&str; 2] = ["kube-system", "weir-system"];
+
+/// What the compiler has to be told.
+#[derive(Clone, Debug)]
+pub struct CompileOptions {
+    /// The last part of service names.
+    pub cluster_domain: Arc<str>,
+    /// The node whose pods are planned; `None` = every pod with an annotation `weir.mesh/netns` is one of them.
+    pub node: Option<Arc<str>>,
+    /// The namespace whose rules are for the whole mesh.
+    pub root_namespace: Arc<str>,
+    /// Whether Istio's opt-in labels count too.
+    pub accept_istio_labels: bool,
+    /// Becomes [`Program::generation`].
+    pub generation: u64,
+}
+
+impl Default for CompileOptions {
+    fn default() -> Self {
+        Self {
+            cluster_domain: "cluster.local".into(),
+            node: None,
+            root_namespace: "istio-system".into(),
+            accept_istio_labels: true,
+            generation: 0,
+        }
+    }
+}
+
+/// What a snapshot comes to.
+#[derive(Debug)]
+pub struct Compiled {
+    /// For the proxy.
+    pub program: Program,
+    /// For the kernel.
+    pub plan: KernelPlan,
+    /// By place, the worst first at each. Those of the files themselves are [`crate::store::Store::findings`].
+    pub findings: Vec<Finding>,
+}
+
+/// Compiles. One object's fault is one finding, and nothing else suffers from it.
+pub fn compile(snapshot: &Snapshot, options: &CompileOptions) -> Compiled {
+    let mut findings = Findings::default();
+    let (program, mut plan, views) = build::build(snapshot, options, &mut findings);
+    plan.pods = enrol::enrol(snapshot, options, &views, &mut findings);
+    Compiled { program, plan, findings: findings.into_sorted() }
+}
+
+/// Each finding once, however many ports and views meet its reason.
+#[derive(Debug, Default)]
+struct Findings(BTreeSet<Finding>);
+
+impl Findings {
+    fn push(&mut self, severity: Severity, code: &'static str, meta: &Metadata, mark: Mark, message: String) {
+        self.with_help(severity, code, meta, mark, message, None);
+    }
+
+    fn with_help(
+        &mut self,
+        severity: Severity,
+        code: &'static str,
+        meta: &Metadata,
+        mark: Mark,
+        message: String,
+        help: Option<String>,
+    ) {
+        let object = Some(meta.object.clone());
+        self.0.insert(Finding { severity, code, object, at: meta.place(mark), message, help });
+    }
+
+    fn into_sorted(self) -> Vec<Finding> {
+        let mut all: Vec<Finding> = self.0.into_iter().collect();
+        all.sort_by(|a, b| (&a.at, Reverse(a.severity), a.code).cmp(&(&b.at, Reverse(b.severity), b.code)));
+        all
+    }
+}

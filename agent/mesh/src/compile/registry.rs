@@ -1,0 +1,291 @@
+//! Services, their ports and their endpoints, indexed by what the other modules ask for.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+
+use super::CompileOptions;
+use crate::crd::{EndpointSlice, Labels, Pod, Port, Service, ServiceType, TargetPort};
+use crate::program::{Endpoint, EndpointId, Protocol};
+use crate::snapshot::Snapshot;
+
+pub(super) type Map<K, V> = HashMap<K, V, RandomState>;
+
+/// Names the Service of an EndpointSlice.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// All services of a snapshot, in the order of their names.
+pub(super) struct Registry<'s> {
+    pub(super) services: Vec<Registered<'s>>,
+    by_host: Map<Arc<str>, usize>,
+    pub(super) pods: Pods<'s>,
+    /// What [`EndpointId`]s stand for.
+    pub(super) endpoints: Vec<Endpoint>,
+}
+
+/// One service.
+pub(super) struct Registered<'s> {
+    pub(super) object: &'s Service,
+    /// `service-b.default.svc.cluster.local`
+    pub(super) fqdn: Arc<str>,
+    /// Its TCP ports.
+    pub(super) ports: Vec<RegisteredPort<'s>>,
+}
+
+impl Registered<'_> {
+    pub(super) fn namespace(&self) -> &Arc<str> {
+        self.object.meta.namespace()
+    }
+
+    pub(super) fn name(&self) -> &Arc<str> {
+        self.object.meta.name()
+    }
+
+    /// The position of the port of this number in `ports`.
+    pub(super) fn position(&self, number: u16) -> Option<usize> {
+        self.ports.iter().position(|p| p.port.number == number)
+    }
+}
+
+/// One TCP port of a service.
+pub(super) struct RegisteredPort<'s> {
+    pub(super) port: &'s Port,
+    pub(super) protocol: Protocol,
+    /// Ready endpoints, by address.
+    pub(super) endpoints: Vec<Backend>,
+}
+
+/// One ready endpoint of a service port.
+#[derive(Clone)]
+pub(super) struct Backend {
+    pub(super) id: EndpointId,
+    pub(super) address: SocketAddr,
+    /// Its pod, where the snapshot has it.
+    pub(super) pod: Option<u32>,
+    /// True when it is some pod, known or not.
+    pub(super) is_pod: bool,
+}
+
+/// Pods by name, address and label.
+pub(super) struct Pods<'s> {
+    pub(super) all: Vec<&'s Pod>,
+    by_name: Map<(&'s str, &'s str), u32>,
+    by_address: Map<IpAddr, u32>,
+    by_label: Map<(&'s str, &'s str, &'s str), Vec<u32>>,
+}
+
+impl<'s> Pods<'s> {
+    fn new(snapshot: &'s Snapshot) -> Self {
+        let mut pods =
+            Self { all: Vec::new(), by_name: Map::default(), by_address: Map::default(), by_label: Map::default() };
+        for (index, pod) in (0_u32..).zip(snapshot.pods.values().filter(|pod| !pod.finished)) {
+            let pod: &'s Pod = pod;
+            let namespace: &'s str = pod.meta.namespace();
+            pods.all.push(pod);
+            pods.by_name.insert((namespace, pod.meta.name()), index);
+            // The address of a host-network pod is its node's, and says nothing about who answers there.
+            if !pod.host_network {
+                for address in &pod.addresses {
+                    pods.by_address.entry(*address).or_insert(index);
+                }
+            }
+            for (key, value) in &pod.meta.labels {
+                pods.by_label.entry((namespace, key, value)).or_default().push(index);
+            }
+        }
+        pods
+    }
+
+    /// The unfinished pods of a namespace that carry all these labels, of which there must be one.
+    pub(super) fn select<'a>(&'a self, namespace: &'a str, labels: &'a Labels) -> impl Iterator<Item = u32> + 'a {
+        let rarest = labels
+            .iter()
+            .map(|(key, value)| self.by_label.get(&(namespace, &**key, &**value)).map_or(&[][..], Vec::as_slice))
+            .min_by_key(|found| found.len())
+            .unwrap_or_default();
+        rarest.iter().copied().filter(|index| has_labels(&self.all[*index as usize].meta.labels, labels))
+    }
+
+    pub(super) fn get(&self, index: u32) -> &'s Pod {
+        self.all[index as usize]
+    }
+}
+
+/// True when `labels` holds everything of `wanted`.
+pub(super) fn has_labels(labels: &Labels, wanted: &Labels) -> bool {
+    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+impl<'s> Registry<'s> {
+    pub(super) fn new(snapshot: &'s Snapshot, options: &CompileOptions) -> Self {
+        let mut registry = Self {
+            services: Vec::with_capacity(snapshot.services.len()),
+            by_host: Map::default(),
+            pods: Pods::new(snapshot),
+            endpoints: Vec::new(),
+        };
+        let mut slices: Map<(&str, &str), Vec<&EndpointSlice>> = Map::default();
+        for slice in snapshot.endpoint_slices.values() {
+            if let Some(service) = slice.meta.label(SERVICE_NAME) {
+                slices.entry((slice.meta.namespace(), service)).or_default().push(slice);
+            }
+        }
+        let mut ids = Map::default();
+        for service in snapshot.services.values() {
+            let meta = &service.meta;
+            let fqdn: Arc<str> = format!("{}.{}.svc.{}", meta.name(), meta.namespace(), options.cluster_domain)
+                .to_ascii_lowercase()
+                .into();
+            let own = slices.get(&(&**meta.namespace(), &**meta.name())).map(Vec::as_slice);
+            let ports = if service.kind == ServiceType::ExternalName { &[][..] } else { &service.ports };
+            let ports = ports
+                .iter()
+                .filter(|port| !port.udp && !port.sctp)
+                .map(|port| RegisteredPort {
+                    port,
+                    protocol: protocol_of(port).0,
+                    endpoints: registry.endpoints_of(service, port, own, options, &mut ids),
+                })
+                .collect();
+            registry.by_host.insert(Arc::clone(&fqdn), registry.services.len());
+            registry.services.push(Registered { object: service, fqdn, ports });
+        }
+        registry
+    }
+
+    /// The service of this FQDN, with or without the last dot.
+    pub(super) fn find(&self, fqdn: &str) -> Option<usize> {
+        self.by_host.get(fqdn.strip_suffix('.').unwrap_or(fqdn)).copied()
+    }
+
+    fn endpoints_of(
+        &mut self,
+        service: &Service,
+        port: &Port,
+        slices: Option<&[&EndpointSlice]>,
+        options: &CompileOptions,
+        ids: &mut Map<SocketAddr, EndpointId>,
+    ) -> Vec<Backend> {
+        let found = match slices {
+            Some(slices) => self.from_slices(service, port, slices, options),
+            None if service.selector.is_empty() => Vec::new(),
+            None => self.from_pods(service, port, options),
+        };
+        let mut backends: Vec<Backend> = found
+            .into_iter()
+            .map(|(address, pod, name)| {
+                let is_pod = name.is_some();
+                let id = *ids.entry(address).or_insert_with(|| {
+                    self.endpoints.push(Endpoint { address, pod: name });
+                    EndpointId(self.endpoints.len() as u32 - 1)
+                });
+                Backend { id, address, pod, is_pod }
+            })
+            .collect();
+        // The order of objects must not show, and slices may overlap while they are rewritten.
+        backends.sort_by_key(|b| b.address);
+        backends.dedup_by_key(|b| b.address);
+        backends
+    }
+
+    fn from_slices(
+        &self,
+        service: &Service,
+        port: &Port,
+        slices: &[&EndpointSlice],
+        options: &CompileOptions,
+    ) -> Vec<(SocketAddr, Option<u32>, Option<Arc<str>>)> {
+        let namespace: &str = service.meta.namespace();
+        let mut found = Vec::new();
+        for slice in slices {
+            let Some(target) = slice.ports.iter().find(|p| p.name == port.name && !p.udp) else {
+                continue;
+            };
+            for endpoint in slice.endpoints.iter().filter(|e| e.ready) {
+                for address in &endpoint.addresses {
+                    let pod = match &endpoint.pod {
+                        Some(name) => self.pods.by_name.get(&(namespace, &**name)),
+                        None => self.pods.by_address.get(address),
+                    }
+                    .copied();
+                    let node = endpoint.node.as_ref().or(pod.map(|p| &self.pods.get(p).node));
+                    if !is_wanted(service, options, node) {
+                        continue;
+                    }
+                    let name = match (&endpoint.pod, pod) {
+                        (Some(name), _) => Some(format!("{namespace}/{name}").into()),
+                        (None, Some(pod)) => Some(self.pod_name(pod)),
+                        (None, None) => None,
+                    };
+                    found.push((SocketAddr::new(*address, target.number), pod, name));
+                }
+            }
+        }
+        found
+    }
+
+    /// Without slices, the pods that the selector selects: a directory of plain manifests needs nothing else.
+    fn from_pods(
+        &self,
+        service: &Service,
+        port: &Port,
+        options: &CompileOptions,
+    ) -> Vec<(SocketAddr, Option<u32>, Option<Arc<str>>)> {
+        let mut found = Vec::new();
+        for index in self.pods.select(service.meta.namespace(), &service.selector) {
+            let pod = self.pods.get(index);
+            let number = match &port.target {
+                TargetPort::Number(number) => Some(*number),
+                TargetPort::Name(name) => pod.port_named(name),
+            };
+            let Some(number) = number else { continue };
+            if pod.ready && is_wanted(service, options, Some(&pod.node)) {
+                let name = self.pod_name(index);
+                found.extend(
+                    pod.addresses.iter().map(|ip| (SocketAddr::new(*ip, number), Some(index), Some(Arc::clone(&name)))),
+                );
+            }
+        }
+        found
+    }
+
+    fn pod_name(&self, index: u32) -> Arc<str> {
+        let meta = &self.pods.get(index).meta;
+        format!("{}/{}", meta.namespace(), meta.name()).into()
+    }
+}
+
+/// `internalTrafficPolicy: Local` keeps to the client's node.
+fn is_wanted(service: &Service, options: &CompileOptions, node: Option<&Arc<str>>) -> bool {
+    !service.local_only || options.node.as_ref().is_none_or(|own| node == Some(own))
+}
+
+/// How a port's bytes are read, and whether the port itself says so.
+pub(super) fn protocol_of(port: &Port) -> (Protocol, bool) {
+    // Istio: by custom these carry other protocols, some of which speak first on the server's side.
+    const TCP_BY_CUSTOM: [u16; 4] = [25, 53, 3306, 27017];
+    let declared = match &port.app_protocol {
+        Some(protocol) => by_name(protocol.strip_prefix("kubernetes.io/").unwrap_or(protocol)),
+        None => by_name(port.name.split('-').next().unwrap_or_default()).or_else(|| {
+            // The one protocol name with a hyphen in it.
+            port.name.to_ascii_lowercase().starts_with("grpc-web").then_some(Protocol::Http)
+        }),
+    };
+    match declared {
+        Some(protocol) => (protocol, true),
+        None if TCP_BY_CUSTOM.contains(&port.number) => (Protocol::Tcp, true),
+        None => (Protocol::Detect, false),
+    }
+}
+
+fn by_name(name: &str) -> Option<Protocol> {
+    Some(match &*name.to_ascii_lowercase() {
+        "http" | "ws" | "grpc-web" => Protocol::Http,
+        "http2" | "grpc" | "h2c" => Protocol::Http2,
+        "https" | "tls" | "wss" => Protocol::Tls,
+        "tcp" | "mongo" | "redis" | "mysql" | "udp" => Protocol::Tcp,
+        _ => return None,
+    })
+}

@@ -1,0 +1,93 @@
+//! Who sees a rule (`exportTo`), and the views that follow: namespaces whose clients see something that not everybody
+//! does. Every other client is of view 0.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::CompileOptions;
+use super::registry::Registry;
+use crate::crd::{DestinationRule, Metadata};
+use crate::snapshot::Snapshot;
+
+/// The namespaces with a view of their own, sorted: the view is the position plus one.
+#[derive(Debug, Default)]
+pub(super) struct Views(Vec<Arc<str>>);
+
+impl Views {
+    pub(super) fn new(snapshot: &Snapshot, registry: &Registry<'_>, options: &CompileOptions) -> Self {
+        let mut found = BTreeSet::new();
+        for rule in snapshot.virtual_services.values().filter(|vs| vs.in_mesh()) {
+            narrow(&rule.meta, &rule.export_to, &mut found);
+        }
+        for rule in snapshot.destination_rules.values().filter(|dr| dr.applies) {
+            narrow(&rule.meta, &rule.export_to, &mut found);
+            let own = rule.meta.namespace();
+            // A public rule of the root namespace is everybody's last resort, not its own clients' first.
+            if sees(Some(own), &rule.meta, &rule.export_to)
+                && *own != options.root_namespace
+                && is_foreign(rule, registry, options)
+            {
+                found.insert(Arc::clone(own));
+            }
+        }
+        Self(found.into_iter().collect())
+    }
+
+    /// The view of a client in this namespace.
+    pub(super) fn of(&self, namespace: &Arc<str>) -> u32 {
+        self.0.binary_search(namespace).map_or(0, |position| position as u32 + 1)
+    }
+
+    /// View 0, which is nobody's own, then the others.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, Option<&Arc<str>>)> {
+        std::iter::once((0, None)).chain((1..).zip(self.0.iter().map(Some)))
+    }
+}
+
+/// The namespaces that a rule which is not for everybody is for.
+fn narrow(meta: &Metadata, export_to: &[Arc<str>], found: &mut BTreeSet<Arc<str>>) {
+    if is_public(export_to) {
+        return;
+    }
+    for name in export_to {
+        match &**name {
+            "." => found.insert(Arc::clone(meta.namespace())),
+            "~" => false,
+            _ => found.insert(Arc::clone(name)),
+        };
+    }
+}
+
+/// True when the rule is about a service of another namespace.
+fn is_foreign(rule: &DestinationRule, registry: &Registry<'_>, options: &CompileOptions) -> bool {
+    let own = rule.meta.namespace();
+    if let Some(suffix) = rule.host.strip_prefix('*') {
+        let within = format!(".{own}.svc.{}", options.cluster_domain);
+        return !suffix.ends_with(&within);
+    }
+    let host = expand(&rule.host, own, &options.cluster_domain);
+    registry.find(&host).is_some_and(|index| registry.services[index].namespace() != own)
+}
+
+/// True when everybody sees it.
+pub(super) fn is_public(export_to: &[Arc<str>]) -> bool {
+    export_to.is_empty() || export_to.iter().any(|name| &**name == "*")
+}
+
+/// Whether clients of a namespace see a rule; `None` = everybody, who sees only what is public.
+pub(super) fn sees(client: Option<&Arc<str>>, meta: &Metadata, export_to: &[Arc<str>]) -> bool {
+    is_public(export_to)
+        || client.is_some_and(|client| {
+            export_to.iter().any(|name| name == client || (&**name == "." && meta.namespace() == client))
+        })
+}
+
+/// A host of a rule in `namespace` as an FQDN: a name without a dot is a service of the rule's own namespace, and any
+/// other is taken as it is.
+pub(super) fn expand(host: &str, namespace: &str, cluster_domain: &str) -> Arc<str> {
+    if host.contains('.') || host.contains(':') || host == "*" {
+        host.strip_suffix('.').unwrap_or(host).into()
+    } else {
+        format!("{host}.{namespace}.svc.{cluster_domain}").into()
+    }
+}

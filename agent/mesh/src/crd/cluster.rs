@@ -1,0 +1,327 @@
+//! Kubernetes' own kinds: Namespace, Pod, Service, EndpointSlice and Deployment.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::fields::{Fault, Fields};
+use super::meta::{Labels, Metadata, labels};
+use super::node::{Mark, Node, Value};
+
+/// A Namespace.
+#[derive(Clone, Debug)]
+pub struct Namespace {
+    /// Name, labels.
+    pub meta: Metadata,
+}
+
+/// A Pod.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    /// Name, labels, annotations.
+    pub meta: Metadata,
+    /// `spec.nodeName`; empty until it is scheduled.
+    pub node: Arc<str>,
+    /// `spec.hostNetwork`
+    pub host_network: bool,
+    /// Names of its containers, sidecar init containers included.
+    pub containers: Vec<Arc<str>>,
+    /// Named container ports.
+    pub ports: Vec<(Arc<str>, u16)>,
+    /// `status.podIPs`, else `status.podIP`.
+    pub addresses: Vec<IpAddr>,
+    /// `status.phase` is `Succeeded` or `Failed`.
+    pub finished: bool,
+    /// The Ready condition; without one, whether the phase is `Running` or not given.
+    pub ready: bool,
+}
+
+impl Pod {
+    pub(super) fn decode(meta: Metadata, root: &mut Fields<'_>) -> Result<Self, Fault> {
+        let mut pod = Self {
+            meta,
+            node: Arc::default(),
+            host_network: false,
+            containers: Vec::new(),
+            ports: Vec::new(),
+            addresses: Vec::new(),
+            finished: false,
+            ready: true,
+        };
+        if let Some(mut spec) = root.map("spec")? {
+            pod.node = spec.text("nodeName")?.unwrap_or_default().into();
+            pod.host_network = spec.boolean("hostNetwork")?.unwrap_or(false);
+            pod.containers(&mut spec)?;
+        }
+        let Some(mut status) = root.map("status")? else {
+            return Ok(pod);
+        };
+        for mut ip in status.maps("podIPs")? {
+            pod.addresses
+                .push(address(&mut ip, "ip")?.ok_or_else(|| Fault::new(ip.mark, ip.path_of("ip"), "must be given"))?);
+        }
+        if pod.addresses.is_empty() {
+            pod.addresses.extend(address(&mut status, "podIP")?);
+        }
+        let phase = status.text("phase")?.unwrap_or_default();
+        pod.finished = matches!(phase, "Succeeded" | "Failed");
+        pod.ready = matches!(phase, "" | "Running");
+        for mut condition in status.maps("conditions")? {
+            if condition.text("type")? == Some("Ready") {
+                pod.ready = condition.text("status")? == Some("True");
+            }
+        }
+        Ok(pod)
+    }
+
+    fn containers(&mut self, spec: &mut Fields<'_>) -> Result<(), Fault> {
+        for list in ["containers", "initContainers"] {
+            for mut container in spec.maps(list)? {
+                self.containers.extend(container.text("name")?.map(Arc::from));
+                for mut port in container.maps("ports")? {
+                    if let (Some(name), Some(number)) = (port.text("name")?, port.port("containerPort")?) {
+                        self.ports.push((name.into(), number));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of the container port of this name.
+    pub fn port_named(&self, name: &str) -> Option<u16> {
+        self.ports.iter().find(|(n, _)| &**n == name).map(|(_, number)| *number)
+    }
+}
+
+/// How a Service is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceType {
+    /// By its cluster addresses (also NodePort and LoadBalancer).
+    ClusterIp,
+    /// By its pods' addresses.
+    Headless,
+    /// It is a DNS alias.
+    ExternalName,
+}
+
+/// A Service.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// Name, labels, annotations.
+    pub meta: Metadata,
+    /// How it is reached.
+    pub kind: ServiceType,
+    /// `clusterIPs`, else `clusterIP`.
+    pub addresses: Vec<IpAddr>,
+    /// Its ports.
+    pub ports: Vec<Port>,
+    /// Empty = its endpoints are written by somebody else.
+    pub selector: Labels,
+    /// `sessionAffinity: ClientIP`
+    pub client_ip_affinity: bool,
+    /// `internalTrafficPolicy: Local`
+    pub local_only: bool,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// Where it stands in the text.
+    pub mark: Mark,
+    /// Empty when it has none.
+    pub name: Arc<str>,
+    /// What clients dial.
+    pub number: u16,
+    /// `protocol: UDP`
+    pub udp: bool,
+    /// `protocol: SCTP`
+    pub sctp: bool,
+    /// `appProtocol`
+    pub app_protocol: Option<Arc<str>>,
+    /// Where the pods listen.
+    pub target: TargetPort,
+}
+
+/// `targetPort`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetPort {
+    /// A number; the service port's own when absent.
+    Number(u16),
+    /// The name of a container port, which may have another number in each pod.
+    Name(Arc<str>),
+}
+
+impl Service {
+    pub(super) fn decode(meta: Metadata, root: &mut Fields<'_>) -> Result<Self, Fault> {
+        let mut spec = root.required_map("spec")?;
+        let external = spec.text("type")? == Some("ExternalName");
+        let mut written: Vec<(&str, Mark)> = spec.texts("clusterIPs")?;
+        let single = spec.entry("clusterIP").map(|e| e.node.mark);
+        if let (Some(one), Some(mark), true) = (spec.text("clusterIP")?, single, written.is_empty()) {
+            written.push((one, mark));
+        }
+        let headless = written.iter().any(|(ip, _)| *ip == "None");
+        let kind = match (external, headless) {
+            (true, _) => ServiceType::ExternalName,
+            (_, true) => ServiceType::Headless,
+            _ => ServiceType::ClusterIp,
+        };
+        let mut addresses = Vec::new();
+        for (ip, mark) in written.iter().filter(|(ip, _)| !ip.is_empty() && *ip != "None") {
+            addresses
+                .push(ip.parse().map_err(|_| Fault::new(*mark, "spec.clusterIP", format!("`{ip}` is no IP address")))?);
+        }
+        let mut ports: Vec<Port> = Vec::new();
+        for port in spec.maps("ports")? {
+            let port = Port::decode(port)?;
+            if ports.iter().any(|p| (p.number, p.udp, p.sctp) == (port.number, port.udp, port.sctp)) {
+                return Err(Fault::new(port.mark, "spec.ports", format!("port {} is given twice", port.number)));
+            }
+            ports.push(port);
+        }
+        if let ([_, _, ..], Some(unnamed)) = (&*ports, ports.iter().find(|p| p.name.is_empty())) {
+            return Err(Fault::new(unnamed.mark, "spec.ports", "each of several ports must have a name"));
+        }
+        Ok(Self {
+            kind,
+            addresses,
+            ports,
+            selector: labels(&mut spec, "selector")?,
+            client_ip_affinity: spec.text("sessionAffinity")? == Some("ClientIP"),
+            local_only: spec.text("internalTrafficPolicy")? == Some("Local"),
+            meta,
+        })
+    }
+
+    /// Its port of this number, UDP aside.
+    pub fn port(&self, number: u16) -> Option<&Port> {
+        self.ports.iter().find(|p| p.number == number && !p.udp && !p.sctp)
+    }
+}
+
+impl Port {
+    fn decode(mut fields: Fields<'_>) -> Result<Self, Fault> {
+        let number =
+            fields.port("port")?.ok_or_else(|| Fault::new(fields.mark, fields.path_of("port"), "must be given"))?;
+        let protocol = fields.text("protocol")?.unwrap_or("TCP");
+        Ok(Self {
+            mark: fields.mark,
+            name: fields.text("name")?.unwrap_or_default().into(),
+            number,
+            udp: protocol == "UDP",
+            sctp: protocol == "SCTP",
+            app_protocol: fields.text("appProtocol")?.map(Arc::from),
+            target: match fields.node("targetPort") {
+                None => TargetPort::Number(number),
+                Some(Node { value: Value::Text(name), .. }) => TargetPort::Name((**name).into()),
+                // Zero means "as the port", as in Kubernetes.
+                Some(Node { value: Value::Int(0), .. }) => TargetPort::Number(number),
+                Some(_) => TargetPort::Number(fields.port("targetPort")?.unwrap_or(number)),
+            },
+        })
+    }
+}
+
+/// Part of a Service's endpoints.
+#[derive(Clone, Debug)]
+pub struct EndpointSlice {
+    /// Its label `kubernetes.io/service-name` names the Service.
+    pub meta: Metadata,
+    /// False for `addressType: FQDN`, whose endpoints are left out.
+    pub has_addresses: bool,
+    /// Its endpoints.
+    pub endpoints: Vec<SliceEndpoint>,
+    /// Its ports; the same for each endpoint.
+    pub ports: Vec<SlicePort>,
+}
+
+/// One endpoint of a slice.
+#[derive(Clone, Debug)]
+pub struct SliceEndpoint {
+    /// The same endpoint under several addresses; Kubernetes writes one.
+    pub addresses: Vec<IpAddr>,
+    /// `conditions.ready`; absent = ready.
+    pub ready: bool,
+    /// Name of the pod that it is.
+    pub pod: Option<Arc<str>>,
+    /// `nodeName`
+    pub node: Option<Arc<str>>,
+}
+
+/// One port of a slice.
+#[derive(Clone, Debug)]
+pub struct SlicePort {
+    /// The service port's name; empty when that has none.
+    pub name: Arc<str>,
+    /// Where the endpoints listen.
+    pub number: u16,
+    /// `protocol: UDP`
+    pub udp: bool,
+}
+
+impl EndpointSlice {
+    pub(super) fn decode(meta: Metadata, root: &mut Fields<'_>) -> Result<Self, Fault> {
+        let has_addresses = root.text("addressType")? != Some("FQDN");
+        let mut endpoints = Vec::new();
+        for mut fields in if has_addresses { root.maps("endpoints")? } else { Vec::new() } {
+            let mut addresses = Vec::new();
+            for (ip, mark) in fields.texts("addresses")? {
+                let parsed = ip.parse();
+                let fault = |_| Fault::new(mark, fields.path_of("addresses"), format!("`{ip}` is no IP address"));
+                addresses.push(parsed.map_err(fault)?);
+            }
+            let ready = match fields.map("conditions")? {
+                Some(mut conditions) => conditions.boolean("ready")?.unwrap_or(true),
+                None => true,
+            };
+            let mut pod = None;
+            if let Some(mut target) = fields.map("targetRef")?
+                && target.text("kind")? == Some("Pod")
+            {
+                pod = target.text("name")?.map(Arc::from);
+            }
+            let node = fields.text("nodeName")?.map(Arc::from);
+            endpoints.push(SliceEndpoint { addresses, ready, pod, node });
+        }
+        let mut ports = Vec::new();
+        for mut port in root.maps("ports")? {
+            // A port without a number means "all ports", which no Service can stand for.
+            if let Some(number) = port.port("port")? {
+                let name = port.text("name")?.unwrap_or_default().into();
+                ports.push(SlicePort { name, number, udp: port.text("protocol")? == Some("UDP") });
+            }
+        }
+        Ok(Self { meta, has_addresses, endpoints, ports })
+    }
+}
+
+/// A Deployment: only what its pods will look like.
+#[derive(Clone, Debug)]
+pub struct Deployment {
+    /// Name and namespace.
+    pub meta: Metadata,
+    /// `spec.template.metadata.labels`
+    pub pod_labels: Labels,
+}
+
+impl Deployment {
+    pub(super) fn decode(meta: Metadata, root: &mut Fields<'_>) -> Result<Self, Fault> {
+        let mut template = root.required_map("spec")?.required_map("template")?;
+        let pod_labels = match template.map("metadata")? {
+            Some(mut metadata) => labels(&mut metadata, "labels")?,
+            None => Labels::new(),
+        };
+        Ok(Self { meta, pod_labels })
+    }
+}
+
+/// An address field; absent and empty are the same.
+fn address(fields: &mut Fields<'_>, key: &str) -> Result<Option<IpAddr>, Fault> {
+    match fields.text(key)? {
+        None | Some("") => Ok(None),
+        Some(ip) => match ip.parse() {
+            Ok(ip) => Ok(Some(ip)),
+            Err(_) => Err(Fault::new(fields.mark, fields.path_of(key), format!("`{ip}` is no IP address"))),
+        },
+    }
+}

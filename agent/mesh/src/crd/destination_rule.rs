@@ -1,0 +1,222 @@
+//! DestinationRule: subsets, load balancing and the connect timeout of a host.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Notes;
+use super::fields::{Fault, Fields};
+use super::meta::{Labels, Metadata, labels};
+use super::node::Mark;
+use super::virtual_service::{is_host, note_rest};
+use crate::finding::Severity;
+use crate::program::LoadBalancer;
+
+/// Istio's schema: durations are at least a millisecond.
+const MIN_DURATION: Duration = Duration::from_millis(1);
+
+/// A DestinationRule.
+#[derive(Clone, Debug)]
+pub struct DestinationRule {
+    /// Name, age.
+    pub meta: Metadata,
+    /// `spec.host` as written, in lower case.
+    pub host: Arc<str>,
+    /// Where the host stands.
+    pub host_mark: Mark,
+    /// `spec.exportTo`; empty = everybody.
+    pub export_to: Vec<Arc<str>>,
+    /// `spec.subsets`
+    pub subsets: Vec<Subset>,
+    /// `spec.trafficPolicy`
+    pub policy: Option<TrafficPolicy>,
+    /// False when `workloadSelector` narrows it to clients that this version cannot tell apart.
+    pub applies: bool,
+}
+
+/// Endpoints of the host that carry these labels.
+#[derive(Clone, Debug)]
+pub struct Subset {
+    /// Where it stands.
+    pub mark: Mark,
+    /// Its name.
+    pub name: Arc<str>,
+    /// What its pods carry; empty = every pod.
+    pub labels: Labels,
+    /// Overrides the rule's policy, block by block.
+    pub policy: TrafficPolicy,
+}
+
+/// The blocks of a traffic policy that are read. A block that is there replaces the whole block above it.
+#[derive(Clone, Debug, Default)]
+pub struct TrafficPolicy {
+    /// Where it stands.
+    pub mark: Mark,
+    /// `loadBalancer`
+    pub load_balancer: Option<LoadBalancer>,
+    /// `connectionPool`, and its `tcp.connectTimeout`.
+    pub connection_pool: Option<Option<Duration>>,
+}
+
+/// A field of a traffic policy that is not supported yet: how bad it is to go without, and what happens.
+const POLICY_UNSUPPORTED: &[(&str, Severity, &str)] = &[
+    ("outlierDetection", Severity::Warning, "no endpoint is ejected"),
+    ("portLevelSettings", Severity::Error, "every port follows the settings above"),
+    ("tunnel", Severity::Error, "connections are not tunnelled"),
+    ("proxyProtocol", Severity::Error, "no PROXY header is sent"),
+    ("retryBudget", Severity::Warning, "retries have no budget"),
+];
+
+const POOL_UNSUPPORTED: &[(&str, Severity, &str)] = &[("http", Severity::Warning, "no limit of it is in force")];
+const POOL_TCP_INSTEAD: &str = "it is not in force";
+
+impl DestinationRule {
+    pub(super) fn decode(meta: Metadata, root: &mut Fields<'_>, notes: &mut Notes<'_>) -> Result<Self, Fault> {
+        let mut spec = root.required_map("spec")?;
+        let host_mark = spec.entry("host").map_or(spec.mark, |e| e.node.mark);
+        let host = spec.required_text("host")?.to_ascii_lowercase();
+        if host != "*" && !is_host(host.strip_prefix("*.").unwrap_or(&host)) {
+            return Err(Fault::new(host_mark, "spec.host", format!("`{host}` is no host name")));
+        }
+        let export_to = spec.texts("exportTo")?.into_iter().map(|(t, _)| Arc::from(t)).collect();
+        let policy = match spec.map("trafficPolicy")? {
+            Some(fields) => Some(TrafficPolicy::decode(fields, notes)?),
+            None => None,
+        };
+        let mut subsets = Vec::new();
+        for mut fields in spec.maps("subsets")? {
+            let name = fields.required_text("name")?.into();
+            let labels = labels(&mut fields, "labels")?;
+            let policy = match fields.map("trafficPolicy")? {
+                Some(policy) => TrafficPolicy::decode(policy, notes)?,
+                None => TrafficPolicy::default(),
+            };
+            note_rest(&fields, notes, &[]);
+            subsets.push(Subset { mark: fields.mark, name, labels, policy });
+        }
+        let selector = spec.entry("workloadSelector");
+        if let Some(entry) = selector {
+            let instead = "the whole rule applies to nobody, so that it does not reach clients that were not meant";
+            notes.unsupported(Severity::Error, entry.mark, &spec.path_of("workloadSelector"), instead);
+        }
+        note_rest(&spec, notes, &[]);
+        Ok(Self { meta, host: host.into(), host_mark, export_to, subsets, policy, applies: selector.is_none() })
+    }
+}
+
+impl TrafficPolicy {
+    fn decode(mut fields: Fields<'_>, notes: &mut Notes<'_>) -> Result<Self, Fault> {
+        let load_balancer = match fields.map("loadBalancer")? {
+            Some(block) => Some(load_balancer(block, notes)?),
+            None => None,
+        };
+        let connection_pool = match fields.map("connectionPool")? {
+            Some(block) => Some(connect_timeout(block, notes)?),
+            None => None,
+        };
+        tls(&mut fields, notes)?;
+        note_rest(&fields, notes, POLICY_UNSUPPORTED);
+        Ok(Self { mark: fields.mark, load_balancer, connection_pool })
+    }
+}
+
+fn load_balancer(mut block: Fields<'_>, notes: &mut Notes<'_>) -> Result<LoadBalancer, Fault> {
+    let mark = block.entry("simple").map_or(block.mark, |e| e.node.mark);
+    let chosen = match block.text("simple")?.unwrap_or("UNSPECIFIED") {
+        "UNSPECIFIED" | "LEAST_CONN" | "LEAST_REQUEST" => LoadBalancer::LeastRequest,
+        "ROUND_ROBIN" => LoadBalancer::RoundRobin,
+        "RANDOM" => LoadBalancer::Random,
+        "PASSTHROUGH" => {
+            let instead = "requests go to the endpoint with fewer active requests (LEAST_REQUEST)";
+            notes.unsupported(Severity::Error, mark, &format!("{}: PASSTHROUGH", block.path_of("simple")), instead);
+            LoadBalancer::LeastRequest
+        }
+        other => {
+            let message = format!(
+                "`{other}` must be one of ROUND_ROBIN, RANDOM, LEAST_REQUEST, LEAST_CONN, PASSTHROUGH and UNSPECIFIED"
+            );
+            return Err(Fault::new(mark, block.path_of("simple"), message));
+        }
+    };
+    note_rest(
+        &block,
+        notes,
+        &[
+            ("consistentHash", Severity::Error, "clients do not stick to an endpoint (LEAST_REQUEST)"),
+            ("localityLbSetting", Severity::Error, "endpoints of every locality are used alike"),
+            ("warmup", Severity::Warning, "new endpoints get their full share at once"),
+            ("warmupDurationSecs", Severity::Warning, "new endpoints get their full share at once"),
+        ],
+    );
+    Ok(chosen)
+}
+
+fn connect_timeout(mut block: Fields<'_>, notes: &mut Notes<'_>) -> Result<Option<Duration>, Fault> {
+    let mut timeout = None;
+    if let Some(mut tcp) = block.map("tcp")? {
+        let mark = tcp.entry("connectTimeout").map_or(tcp.mark, |e| e.node.mark);
+        if let Some(text) = tcp.text("connectTimeout")? {
+            let parsed = duration(text).filter(|d| *d >= MIN_DURATION);
+            timeout = Some(parsed.ok_or_else(|| {
+                let message = format!("`{text}` must be a duration of at least 1ms, such as 10s or 1m30s");
+                Fault::new(mark, tcp.path_of("connectTimeout"), message)
+            })?);
+        }
+        for entry in tcp.rest() {
+            notes.unsupported(Severity::Warning, entry.mark, &tcp.path_of(&entry.key), POOL_TCP_INSTEAD);
+        }
+    }
+    note_rest(&block, notes, POOL_UNSUPPORTED);
+    Ok(timeout)
+}
+
+/// Plain text is what this version speaks, so `DISABLE` is in force and every other mode is not.
+fn tls(fields: &mut Fields<'_>, notes: &mut Notes<'_>) -> Result<(), Fault> {
+    let Some(entry) = fields.entry("tls") else {
+        return Ok(());
+    };
+    let mut block = Fields::of(&entry.node, fields.path_of("tls"))?;
+    if block.text("mode")? != Some("DISABLE") {
+        notes.unsupported(Severity::Error, entry.mark, &block.path, "connections to the host are not encrypted");
+    }
+    Ok(())
+}
+
+/// Go's durations: `1h2m3.5s`, `250ms`.
+fn duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut nanos = 0_f64;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let amount: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        nanos += amount
+            * match &rest[..unit] {
+                "h" => 3600e9,
+                "m" => 60e9,
+                "s" => 1e9,
+                "ms" => 1e6,
+                "us" | "µs" => 1e3,
+                "ns" => 1.0,
+                _ => return None,
+            };
+        rest = &rest[unit..];
+    }
+    // Half an u64 of nanoseconds is 292 years.
+    (!text.is_empty() && nanos < i64::MAX as f64).then(|| Duration::from_nanos(nanos as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_those_of_go() {
+        for (text, millis) in [("10s", 10_000), ("1m30s", 90_000), ("1h2m3.5s", 3_723_500), ("250ms", 250), ("0s", 0)] {
+            assert_eq!(duration(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "10", "s", "10 s", "-1s", "1x", "1.2.3s"] {
+            assert_eq!(duration(text), None, "{text}");
+        }
+    }
+}

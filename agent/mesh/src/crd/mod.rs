@@ -1,0 +1,215 @@
+//! The users' words: what weir reads of each Kubernetes and Istio object, and no more. [`crate::store`] decodes files
+//! with [`decode`]; an API-server source can hand over the same objects made from JSON.
+//!
+//! Decoding checks what makes an object unusable by itself (a fault refuses the whole object) and notes what it asks
+//! for beyond this version (a finding; the rest of the object stays in force).
+
+use std::sync::Arc;
+
+use crate::finding::Finding;
+use crate::source::{Location, ObjectRef};
+
+mod cluster;
+mod destination_rule;
+mod fields;
+mod meta;
+mod node;
+mod protection;
+mod virtual_service;
+
+pub use cluster::{
+    Deployment, EndpointSlice, Namespace, Pod, Port, Service, ServiceType, SliceEndpoint, SlicePort, TargetPort,
+};
+pub use destination_rule::{DestinationRule, Subset, TrafficPolicy};
+pub use fields::Fault;
+pub use meta::{Labels, Metadata};
+pub use node::{Mark, Node, SyntaxError, parse};
+pub use protection::Protection;
+pub use virtual_service::{Action, HttpMatchItem, HttpRoute, RouteDestination, TcpMatchItem, TcpRoute, VirtualService};
+
+use fields::Fields;
+
+/// One decoded object.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "each variant is its kind")]
+pub enum Object {
+    Namespace(Arc<Namespace>),
+    Pod(Arc<Pod>),
+    Service(Arc<Service>),
+    EndpointSlice(Arc<EndpointSlice>),
+    Deployment(Arc<Deployment>),
+    VirtualService(Arc<VirtualService>),
+    DestinationRule(Arc<DestinationRule>),
+    Protection(Arc<Protection>),
+}
+
+impl Object {
+    /// Its metadata.
+    pub fn meta(&self) -> &Metadata {
+        match self {
+            Self::Namespace(o) => &o.meta,
+            Self::Pod(o) => &o.meta,
+            Self::Service(o) => &o.meta,
+            Self::EndpointSlice(o) => &o.meta,
+            Self::Deployment(o) => &o.meta,
+            Self::VirtualService(o) => &o.meta,
+            Self::DestinationRule(o) => &o.meta,
+            Self::Protection(o) => &o.meta,
+        }
+    }
+}
+
+/// What an object says that it is, before anything else of it is looked at.
+#[derive(Clone, Debug)]
+pub struct Header {
+    /// Group and kind in one: `VirtualService` of `networking.istio.io`.
+    pub kind: Kind,
+    /// Its name in the cluster.
+    pub object: ObjectRef,
+}
+
+/// What to do with a kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Decoded to an [`Object`].
+    Known,
+    /// `kind: List`, or a typed list: its items are objects.
+    List,
+    /// Asks for something that this version does not do; the text says what happens instead.
+    NotServed(&'static str),
+    /// None of weir's business.
+    Foreign,
+}
+
+/// Decoded, with what it asks for beyond this version.
+#[derive(Clone, Debug)]
+pub struct Decoded {
+    /// The object.
+    pub object: Object,
+    /// In the order of the text.
+    pub findings: Vec<Finding>,
+}
+
+const NETWORKING: [&str; 3] = ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
+const SECURITY: [&str; 2] = ["security.istio.io/v1", "security.istio.io/v1beta1"];
+/// Kinds whose objects belong to no namespace, as far as anything here looks at them.
+const CLUSTER_SCOPED: [&str; 5] =
+    ["Namespace", "Node", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"];
+/// What `kubectl` puts an object into that names no namespace.
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// Reads `apiVersion`, `kind` and the name.
+///
+/// # Errors
+/// When one of them is missing or no string.
+pub fn header(node: &Node) -> Result<Header, Fault> {
+    let mut root = Fields::of(node, "")?;
+    let api_version = root.required_text("apiVersion")?;
+    let kind_name = root.required_text("kind")?;
+    let kind = classify(api_version, kind_name);
+    let (mut name, mut namespace) = ("", "");
+    if kind != Kind::List {
+        let mut meta = root.required_map("metadata")?;
+        name = meta.required_text("name")?;
+        if !CLUSTER_SCOPED.contains(&kind_name) {
+            namespace = meta.text("namespace")?.filter(|n| !n.is_empty()).unwrap_or(DEFAULT_NAMESPACE);
+        }
+    }
+    Ok(Header { kind, object: ObjectRef { kind: kind_name.into(), namespace: namespace.into(), name: name.into() } })
+}
+
+fn classify(api_version: &str, kind: &str) -> Kind {
+    let networking = NETWORKING.contains(&api_version);
+    match kind {
+        "List" if api_version == "v1" => Kind::List,
+        "Namespace" | "Pod" | "Service" if api_version == "v1" => Kind::Known,
+        "NamespaceList" | "PodList" | "ServiceList" if api_version == "v1" => Kind::List,
+        "Deployment" if api_version == "apps/v1" => Kind::Known,
+        "DeploymentList" if api_version == "apps/v1" => Kind::List,
+        "EndpointSlice" if api_version == "discovery.k8s.io/v1" => Kind::Known,
+        "EndpointSliceList" if api_version == "discovery.k8s.io/v1" => Kind::List,
+        "VirtualService" | "DestinationRule" if networking => Kind::Known,
+        "VirtualServiceList" | "DestinationRuleList" if networking => Kind::List,
+        "AuthorizationPolicy" | "PeerAuthentication" | "RequestAuthentication" if SECURITY.contains(&api_version) => {
+            Kind::Known
+        }
+        "Gateway" if networking => Kind::NotServed("no port is opened for it"),
+        "ServiceEntry" if networking => Kind::NotServed("its hosts are not known to the mesh"),
+        "Sidecar" if networking => Kind::NotServed("it limits nothing"),
+        "EnvoyFilter" if networking => Kind::NotServed("there is no Envoy to patch"),
+        "WorkloadEntry" | "WorkloadGroup" | "ProxyConfig" if networking => Kind::NotServed("it changes nothing"),
+        "Telemetry" if api_version.starts_with("telemetry.istio.io/") => Kind::NotServed("it changes nothing"),
+        "WasmPlugin" if api_version.starts_with("extensions.istio.io/") => Kind::NotServed("no plugin runs"),
+        "Gateway" | "HTTPRoute" | "GRPCRoute" | "TCPRoute" | "TLSRoute"
+            if api_version.starts_with("gateway.networking.k8s.io/") =>
+        {
+            Kind::NotServed("it changes nothing")
+        }
+        _ => Kind::Foreign,
+    }
+}
+
+/// Decodes an object of a [`Kind::Known`]. `file` is what its [`Location`]s name; `None` for objects of an API server.
+///
+/// # Errors
+/// With the first fault that makes the object unusable.
+pub fn decode(node: &Node, header: &Header, file: Option<&Arc<str>>) -> Result<Decoded, Fault> {
+    let mut notes = Notes::new(&header.object, file);
+    let mut root = Fields::of(node, "")?;
+    let meta = Metadata::decode(&mut root, &header.object, notes.at(node.mark))?;
+    let notes_ref = &mut notes;
+    let object = match &*header.object.kind {
+        "Namespace" => Object::Namespace(Arc::new(Namespace { meta })),
+        "Pod" => Object::Pod(Arc::new(Pod::decode(meta, &mut root)?)),
+        "Service" => Object::Service(Arc::new(Service::decode(meta, &mut root)?)),
+        "EndpointSlice" => Object::EndpointSlice(Arc::new(EndpointSlice::decode(meta, &mut root)?)),
+        "Deployment" => Object::Deployment(Arc::new(Deployment::decode(meta, &mut root)?)),
+        "VirtualService" => Object::VirtualService(Arc::new(VirtualService::decode(meta, &mut root, notes_ref)?)),
+        "DestinationRule" => Object::DestinationRule(Arc::new(DestinationRule::decode(meta, &mut root, notes_ref)?)),
+        "AuthorizationPolicy" | "PeerAuthentication" | "RequestAuthentication" => {
+            Object::Protection(Arc::new(Protection::decode(meta, &mut root)?))
+        }
+        other => {
+            return Err(Fault::new(node.mark, "kind", format!("{other} is not a kind that is decoded")));
+        }
+    };
+    Ok(Decoded { object, findings: notes.findings })
+}
+
+/// The items of a [`Kind::List`].
+///
+/// # Errors
+/// When `items` is no list.
+pub fn items(list: &Node) -> Result<&[Node], Fault> {
+    Fields::of(list, "")?.list("items")
+}
+
+/// Collects what an object asks for beyond this version.
+pub(crate) struct Notes<'a> {
+    object: &'a ObjectRef,
+    file: Option<&'a Arc<str>>,
+    findings: Vec<Finding>,
+}
+
+impl<'a> Notes<'a> {
+    fn new(object: &'a ObjectRef, file: Option<&'a Arc<str>>) -> Self {
+        Self { object, file, findings: Vec::new() }
+    }
+
+    /// A mark, as a place in the object's file.
+    pub(crate) fn at(&self, mark: Mark) -> Option<Location> {
+        self.file.map(|file| mark.in_file(file))
+    }
+
+    /// Notes that a field is not supported yet, and what happens without it.
+    pub(crate) fn unsupported(&mut self, severity: crate::finding::Severity, mark: Mark, path: &str, instead: &str) {
+        self.findings.push(Finding {
+            severity,
+            code: crate::finding::code::NOT_SUPPORTED,
+            object: Some(self.object.clone()),
+            at: self.at(mark),
+            message: format!("`{path}` is not supported yet: {instead}"),
+            help: None,
+        });
+    }
+}

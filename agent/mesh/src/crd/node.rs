@@ -1,0 +1,222 @@
+//! A YAML or JSON document as a tree that remembers where each part stood. Made by [`parse`] for [`crate::store`],
+//! read through [`super::fields::Fields`]. It also deserialises from any other serde source, then without places.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{DefaultMessageFormatter, MessageFormatter, Spanned};
+
+use crate::source::Location;
+
+/// Nodes in one document: a `kind: List` of 10,000 pods has about a million.
+const MAX_NODES: usize = 4_000_000;
+/// Nesting: Kubernetes objects stay below 30; the parser recurses, so the stack is what this protects.
+const MAX_DEPTH: usize = 64;
+/// Copies that aliases may make of anchored nodes; manifests hardly use any.
+const MAX_REPLAYED: usize = 100_000;
+
+/// A place in a text, 1-based; zero = not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mark {
+    /// 1-based; 0 = not known.
+    pub line: u32,
+    /// 1-based; 0 = not known.
+    pub column: u32,
+}
+
+impl Mark {
+    /// The place as one of `file`.
+    pub fn in_file(self, file: &Arc<str>) -> Location {
+        Location { file: Arc::clone(file), line: self.line, column: self.column }
+    }
+}
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Where it begins.
+    pub mark: Mark,
+    /// What it is.
+    pub value: Value,
+}
+
+/// A YAML value.
+#[derive(Clone, Debug)]
+pub enum Value {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(Box<str>),
+    List(Vec<Node>),
+    Map(Vec<Entry>),
+}
+
+/// One entry of a map, in the order of the text.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The key.
+    pub key: Box<str>,
+    /// Where the key stands.
+    pub mark: Mark,
+    /// Its value.
+    pub node: Node,
+}
+
+impl Value {
+    /// Its type, in the words of an error message.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Null => "nothing",
+            Self::Bool(_) => "a boolean",
+            Self::Int(_) | Self::Float(_) => "a number",
+            Self::Text(_) => "a string",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a map",
+        }
+    }
+}
+
+/// Why a text is no YAML.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct SyntaxError {
+    /// Where the parser gave up.
+    pub mark: Mark,
+    /// In its words, without the place.
+    pub message: String,
+}
+
+/// Parses one document that begins after `lines_before` lines of its file. `None` = an empty document.
+///
+/// # Errors
+/// When it is no YAML, has a key twice, or goes beyond the limits above.
+pub fn parse(text: &str, lines_before: u32) -> Result<Option<Node>, SyntaxError> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_nodes: MAX_NODES,
+            max_events: 2 * MAX_NODES,
+            max_depth: MAX_DEPTH,
+            max_documents: 1,
+        },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_REPLAYED },
+        emit_comments: false,
+        // Kubernetes reads YAML 1.1: `0755` is octal there, but no field that weir reads holds such a number.
+        with_snippet: false,
+    };
+    match serde_saphyr::from_str_with_options::<Node>(text, options) {
+        Ok(mut node) if lines_before > 0 => {
+            shift(&mut node, lines_before);
+            Ok(Some(node))
+        }
+        Ok(node) => Ok(Some(node)),
+        Err(error) => {
+            let mark = error.location().map_or(Mark::default(), |at| Mark {
+                line: u32::try_from(at.line()).unwrap_or(u32::MAX),
+                column: u32::try_from(at.column()).unwrap_or(u32::MAX),
+            });
+            let mark = Mark { line: mark.line.saturating_add(lines_before), ..mark };
+            Err(SyntaxError {
+                mark,
+                message: DefaultMessageFormatter.format_message(error.without_snippet()).into_owned(),
+            })
+        }
+    }
+    .map(|node| node.filter(|n| !matches!(n.value, Value::Null)))
+}
+
+fn shift(node: &mut Node, lines: u32) {
+    let move_mark = |mark: &mut Mark| {
+        if mark.line > 0 {
+            mark.line += lines;
+        }
+    };
+    move_mark(&mut node.mark);
+    match &mut node.value {
+        Value::List(items) => items.iter_mut().for_each(|item| shift(item, lines)),
+        Value::Map(entries) => {
+            for entry in entries {
+                move_mark(&mut entry.mark);
+                shift(&mut entry.node, lines);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn mark_of(at: serde_saphyr::Location) -> Mark {
+    Mark { line: u32::try_from(at.line()).unwrap_or(u32::MAX), column: u32::try_from(at.column()).unwrap_or(u32::MAX) }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let spanned = Spanned::<Value>::deserialize(deserializer)?;
+        Ok(Self { mark: mark_of(spanned.referenced), value: spanned.value })
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+struct ValueVisitor;
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a YAML value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Int(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        // Beyond i64 no field of ours has a meaning; as a float it is still a number in messages.
+        Ok(i64::try_from(value).map_or(Value::Float(value as f64), Value::Int))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Float(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::Text(value.into()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(Value::Text(value.into()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element()? {
+            items.push(item);
+        }
+        Ok(Value::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(key) = map.next_key::<Spanned<String>>()? {
+            entries.push(Entry { key: key.value.into(), mark: mark_of(key.referenced), node: map.next_value()? });
+        }
+        Ok(Value::Map(entries))
+    }
+}

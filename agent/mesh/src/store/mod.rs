@@ -1,0 +1,272 @@
+//! Files in, objects out. A pure state: the caller reads the files. What cannot be read keeps its last good version,
+//! and nothing else is touched by it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::crd::{self, Fault, Header, Kind, Mark, Node, Object};
+use crate::finding::{Finding, Severity, code};
+use crate::snapshot::Snapshot;
+use crate::source::ObjectRef;
+
+mod documents;
+#[cfg(test)]
+mod tests;
+
+use documents::Document;
+
+/// The largest file that is read: a cluster's worth of manifests is below it, and a mistake (a log, a core) above.
+pub const MAX_FILE_BYTES: usize = 8 << 20;
+
+/// The files that were given, and what is in force of each.
+#[derive(Clone, Debug, Default)]
+pub struct Store {
+    files: BTreeMap<Arc<str>, File>,
+}
+
+/// What is in force of one file.
+#[derive(Clone, Debug, Default)]
+struct File {
+    /// In the order of the text; an object that is there twice is a conflict, which [`Store::assemble`] reports.
+    objects: Vec<Held>,
+    /// About the file's newest text.
+    findings: Vec<Finding>,
+    /// Kinds that are ignored.
+    ignored: BTreeMap<Arc<str>, Finding>,
+}
+
+#[derive(Clone, Debug)]
+struct Held {
+    object: Object,
+    /// What the object asks for beyond this version.
+    findings: Vec<Finding>,
+}
+
+impl Store {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The file now has this text: one or more documents, YAML or JSON.
+    pub fn set_file(&mut self, file: &str, text: &str) {
+        let name: Arc<str> = file.into();
+        let old = self.files.remove(&name).unwrap_or_default();
+        let new = if text.len() > MAX_FILE_BYTES {
+            let message = format!(
+                "the file has {} bytes, more than the {MAX_FILE_BYTES} that are read; what it held before stays",
+                text.len()
+            );
+            let finding = about_file(&name, Mark::default(), message, None);
+            File { findings: vec![finding], ..old }
+        } else {
+            Reader::new(&name, &old.objects).read(text)
+        };
+        self.files.insert(name, new);
+    }
+
+    /// The file is gone, and its objects with it.
+    pub fn remove_file(&mut self, file: &str) {
+        self.files.remove(file);
+    }
+
+    /// What is wrong with the files, each finding once.
+    pub fn findings(&self) -> Vec<Finding> {
+        self.assemble().1
+    }
+
+    /// The objects in force.
+    pub fn snapshot(&self) -> Snapshot {
+        self.assemble().0
+    }
+
+    /// Both at once.
+    pub fn assemble(&self) -> (Snapshot, Vec<Finding>) {
+        let mut snapshot = Snapshot::default();
+        let mut findings = Vec::new();
+        let mut first: BTreeMap<&ObjectRef, &Held> = BTreeMap::new();
+        let mut ignored = BTreeSet::new();
+        for file in self.files.values() {
+            findings.extend(file.findings.iter().cloned());
+            findings.extend(file.ignored.iter().filter(|(kind, _)| ignored.insert(*kind)).map(|(_, f)| f.clone()));
+            for held in &file.objects {
+                let name = &held.object.meta().object;
+                if snapshot.insert(held.object.clone()) {
+                    first.insert(name, held);
+                    findings.extend(held.findings.iter().cloned());
+                } else {
+                    findings.push(duplicate(name, held, first.get(name).copied()));
+                }
+            }
+        }
+        (snapshot, findings)
+    }
+}
+
+fn duplicate(name: &ObjectRef, held: &Held, first: Option<&Held>) -> Finding {
+    let place = first.and_then(|h| h.object.meta().at.as_ref()).map(|at| format!(" at {at}")).unwrap_or_default();
+    Finding {
+        severity: Severity::Error,
+        code: code::DUPLICATE,
+        object: Some(name.clone()),
+        at: held.object.meta().at.clone(),
+        message: format!("the object is there twice; the one{place} is in force, this one is not"),
+        help: Some("remove one of them".to_owned()),
+    }
+}
+
+fn about_file(file: &Arc<str>, mark: Mark, message: String, help: Option<String>) -> Finding {
+    Finding { severity: Severity::Error, code: code::SYNTAX, object: None, at: Some(mark.in_file(file)), message, help }
+}
+
+/// Reads one text of one file.
+struct Reader<'o> {
+    file: &'o Arc<str>,
+    old: &'o [Held],
+    new: File,
+    /// Broken documents that tell what they are about.
+    broken: BTreeSet<ObjectRef>,
+    /// A broken document does not: everything that the readable ones do not hold stays.
+    keep_all: bool,
+}
+
+impl<'o> Reader<'o> {
+    fn new(file: &'o Arc<str>, old: &'o [Held]) -> Self {
+        Self { file, old, new: File::default(), broken: BTreeSet::new(), keep_all: false }
+    }
+
+    fn read(mut self, text: &str) -> File {
+        for document in documents::split(text) {
+            match crd::parse(document.text, document.lines_before) {
+                Ok(Some(node)) => self.object(&node),
+                Ok(None) => {}
+                Err(error) => self.broken(document, &error),
+            }
+        }
+        let mut kept = Vec::new();
+        {
+            let there: BTreeSet<&ObjectRef> = self.new.objects.iter().map(|h| &h.object.meta().object).collect();
+            for held in self.old {
+                let name = &held.object.meta().object;
+                if !there.contains(name) && (self.keep_all || self.broken.contains(name)) {
+                    kept.push(held.clone());
+                }
+            }
+        }
+        self.new.objects.extend(kept);
+        self.new
+    }
+
+    fn broken(&mut self, document: Document<'_>, error: &crd::SyntaxError) {
+        let guess = documents::guess(document.text);
+        let known = guess.and_then(|(kind, namespace, name)| {
+            self.old
+                .iter()
+                .map(|held| &held.object.meta().object)
+                .find(|old| *old.kind == *kind && *old.name == *name && namespace.is_none_or(|n| *old.namespace == *n))
+        });
+        let stays = if let Some(known) = known {
+            self.broken.insert(known.clone());
+            format!("the last good version of {known} stays")
+        } else if guess.is_none() && !self.old.is_empty() {
+            self.keep_all = true;
+            "what the file held before stays".to_owned()
+        } else {
+            "the document is left out".to_owned()
+        };
+        let help = hint(document, error);
+        let message = format!("no YAML: {}; {stays}", error.message);
+        self.new.findings.push(about_file(self.file, error.mark, message, help));
+    }
+
+    fn object(&mut self, node: &Node) {
+        let header = match crd::header(node) {
+            Ok(header) => header,
+            Err(fault) => {
+                // Whose it was cannot be told, so nothing of the file may vanish because of it.
+                self.keep_all = true;
+                let finding = self.invalid(None, &fault, "it is not in force, and what the file held before stays");
+                self.new.findings.push(finding);
+                return;
+            }
+        };
+        match header.kind {
+            Kind::List => self.items(node),
+            Kind::Known => self.known(node, &header),
+            Kind::NotServed(instead) => self.new.findings.push(Finding {
+                severity: Severity::Warning,
+                code: code::NOT_SUPPORTED,
+                at: Some(node.mark.in_file(self.file)),
+                message: format!("{} is not supported yet: {instead}", header.object.kind),
+                object: Some(header.object),
+                help: None,
+            }),
+            Kind::Foreign => {
+                let kind = Arc::clone(&header.object.kind);
+                let finding = Finding {
+                    severity: Severity::Info,
+                    code: code::IGNORED_KIND,
+                    at: Some(node.mark.in_file(self.file)),
+                    message: format!("objects of kind {kind} are not looked at"),
+                    object: Some(header.object),
+                    help: None,
+                };
+                self.new.ignored.entry(kind).or_insert(finding);
+            }
+        }
+    }
+
+    fn items(&mut self, node: &Node) {
+        match crd::items(node) {
+            Ok(items) => items.iter().for_each(|item| self.object(item)),
+            Err(fault) => {
+                self.keep_all = true;
+                let finding = self.invalid(None, &fault, "what the file held before stays");
+                self.new.findings.push(finding);
+            }
+        }
+    }
+
+    fn known(&mut self, node: &Node, header: &Header) {
+        match crd::decode(node, header, Some(self.file)) {
+            Ok(decoded) => self.new.objects.push(Held { object: decoded.object, findings: decoded.findings }),
+            Err(fault) => {
+                let there = self.old.iter().any(|held| held.object.meta().object == header.object);
+                self.broken.insert(header.object.clone());
+                let stays = if there { "its last good version stays in force" } else { "it is not in force" };
+                let finding = self.invalid(Some(&header.object), &fault, stays);
+                self.new.findings.push(finding);
+            }
+        }
+    }
+
+    fn invalid(&self, object: Option<&ObjectRef>, fault: &Fault, stays: &str) -> Finding {
+        Finding {
+            severity: Severity::Error,
+            code: code::INVALID,
+            object: object.cloned(),
+            at: Some(fault.mark.in_file(self.file)),
+            message: format!("{fault}; {stays}"),
+            help: None,
+        }
+    }
+}
+
+/// What to write instead, for the mistakes that people make.
+fn hint(document: Document<'_>, error: &crd::SyntaxError) -> Option<String> {
+    let line = error.mark.line.checked_sub(document.lines_before + 1)? as usize;
+    let mut lines = document.text.lines().skip(line.saturating_sub(1));
+    let (before, here) = if line == 0 { (None, lines.next()?) } else { (lines.next(), lines.next()?) };
+    let indent = |l: &str| l.len() - l.trim_start().len();
+    if here.trim_start_matches(' ').starts_with('\t') {
+        return Some("indent with spaces, not with tabs".to_owned());
+    }
+    let (key, value) = before?.trim().split_once(':')?;
+    let deeper = indent(here) > indent(before?) && here.contains(':');
+    (deeper && !value.trim().is_empty()).then(|| {
+        format!(
+            "`{}` is indented under `{key}`, which already has a value: move it out to where it belongs",
+            here.trim().split(':').next().unwrap_or_default().trim_start_matches("- ")
+        )
+    })
+}

@@ -1,0 +1,91 @@
+//! What the client counted so far, shared by its threads and printed as JSON.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::json;
+use weir_tests::monotonic_ns;
+
+/// Different errors that are told apart; what comes beyond is counted together.
+const MAX_ERRORS: usize = 32;
+
+/// Counts of all threads.
+#[derive(Default)]
+pub(crate) struct Tally(Mutex<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    answered: u64,
+    failed: u64,
+    resent: u64,
+    by_version: BTreeMap<String, u64>,
+    by_pod: BTreeMap<String, u64>,
+    by_status: BTreeMap<u16, u64>,
+    errors: BTreeMap<String, u64>,
+    first_answer: BTreeMap<String, u64>,
+    last_start: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A complete answer; `began` is when its request was started (CLOCK_MONOTONIC, ns).
+    pub(crate) fn answered(&self, status: Option<u16>, version: Option<&str>, pod: Option<&str>, began: u64) {
+        let now = monotonic_ns();
+        let mut counts = self.counts();
+        counts.answered += 1;
+        if let Some(status) = status {
+            *counts.by_status.entry(status).or_default() += 1;
+        }
+        if let Some(version) = version {
+            add(&mut counts.by_version, version);
+            if !counts.first_answer.contains_key(version) {
+                counts.first_answer.insert(version.into(), now);
+            }
+            match counts.last_start.get_mut(version) {
+                Some(last) => *last = began.max(*last),
+                None => drop(counts.last_start.insert(version.into(), began)),
+            }
+        }
+        if let Some(pod) = pod {
+            add(&mut counts.by_pod, pod);
+        }
+    }
+
+    /// A request or connection that failed.
+    pub(crate) fn failed(&self, error: &io::Error) {
+        let mut counts = self.counts();
+        counts.failed += 1;
+        let name = error.to_string();
+        let known = counts.errors.len() < MAX_ERRORS || counts.errors.contains_key(&name);
+        add(&mut counts.errors, if known { &name } else { "others" });
+    }
+
+    /// A request that is sent again.
+    pub(crate) fn resent(&self) {
+        self.counts().resent += 1;
+    }
+
+    /// One line.
+    pub(crate) fn json(&self, elapsed: Duration) -> String {
+        let c = self.counts();
+        let by_status: BTreeMap<String, u64> = c.by_status.iter().map(|(k, v)| (k.to_string(), *v)).collect();
+        json!({
+            "answered": c.answered, "failed": c.failed, "resent": c.resent,
+            "by_version": c.by_version, "by_pod": c.by_pod, "by_status": by_status, "errors": c.errors,
+            "first_answer": c.first_answer, "last_start": c.last_start, "seconds": elapsed.as_secs_f64(),
+        })
+        .to_string()
+    }
+}
+
+fn add(table: &mut BTreeMap<String, u64>, key: &str) {
+    match table.get_mut(key) {
+        Some(count) => *count += 1,
+        None => drop(table.insert(key.into(), 1)),
+    }
+}

@@ -1,0 +1,197 @@
+//! The canary: a split by weight over HTTP and over plain TCP, in both families; a change of weights under load that
+//! fails no request and is in force at once; a file that breaks and harms nothing else.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use weir_tests::canary::{HTTP_PORT, TCP_PORT, http_split, subsets};
+use weir_tests::require::Need;
+use weir_tests::{Agent, Canary, HttpLoad, Process, Report, eventually, load, monotonic_ns, require};
+
+/// 2,000 requests at 90 % have a standard deviation of 0.67 points, so 2.5 is 3.7 of them.
+const TOLERANCE: f64 = 2.5;
+/// At 50 % the deviation is larger: this many requests bring it down to 0.8 points.
+const AT_HALF: u64 = 4000;
+/// How soon an edit must be in force.
+const IN_FORCE: Duration = Duration::from_millis(100);
+
+fn split_is(report: &Report, expected: u64, v1: f64) -> Result<()> {
+    ensure!(report.failed == 0 && report.answered == expected, "{report:?}");
+    ensure!((report.share("v1") - v1).abs() <= TOLERANCE, "v1 got {:.1} %: {report:?}", report.share("v1"));
+    ensure!((report.share("v2") - (100.0 - v1)).abs() <= TOLERANCE, "{report:?}");
+    Ok(())
+}
+
+#[test]
+fn http_is_split_90_10_in_both_families() -> Result<()> {
+    if !require("http_is_split_90_10_in_both_families", &[Need::Agent]) {
+        return Ok(());
+    }
+    let scene = Canary::new(true)?;
+    scene.split_http(90, 10)?;
+    let agent = Agent::start(&scene.mesh)?;
+    agent.await_verdict(HTTP_PORT, "proxy")?;
+    for target in [scene.http.at(80), scene.http.at6(80)] {
+        let kept = HttpLoad::new(target).requests(2000).connections(8).run(scene.client())?;
+        split_is(&kept, 2000, 90.0)?;
+        ensure!(kept.by_pod.len() == 3, "every pod takes part: {kept:?}");
+        let fresh = HttpLoad::new(target).requests(2000).connections(8).fresh().run(scene.client())?;
+        split_is(&fresh, 2000, 90.0)?;
+    }
+    let accepted = agent.accepted()?;
+    ensure!(accepted >= 4000.0, "4,000 connections came through the proxy, it counts {accepted}");
+    Ok(())
+}
+
+#[test]
+fn a_shift_under_load_fails_nothing() -> Result<()> {
+    if !require("a_shift_under_load_fails_nothing", &[Need::Agent]) {
+        return Ok(());
+    }
+    let scene = Canary::new(true)?;
+    scene.split_http(90, 10)?;
+    let agent = Agent::start(&scene.mesh)?;
+    agent.await_verdict(HTTP_PORT, "proxy")?;
+    let mut live = HttpLoad::new(scene.http.at(80)).connections(4).start(scene.client())?;
+    let mut before = live.tick()?;
+    while before.answered < AT_HALF {
+        before = live.tick()?;
+    }
+    scene.split_http(50, 50)?;
+    // What was counted while the edit came into force belongs to neither side.
+    let (_, start) = (live.tick()?, live.tick()?);
+    let mut after = live.tick()?;
+    while after.since(&start).answered < AT_HALF {
+        after = live.tick()?;
+    }
+    let whole = live.stop()?;
+    ensure!(whole.failed == 0 && whole.resent == 0 && whole.by_status.keys().eq(["200"]), "{whole:?}");
+    ensure!((before.share("v1") - 90.0).abs() <= TOLERANCE, "before: {before:?}");
+    let after = after.since(&start);
+    ensure!((after.share("v1") - 50.0).abs() <= TOLERANCE, "after: {after:?}");
+    Ok(())
+}
+
+#[test]
+fn an_edit_is_in_force_within_100_ms() -> Result<()> {
+    if !require("an_edit_is_in_force_within_100_ms", &[Need::Agent]) {
+        return Ok(());
+    }
+    let scene = Canary::new(true)?;
+    scene.split_http(100, 0)?;
+    let agent = Agent::start(&scene.mesh)?;
+    agent.await_verdict(HTTP_PORT, "proxy")?;
+    // All of v1 to all of v2: the last request that v1 answered tells when the old weights were last used. A pace
+    // leaves the machine idle enough that the time is weir's, not the scheduler's.
+    let mut live = HttpLoad::new(scene.http.at(80)).connections(2).pace(200).start(scene.client())?;
+    (0..5).try_for_each(|_| live.tick().map(drop))?;
+    scene.split_http(0, 100)?;
+    let edited = monotonic_ns();
+    (0..6).try_for_each(|_| live.tick().map(drop))?;
+    let report = live.stop()?;
+    ensure!(report.failed == 0 && report.version("v1") > 0, "{report:?}");
+    let since_edit = |table: &BTreeMap<String, u64>, version: &str| {
+        Duration::from_nanos(table.get(version).copied().unwrap_or(u64::MAX).saturating_sub(edited))
+    };
+    let (first_new, last_old) = (since_edit(&report.first_answer, "v2"), since_edit(&report.last_start, "v1"));
+    ensure!(first_new < IN_FORCE && last_old < IN_FORCE, "first of v2 {first_new:?}, last of v1 {last_old:?}");
+    println!("first answer of the new version {first_new:?} after the edit, last request of the old {last_old:?}");
+    Ok(())
+}
+
+#[test]
+fn tcp_is_split_in_the_kernel_without_a_proxy_hop() -> Result<()> {
+    if !require("tcp_is_split_in_the_kernel_without_a_proxy_hop", &[Need::Agent]) {
+        return Ok(());
+    }
+    let scene = Canary::new(true)?;
+    scene.split_tcp(90, 10)?;
+    let agent = Agent::start(&scene.mesh)?;
+    agent.await_verdict(TCP_PORT, "balance")?;
+    for target in [scene.tcp.at(9000), scene.tcp.at6(9000)] {
+        let (accepted, balanced) = (agent.accepted()?, agent.counter(TCP_PORT, "balanced")?);
+        let report = load::tcp(scene.client(), target, 2000, 8)?;
+        split_is(&report, 2000, 90.0)?;
+        ensure!((agent.accepted()? - accepted).abs() < 0.5, "the proxy accepted a connection");
+        let now = agent.counter(TCP_PORT, "balanced")?;
+        ensure!(now - balanced == 2000, "the kernel counts {} balanced connections", now - balanced);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_balanced_connection_costs_the_agent_no_system_call() -> Result<()> {
+    let name = "a_balanced_connection_costs_the_agent_no_system_call";
+    if !require(name, &[Need::Agent, Need::Program("strace")]) {
+        return Ok(());
+    }
+    let scene = Canary::new(true)?;
+    scene.split_http(100, 0)?;
+    scene.split_tcp(90, 10)?;
+    let agent = Agent::start(&scene.mesh)?;
+    agent.await_verdict(TCP_PORT, "balance")?;
+    let (trace, log) = (scene.mesh.log("strace"), scene.mesh.log("strace-says"));
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-e", "trace=accept4,accept,connect,socket,sendto,recvfrom,splice,setns", "-o"]).arg(&trace);
+    strace.args(["-p", &agent.pid().to_string()]);
+    let mut strace = Process::spawn(scene.mesh.node(), strace, &log)?;
+    let text = |file: &Path| std::fs::read_to_string(file).unwrap_or_default();
+    eventually("strace is attached", Duration::from_secs(5), || Ok(text(&log).contains("attached").then_some(())))?;
+    let calls = || text(&trace).lines().filter(|l| l.contains('(')).count();
+    let report = load::tcp(scene.client(), scene.tcp.at(9000), 500, 4)?;
+    ensure!(report.failed == 0 && report.answered == 500, "{report:?}");
+    ensure!(calls() == 0, "{} calls for 500 balanced connections:\n{}", calls(), text(&trace));
+    // The same eyes do see a proxied one.
+    HttpLoad::new(scene.http.at(80)).fresh().run(scene.client())?;
+    eventually("strace sees a proxied connection", Duration::from_secs(5), || Ok((calls() > 0).then_some(())))?;
+    strace.signal(libc::SIGINT)?;
+    strace.wait(Duration::from_secs(5))?;
+    Ok(())
+}
+
+#[test]
+fn a_broken_file_is_named_with_its_line_and_changes_nothing_else() -> Result<()> {
+    if !require("a_broken_file_is_named_with_its_line_and_changes_nothing_else", &[Need::Agent]) {
+        return Ok(());
+    }
+    let scene = Canary::new(true)?;
+    scene.split_http(90, 10)?;
+    scene.split_tcp(100, 0)?;
+    let agent = Agent::start(&scene.mesh)?;
+    agent.await_verdict(HTTP_PORT, "proxy")?;
+    let reported = |part: &str| {
+        eventually(&format!("{part} is in the findings"), Duration::from_secs(5), || {
+            let findings = agent.findings()?;
+            if findings.iter().any(|f| f.contains(part)) { Ok(Some(())) } else { anyhow::bail!("{findings:?}") }
+        })
+    };
+    // Line 7 hangs a mapping under a scalar.
+    let broken = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata:\n  name: broken\nspec:\n  \
+                  host: service-a\n    outlierDetection:\n      consecutive5xxErrors: 7\n";
+    scene.manifests.write("broken.yaml", broken)?;
+    reported("broken.yaml:7")?;
+    split_is(&HttpLoad::new(scene.http.at(80)).requests(2000).connections(4).run(scene.client())?, 2000, 90.0)?;
+
+    // The file of the rules itself breaks: its last good version stays in force.
+    scene
+        .manifests
+        .write("canary.yaml", &format!("{}---\n{}\n\tnot yaml", subsets("service-b"), http_split(0, 100)))?;
+    reported("canary.yaml:")?;
+    split_is(&HttpLoad::new(scene.http.at(80)).requests(2000).connections(4).run(scene.client())?, 2000, 90.0)?;
+    let tcp = load::tcp(scene.client(), scene.tcp.at(9000), 200, 4)?;
+    ensure!(tcp.version("v1") == 200, "{tcp:?}");
+
+    scene.split_http(0, 100)?;
+    scene.manifests.remove("broken.yaml")?;
+    eventually("mended files leave no finding", Duration::from_secs(5), || {
+        Ok(agent.findings()?.iter().all(|f| !f.contains("broken.yaml") && !f.contains("canary.yaml:")).then_some(()))
+    })?;
+    eventually("the mended rules are in force", Duration::from_secs(5), || {
+        let report = HttpLoad::new(scene.http.at(80)).requests(100).connections(4).run(scene.client())?;
+        Ok((report.version("v2") == 100).then_some(()))
+    })?;
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! The core is pure: nothing that does IO, tells the time or draws lots is anywhere below `weir-mesh`, and the
+//! imports run in one direction (`cargo xtask tidy`). Needs no root.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+/// Crates that reach out of the process. By name, whichever version.
+const IMPURE: &[&str] = &[
+    "async-std",
+    "aya",
+    "aya-obj",
+    "chrono",
+    "fastrand",
+    "getrandom",
+    "hyper",
+    "hyper-util",
+    "k8s-openapi",
+    "kube",
+    "libc",
+    "mio",
+    "nix",
+    "notify",
+    "openssl",
+    "quinn",
+    "rand",
+    "rand_core",
+    "reqwest",
+    "rustix",
+    "rustls",
+    "smol",
+    "socket2",
+    "time",
+    "tokio",
+    "tracing-subscriber",
+    "ureq",
+    "uuid",
+    "walkdir",
+];
+
+fn cargo(arguments: &[&str]) -> Result<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let output = Command::new(env!("CARGO")).current_dir(root).args(arguments).output().context("running cargo")?;
+    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "cargo {arguments:?}:\n{said}{complained}");
+    Ok(said.into_owned())
+}
+
+#[test]
+fn the_core_depends_on_nothing_that_reaches_out() -> Result<()> {
+    let tree = cargo(&["tree", "--locked", "-p", "weir-mesh", "-e", "normal", "--prefix", "none"])?;
+    let crates: Vec<&str> = tree.lines().filter_map(|l| l.split(' ').next()).collect();
+    ensure!(crates.first() == Some(&"weir-mesh") && crates.len() > 5, "that is no tree: {tree}");
+    let impure: Vec<&&str> = crates.iter().filter(|c| IMPURE.contains(c)).collect();
+    ensure!(impure.is_empty(), "weir-mesh depends on {impure:?}: `cargo tree -p weir-mesh -i NAME` says through what");
+    Ok(())
+}
+
+#[test]
+fn the_tree_is_tidy() -> Result<()> {
+    cargo(&["xtask", "tidy"])?;
+    Ok(())
+}
