@@ -116,9 +116,7 @@ pub(super) fn register(
     let entries: Vec<(u64, u32)> = agents.iter().filter_map(Result::ok).collect();
     for (other, of) in entries {
         // An entry of our own heartbeat with another cgroup is of the agent that had it before us.
-        let stale = of >= MAX_AGENTS
-            || of == agent
-            || !is_alive(meta.heartbeat(of).load(Ordering::Acquire), now_ns);
+        let stale = of >= MAX_AGENTS || of == agent || !is_alive(meta.heartbeat(of).load(Ordering::Acquire), now_ns);
         if other != id && stale {
             match agents.remove(&other) {
                 Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}

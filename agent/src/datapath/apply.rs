@@ -112,7 +112,7 @@ pub(super) fn apply(state: &mut State, maps: &mut impl Maps, plan: &KernelPlan, 
 
     let mut retired = Vec::new();
     for change in changes {
-        match flip(state, maps, change) {
+        match flip(state, maps, &change) {
             Ok(old) => {
                 report.written += 1;
                 retired.push(old);
@@ -193,7 +193,10 @@ fn prepare<'a>(
     let old = held.map(|h| h.range).unwrap_or_default();
     let same = held.is_some()
         && old.length as usize == positions.len()
-        && positions.iter().zip(old.offset..).all(|(position, at)| slot_of(state, &endpoints, *position) == Some(maps.slot(at)));
+        && positions
+            .iter()
+            .zip(old.offset..)
+            .all(|(position, at)| slot_of(state, &endpoints, *position) == Some(maps.slot(at)));
     let range = if same { old } else { write_slots(state, maps, &positions, &endpoints, now)? };
     let value = entry(index, planned, range);
     if same
@@ -240,9 +243,8 @@ fn write_slots(
         return Ok(SlotRange::default());
     }
     let mut slots = Vec::with_capacity(positions.len());
-    let taken = take_backends(state, maps, positions, endpoints, &mut slots).and_then(|()| {
-        state.slots.allocate(slots.len() as u32).ok_or(ServiceFault::NoSlots(slots.len()))
-    });
+    let taken = take_backends(state, maps, positions, endpoints, &mut slots)
+        .and_then(|()| state.slots.allocate(slots.len() as u32).ok_or(ServiceFault::NoSlots(slots.len())));
     match taken {
         Ok(offset) => {
             maps.write_slots(offset, &slots);
@@ -281,8 +283,8 @@ fn take_backends(
 }
 
 /// Puts a change in force. Returns the range that nobody uses any more: the old one, or the fresh one on an error.
-fn flip(state: &mut State, maps: &mut impl Maps, change: Change<'_>) -> Result<SlotRange, (SlotRange, ServiceError)> {
-    let Change { plan_key, planned, key, value, range, kept } = change;
+fn flip(state: &mut State, maps: &mut impl Maps, change: &Change<'_>) -> Result<SlotRange, (SlotRange, ServiceError)> {
+    let Change { plan_key, planned, key, value, range, kept } = *change;
     if let Err(cause) = maps.set_service(&key, &value) {
         let fresh = if kept { SlotRange::default() } else { range };
         let fault = ServiceFault::write(weir_ebpf::maps::SERVICES)(cause);

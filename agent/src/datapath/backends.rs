@@ -46,13 +46,7 @@ pub(super) struct Acquired {
 impl Backends {
     /// Room for `limit` endpoints.
     pub(super) fn new(limit: u32) -> Self {
-        Self {
-            by_endpoint: HashMap::default(),
-            entries: Vec::new(),
-            free: Vec::new(),
-            resting: VecDeque::new(),
-            limit,
-        }
+        Self { by_endpoint: HashMap::default(), entries: Vec::new(), free: Vec::new(), resting: VecDeque::new(), limit }
     }
 
     /// Counts one slot that an adopted service has; `read` asks the kernel at the first sight of an index.

@@ -50,8 +50,8 @@ pub enum DatapathError {
     /// Another agent of the instance is updating.
     #[error("another agent of instance {0} holds the datapath's lock")]
     Locked(String),
-    /// Another agent has taken the instance over.
-    #[error("another agent of this instance has taken over: this one must not write any more")]
+    /// Another agent has taken the instance over, or it was uninstalled.
+    #[error("another agent has taken this instance over, or it was uninstalled: this one must not write any more")]
     Superseded,
     /// Every heartbeat of `weir_meta` is of a live agent.
     #[error("as many agents of this instance are alive as weir_meta has heartbeats for")]

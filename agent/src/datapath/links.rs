@@ -46,9 +46,8 @@ pub(super) fn load(object: &[u8], pins: &Pins) -> Result<Ebpf, DatapathError> {
     }
     let mut ebpf = loader.load(object).map_err(error::from_load)?;
     for name in ORDER {
-        let program = ebpf
-            .program_mut(name)
-            .ok_or_else(|| DatapathError::BadObject(format!("program {name} is missing")))?;
+        let program =
+            ebpf.program_mut(name).ok_or_else(|| DatapathError::BadObject(format!("program {name} is missing")))?;
         match program {
             Program::CgroupSockAddr(program) => program.load(),
             Program::SockOps(program) => program.load(),
@@ -84,11 +83,17 @@ pub(super) fn attach(ebpf: &Ebpf, pins: &Pins, attach_point: &Path) -> Result<(A
             .as_fd();
         let path = pins.link(name);
         match sys::object_get(&path) {
-            Ok(link) if replace(&link, program, &pins.program(name), id).map_err(DatapathError::io("update", &path))? => {
+            Ok(link)
+                if replace(&link, program, &pins.program(name), id).map_err(DatapathError::io("update", &path))? =>
+            {
                 attached.adopted += 1;
             }
-            Ok(_stale) => {
+            Ok(stale) => {
                 attach_new(program, &directory, name, &path)?;
+                // Its cgroup is another one than ours now, or gone; either way its last descriptor is this one.
+                if let Err(error) = sys::link_detach(stale.as_fd()) {
+                    tracing::debug!(name, %error, "cannot detach a former link");
+                }
                 attached.renewed += 1;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -214,7 +214,13 @@ pub(super) fn ensure_bpffs(path: &Path) -> Result<(), DatapathError> {
         .map_err(|e| DatapathError::io("mount a bpffs at", path)(io::Error::other(e)))?;
     // SAFETY: all arguments are C strings that outlive the call.
     let result = unsafe {
-        libc::mount(c"bpf".as_ptr(), target.as_ptr(), c"bpf".as_ptr(), libc::MS_NOSUID | libc::MS_NODEV, c"mode=0700".as_ptr().cast())
+        libc::mount(
+            c"bpf".as_ptr(),
+            target.as_ptr(),
+            c"bpf".as_ptr(),
+            libc::MS_NOSUID | libc::MS_NODEV,
+            c"mode=0700".as_ptr().cast(),
+        )
     };
     match result {
         0 => Ok(()),
@@ -242,7 +248,13 @@ pub fn uninstall(instance: &str, bpffs: &Path) -> Result<bool, DatapathError> {
     // The connect hooks go first: without them nothing new is steered, while answers about what was still hold.
     for version in &versions {
         for name in links::ORDER.iter().rev() {
-            remove_file(&version.join("links").join(name))?;
+            let path = version.join("links").join(name);
+            match sys::object_get(&path).and_then(|link| sys::link_detach(link.as_fd())) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(DatapathError::Io { what: "detach", path, error });
+                }
+                _ => remove_file(&path)?,
+            }
         }
     }
     if instance == DEFAULT_INSTANCE {

@@ -121,7 +121,7 @@ mod tests {
         let start = Instant::now();
         assert_eq!(slots.allocate(MAX_SLOT_RANGE), Some(0));
         slots.retire(0, MAX_SLOT_RANGE, start);
-        slots.expire(start + REUSE_GRACE - Duration::from_nanos(1));
+        slots.expire(start + (REUSE_GRACE / 2));
         assert_eq!(slots.allocate(1), None);
         assert_eq!(slots.next_release(start), Some(REUSE_GRACE));
         slots.expire(start + REUSE_GRACE);

@@ -13,7 +13,7 @@ use super::indexes::Indexes;
 use super::slots::Slots;
 
 /// A slot whose share has no endpoint.
-pub const EMPTY_SLOT: u32 = u32::MAX;
+pub(super) const EMPTY_SLOT: u32 = u32::MAX;
 
 /// The kernel's maps as `apply` writes them.
 pub(super) trait Maps {
@@ -102,11 +102,7 @@ impl State {
 
     /// Takes over what a former agent left. Its resting ranges and indices count as free at once: no hook that began
     /// under it still runs when a new process has loaded the programs anew.
-    pub(super) fn adopt(
-        adopted: Adopted,
-        slot: impl Fn(u32) -> u32,
-        backend: impl Fn(u32) -> Option<Backend>,
-    ) -> Self {
+    pub(super) fn adopt(adopted: Adopted, slot: impl Fn(u32) -> u32, backend: impl Fn(u32) -> Option<Backend>) -> Self {
         let mut state = Self::new();
         for (key, value) in adopted.services {
             state.indexes.adopt(value.index);

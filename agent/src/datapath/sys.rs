@@ -16,6 +16,7 @@ const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_int = 21;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+const BPF_LINK_DETACH: libc::c_int = 34;
 
 /// `BPF_F_REPLACE`: the update names the program that it replaces, and fails when another is there.
 const BPF_F_REPLACE: u32 = 4;
@@ -102,6 +103,14 @@ pub(super) fn link_update(link: BorrowedFd<'_>, new: BorrowedFd<'_>, old: Borrow
     };
     // SAFETY: no addresses inside.
     unsafe { bpf(BPF_LINK_UPDATE, &mut attr) }.map(drop)
+}
+
+/// Takes the program out of force before it returns; without it, that happens some time after the last pin and
+/// descriptor of the link are gone.
+pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut link = link.as_raw_fd() as u32;
+    // SAFETY: no addresses inside.
+    unsafe { bpf(BPF_LINK_DETACH, &mut link) }.map(drop)
 }
 
 /// Fills `info` with as much of the kernel's description of `fd` as it has room for.
