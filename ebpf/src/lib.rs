@@ -9,6 +9,10 @@
 //! - Ports are host byte order, so that `bpftool map dump` shows what a person would type.
 //! - No implicit padding: a hash map compares keys as bytes.
 #![no_std]
+#![expect(
+    clippy::inline_always,
+    reason = "a call between kernel programs is a subprogram, with limits of its own"
+)]
 
 pub mod maps;
 pub mod types;

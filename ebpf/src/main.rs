@@ -4,6 +4,14 @@
 //! that panics cannot be loaded, so nothing here may index, unwrap or divide without a check that the compiler sees.
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::inline_always,
+    reason = "a call between kernel programs is a subprogram, with limits of its own"
+)]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the attributes of the entry points ask for it"
+)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod programs;

@@ -5,7 +5,7 @@
 //! ends at the first or second map lookup.
 
 use core::mem::{MaybeUninit, offset_of, size_of};
-use core::ptr::{addr_of_mut, from_mut, read_volatile, write_volatile};
+use core::ptr::{addr_of_mut, from_ref, read_volatile, write_volatile};
 
 use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, BPF_TCP_LISTEN, bpf_sock, bpf_sock_addr};
 use aya_ebpf::helpers::generated::{
@@ -191,10 +191,9 @@ impl Attempt {
         };
         if own != VIEW_EVERYBODY {
             // SAFETY: entries are replaced, never written in place, and live at least as long as this program runs.
-            if let Some(found) =
-                unsafe { maps::SERVICES.get(&*on_stack(&mut MaybeUninit::uninit(), key)) }
-            {
-                return Some(found);
+            let found = unsafe { maps::SERVICES.get(on_stack(&mut MaybeUninit::uninit(), key)) };
+            if found.is_some() {
+                return found;
             }
         }
         let key = ServiceKey {
@@ -202,7 +201,7 @@ impl Attempt {
             ..key
         };
         // SAFETY: as above.
-        unsafe { maps::SERVICES.get(&*on_stack(&mut MaybeUninit::uninit(), key)) }
+        unsafe { maps::SERVICES.get(on_stack(&mut MaybeUninit::uninit(), key)) }
     }
 
     /// Loopback, the unspecified address (which the kernel takes for loopback), and the pod's own addresses.
@@ -329,7 +328,7 @@ impl Attempt {
             );
             let length = size_of::<SocketAddress4>() as i32;
             // SAFETY: an initialised sockaddr_in of that length, on the stack.
-            unsafe { bpf_bind(self.ctx, from_mut(to).cast(), length) };
+            unsafe { bpf_bind(self.ctx, from_ref(to).cast_mut().cast(), length) };
         } else {
             let address = to_words(&pod.address6);
             let bound = rd!(self.socket, src_ip6[0])
@@ -352,7 +351,7 @@ impl Attempt {
             );
             let length = size_of::<SocketAddress6>() as i32;
             // SAFETY: an initialised sockaddr_in6 of that length, on the stack.
-            unsafe { bpf_bind(self.ctx, from_mut(to).cast(), length) };
+            unsafe { bpf_bind(self.ctx, from_ref(to).cast_mut().cast(), length) };
         }
     }
 
@@ -378,7 +377,7 @@ impl Attempt {
             unsafe {
                 bpf_sk_lookup_tcp(
                     self.ctx.cast(),
-                    from_mut(to).cast(),
+                    from_ref(to).cast_mut().cast(),
                     length,
                     own_namespace,
                     0,
@@ -401,7 +400,7 @@ impl Attempt {
             unsafe {
                 bpf_sk_lookup_tcp(
                     self.ctx.cast(),
-                    from_mut(to).cast(),
+                    from_ref(to).cast_mut().cast(),
                     length,
                     own_namespace,
                     0,

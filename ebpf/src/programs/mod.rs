@@ -62,8 +62,13 @@ pub(crate) fn to_address(words: Words) -> Address {
 /// The ABI's bytes as words. Only for addresses inside map values: the kernel aligns those to 8.
 #[inline(always)]
 pub(crate) fn to_words(address: &Address) -> Words {
-    // SAFETY: 16 readable bytes, aligned to 4 by the assertions below. An unaligned read would be 16 loads of a byte.
-    unsafe { core::ptr::from_ref(address).cast::<Words>().read() }
+    #[expect(
+        clippy::cast_ptr_alignment,
+        reason = "asserted below; an unaligned read would be 16 loads of a byte"
+    )]
+    let words = core::ptr::from_ref(address).cast::<Words>();
+    // SAFETY: 16 readable bytes, aligned to 4 by the assertions below.
+    unsafe { words.read() }
 }
 
 const _: () = {
@@ -146,7 +151,7 @@ pub(crate) fn stored(socket: *mut bpf_sock) -> Option<*mut OriginalDestination> 
 #[inline(always)]
 pub(crate) fn store(socket: *mut bpf_sock, value: OriginalDestination) -> bool {
     let mut place = MaybeUninit::uninit();
-    let initial = core::ptr::from_mut(on_stack(&mut place, value));
+    let initial = core::ptr::from_ref(on_stack(&mut place, value)).cast_mut();
     // SAFETY: `initial` is an initialised value of the map's size on the stack.
     let slot = unsafe {
         bpf_sk_storage_get(
@@ -173,11 +178,11 @@ pub(crate) fn forget(socket: *mut bpf_sock) {
 
 /// Puts a key or a value where a helper can read it.
 #[inline(always)]
-pub(crate) fn on_stack<T: Copy>(place: &mut MaybeUninit<T>, value: T) -> &mut T {
+pub(crate) fn on_stack<T: Copy>(place: &mut MaybeUninit<T>, value: T) -> &T {
     // SAFETY: `place` is memory for a `T`, and is initialised by this.
     unsafe {
         write_words(place.as_mut_ptr(), &value);
-        place.assume_init_mut()
+        place.assume_init_ref()
     }
 }
 
@@ -189,9 +194,8 @@ pub(crate) fn on_stack<T: Copy>(place: &mut MaybeUninit<T>, value: T) -> &mut T 
 #[inline(always)]
 unsafe fn write_words<T>(to: *mut T, value: &T) {
     const {
-        assert!(
-            size_of::<T>().is_multiple_of(size_of::<u32>()) && align_of::<T>() >= align_of::<u32>()
-        )
+        assert!(size_of::<T>().is_multiple_of(size_of::<u32>()));
+        assert!(align_of::<T>() >= align_of::<u32>());
     };
     let (from, to) = (core::ptr::from_ref(value).cast::<u32>(), to.cast::<u32>());
     for i in 0..size_of::<T>() / size_of::<u32>() {

@@ -55,8 +55,8 @@ pub(crate) fn announce(context: &SockOpsContext) -> u32 {
         pad: 0,
     };
     match maps::FLOWS.insert(
-        &*on_stack(&mut MaybeUninit::uninit(), key),
-        &*on_stack(&mut MaybeUninit::uninit(), original),
+        on_stack(&mut MaybeUninit::uninit(), key),
+        on_stack(&mut MaybeUninit::uninit(), original),
         0,
     ) {
         Ok(()) => count(Counter::FlowRecorded),
