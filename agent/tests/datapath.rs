@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -433,6 +434,60 @@ fn an_agent_learns_its_cgroup_from_the_kernel_and_is_not_steered() {
     assert_eq!(words.next().unwrap(), "1", "counted as the agent's");
     assert!(words.next().unwrap().starts_with('x'), "nothing is at the service's address itself: {answer}");
     assert_eq!(bed.client().ask("1"), "1=1");
+}
+
+/// What the global subscriber writes, for the one test that reads it.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn the_debug_object_takes_over_and_its_log_is_read() {
+    let Some(mut bed) = Bed::new("kernel log") else { return };
+    if object::debug().is_none() {
+        return eprintln!("skipped kernel log: no debug object in this build");
+    }
+    let lines = Lines::default();
+    let writer = lines.clone();
+    tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).init();
+    let one = bed.server(1);
+    drop(bed.open());
+    bed.config.kernel_log = true;
+    let mut datapath = bed.open();
+    assert_eq!(datapath.attached().adopted, 5);
+    datapath.pod_set(&bed.pod()).unwrap();
+    datapath.apply(&balance(&[(1, &[one])]), Instant::now()).unwrap();
+    let log = datapath.kernel_log().unwrap();
+    assert!(datapath.kernel_log().is_none(), "there is one reader");
+    let mut client = bed.client();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let seen = runtime.block_on(async {
+        let reader = tokio::spawn(log);
+        assert_eq!(client.ask("1"), "1=1");
+        for _ in 0..100 {
+            if lines.text().contains(&bed.netns.cookie().to_string()) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        reader.abort();
+        lines.text()
+    });
+    assert!(seen.contains("steer") && seen.contains(&bed.netns.cookie().to_string()), "{seen}");
 }
 
 #[test]
