@@ -5,6 +5,7 @@
 //! `proxy` knows neither `watch` nor `datapath`, and `datapath` not `proxy`: the proxy runs without a cluster and
 //! without eBPF. `cargo xtask tidy` holds this.
 
+pub mod cgroup;
 pub mod datapath;
 pub mod netns;
 pub mod proxy;

@@ -52,13 +52,9 @@ impl HeaderMatch {
     /// True when the header is there and fits.
     pub fn matches(&self, headers: &HeaderMap) -> bool {
         let mut values = headers.get_all(&self.name).iter();
-        let Some(first) = values.next() else {
-            return false;
-        };
+        let Some(first) = values.next() else { return false };
         let first = String::from_utf8_lossy(first.as_bytes());
-        let Some(second) = values.next() else {
-            return self.value.matches(&first);
-        };
+        let Some(second) = values.next() else { return self.value.matches(&first) };
         let mut joined = first.into_owned();
         for value in std::iter::once(second).chain(values) {
             joined.push(',');
@@ -92,10 +88,9 @@ impl HttpMatch {
         self.headers.is_empty()
             && self.method.is_none()
             && match &self.uri {
-                None => true,
                 Some(StringMatch::Prefix(p) | StringMatch::PrefixIgnoreCase(p)) => &**p == "/" || p.is_empty(),
                 // `regex: "*"` is read as "there at all", and a path always is.
-                Some(StringMatch::Present) => true,
+                None | Some(StringMatch::Present) => true,
                 Some(StringMatch::Regex(regex)) => regex.as_str() == "^(?:.*)$",
                 Some(_) => false,
             }

@@ -71,9 +71,7 @@ fn http1(bytes: &[u8]) -> Option<Spoken> {
         return Some(Spoken::Other);
     }
     let (method, rest) = bytes.split_at(token);
-    let Some((space, target)) = rest.split_first() else {
-        return None;
-    };
+    let (space, target) = rest.split_first()?;
     if method.is_empty() || *space != b' ' {
         return Some(Spoken::Other);
     }

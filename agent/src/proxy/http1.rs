@@ -58,7 +58,7 @@ pub(crate) async fn serve(connection: Rc<Connection>, stream: TcpStream, prefix:
     match end {
         End::Closed(Ok(())) | End::Idle => {}
         End::Closed(Err(error)) => {
-            tracing::debug!(peer = %connection.peer, %error, "connection ended")
+            tracing::debug!(peer = %connection.peer, %error, "connection ended");
         }
         End::SlowHead => {
             worker.counters.header_timeouts.add(1);
@@ -78,6 +78,8 @@ fn builder(limits: &Limits, keep_alive: bool) -> Builder {
         // hyper's own begins when the previous answer ends, and so would close idle connections after it.
         .header_read_timeout(None)
         .max_headers(limits.max_headers)
+        // The buffer alone is no limit: hyper reads as much at once as the buffer happens to have room for.
+        .max_header_size(limits.max_head)
         .max_buf_size(limits.buffer)
         // A proxy does not author responses.
         .auto_date_header(false)

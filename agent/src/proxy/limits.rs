@@ -8,10 +8,12 @@ use std::time::Duration;
 pub const DEFAULT_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Header lines of one message. Envoy's default; more is answered 431.
 pub const DEFAULT_MAX_HEADERS: usize = 100;
-/// Bytes of a message head, and of what is read ahead of a body. Envoy's limit for heads is 60 KiB.
+/// Bytes of a message head. Envoy's default; more is answered 431.
+pub const DEFAULT_MAX_HEAD: usize = 60 * 1024;
+/// Bytes that hyper reads ahead or holds back of a message, for each direction of a connection. Must hold a head.
 pub const DEFAULT_BUFFER: usize = 64 * 1024;
 /// A keep-alive connection without a request. Envoy's default; shorter would race clients that pool connections.
-pub const DEFAULT_IDLE_DOWNSTREAM: Duration = Duration::from_secs(3600);
+pub const DEFAULT_IDLE_DOWNSTREAM: Duration = Duration::from_hours(1);
 /// Silence after which the server may be the one that speaks first: its connection is opened then. Longer than a
 /// round trip within a cluster with room for a busy client, short enough that a greeting is not missed. It decides
 /// nothing by itself: a client that speaks later is still understood.
@@ -42,7 +44,7 @@ pub const DEFAULT_TCP_BUFFER: usize = 8 * 1024;
 /// What the buffer doubles up to while each read fills it.
 pub const DEFAULT_TCP_BUFFER_MAX: usize = 64 * 1024;
 /// A TCP connection over which nothing moved. Istio's default.
-pub const DEFAULT_TCP_IDLE: Duration = Duration::from_secs(3600);
+pub const DEFAULT_TCP_IDLE: Duration = Duration::from_hours(1);
 /// How often a worker says that it is alive. A tenth of the 500 ms after which the kernel takes it for dead.
 pub const DEFAULT_TICK: Duration = Duration::from_millis(50);
 /// First pause after a failed accept (EMFILE and the like); doubles up to [`DEFAULT_ACCEPT_BACKOFF_MAX`].
@@ -58,6 +60,7 @@ pub const DEFAULT_WORKERS: usize = 2;
 pub struct Limits {
     pub header_timeout: Duration,
     pub max_headers: usize,
+    pub max_head: usize,
     /// At least 8 KiB: hyper refuses less.
     pub buffer: usize,
     pub idle_downstream: Duration,
@@ -84,6 +87,7 @@ impl Default for Limits {
         Self {
             header_timeout: DEFAULT_HEADER_TIMEOUT,
             max_headers: DEFAULT_MAX_HEADERS,
+            max_head: DEFAULT_MAX_HEAD,
             buffer: DEFAULT_BUFFER,
             idle_downstream: DEFAULT_IDLE_DOWNSTREAM,
             detect_silence: DEFAULT_DETECT_SILENCE,

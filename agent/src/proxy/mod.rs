@@ -92,7 +92,7 @@ struct Thread {
     /// `None` once the proxy is being dropped.
     commands: Option<mpsc::UnboundedSender<Command>>,
     shard: Arc<Shard>,
-    thread: Option<JoinHandle<()>>,
+    handle: Option<JoinHandle<()>>,
 }
 
 impl Proxy {
@@ -188,7 +188,7 @@ impl Thread {
             }
         })?;
         started.recv().map_err(std::io::Error::other)??;
-        Ok(Self { commands: Some(commands), shard, thread: Some(thread) })
+        Ok(Self { commands: Some(commands), shard, handle: Some(thread) })
     }
 
     /// A worker that has been drained takes no commands any more, and needs none.
@@ -205,7 +205,7 @@ impl Drop for Proxy {
             worker.commands = None;
         }
         for worker in &mut self.workers {
-            if worker.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            if worker.handle.take().is_some_and(|thread| thread.join().is_err()) {
                 tracing::error!("a worker panicked");
             }
         }

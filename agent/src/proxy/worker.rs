@@ -78,6 +78,9 @@ pub(crate) struct Pod {
     pub(crate) slots: Arc<Semaphore>,
 }
 
+/// The latest program, and the one that requests hold: the same, until the next request looks.
+type Programs = (Cache<Arc<ArcSwap<Program>>, Arc<Program>>, Held);
+
 /// The state of one worker.
 pub(crate) struct Worker {
     pub(crate) limits: Limits,
@@ -89,7 +92,7 @@ pub(crate) struct Worker {
     pub(crate) balancing: Balancing,
     pub(crate) draining: Signal,
     pub(crate) slots: Arc<Semaphore>,
-    programs: RefCell<(Cache<Arc<ArcSwap<Program>>, Arc<Program>>, Held)>,
+    programs: RefCell<Programs>,
     random: Cell<u64>,
     /// Notified when the last connection ends.
     empty: Notify,

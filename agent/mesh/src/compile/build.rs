@@ -9,7 +9,7 @@ use super::policy::{Policies, PolicyId};
 use super::registry::{Map, Registry};
 use super::routes::{self, Clusters, HttpRules, Router, TcpRules};
 use super::verdict::{self, Facts};
-use super::visibility::Views;
+use super::visibility::{Views, expand};
 use super::{CompileOptions, Findings, guard, lint};
 use crate::crd::{ServiceType, VirtualService};
 use crate::plan::{KernelPlan, PlanKey};
@@ -76,6 +76,7 @@ pub(super) fn build(
     for view in &resolved {
         build.view(view);
     }
+    build.unused(snapshot, &views, &resolved);
     let program = Program {
         generation: options.generation,
         destinations: build.destinations,
@@ -197,6 +198,25 @@ impl<'s> Build<'_, 's> {
                 None
             },
         }
+    }
+
+    /// VirtualServices that no port has asked for: what they refer to is looked up all the same, so that their faults
+    /// show before they are needed.
+    fn unused(&mut self, snapshot: &'s Snapshot, views: &Views, resolved: &[ViewRules<'s>]) {
+        let domain = &self.options.cluster_domain;
+        let is_service = |vs: &VirtualService| {
+            let mut hosts = vs.hosts.iter();
+            hosts.any(|(host, _)| self.registry.find(&expand(host, vs.meta.namespace(), domain)).is_some())
+        };
+        let unused: Vec<&VirtualService> =
+            snapshot.virtual_services.values().map(|vs| &**vs).filter(|vs| !vs.in_mesh() || !is_service(vs)).collect();
+        let kept = std::mem::take(&mut self.clusters);
+        for vs in unused {
+            let mut router = self.router(&resolved[views.of(vs.meta.namespace()) as usize]);
+            router.http(&[vs], PORT_OF_OTHER_HOSTS);
+            router.tcp(&[vs], PORT_OF_OTHER_HOSTS);
+        }
+        self.clusters = kept;
     }
 
     fn router<'r>(&'r mut self, view: &'r ViewRules<'s>) -> Router<'r, 's> {

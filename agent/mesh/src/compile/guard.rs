@@ -34,12 +34,11 @@ pub(super) fn guards(
         .iter()
         .map(|service| {
             let namespace = &**service.namespace();
-            let own = of(namespace).iter().filter(|p| protects(p, service, registry, true));
-            let root = (*options.root_namespace != *namespace).then(|| of(&options.root_namespace)).unwrap_or_default();
+            let mut own = of(namespace).iter().filter(|p| protects(p, service, registry, true));
+            let root = if *options.root_namespace == *namespace { &[][..] } else { of(&options.root_namespace) };
             let mut root = root
                 .iter()
                 .filter(|p| !EXCLUDED_NAMESPACES.contains(&namespace) && protects(p, service, registry, false));
-            let mut own = own;
             own.next().or_else(|| root.next()).map(|p| p.meta.object.clone())
         })
         .collect()

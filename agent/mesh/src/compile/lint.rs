@@ -1,6 +1,7 @@
 //! Findings that need no traffic: what was written and does not do what it seems to.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::registry::{Registered, Registry, has_labels, protocol_of};
 use super::routes::host_help;
@@ -173,7 +174,7 @@ fn label_sets<'a>(
     let pods = by_selector.chain(by_endpoint).map(|index| &registry.pods.get(index).meta.labels).collect();
     let templates = snapshot
         .deployments
-        .range((namespace.clone(), std::sync::Arc::default())..)
+        .range((Arc::clone(namespace), Arc::default())..)
         .take_while(|((owner, _), _)| owner == namespace)
         .map(|(_, deployment)| &deployment.pod_labels)
         .filter(|labels| !selector.is_empty() && has_labels(labels, selector))
@@ -205,7 +206,7 @@ fn empty_subset(
         n if n <= MAX_LISTED => format!("they have {}", Vec::from_iter(have).join(" and ")),
         n => format!(
             "they have {} and {} more",
-            Vec::from_iter(have.into_iter().take(MAX_LISTED)).join(" and "),
+            have.into_iter().take(MAX_LISTED).collect::<Vec<_>>().join(" and "),
             n - MAX_LISTED
         ),
     };

@@ -169,9 +169,9 @@ impl<'s> Registry<'s> {
         ids: &mut Map<SocketAddr, EndpointId>,
     ) -> Vec<Backend> {
         let found = match slices {
-            Some(slices) => self.from_slices(service, port, slices, options),
+            Some(slices) => self.slice_endpoints(service, port, slices, options),
             None if service.selector.is_empty() => Vec::new(),
-            None => self.from_pods(service, port, options),
+            None => self.pod_endpoints(service, port, options),
         };
         let mut backends: Vec<Backend> = found
             .into_iter()
@@ -190,7 +190,7 @@ impl<'s> Registry<'s> {
         backends
     }
 
-    fn from_slices(
+    fn slice_endpoints(
         &self,
         service: &Service,
         port: &Port,
@@ -227,7 +227,7 @@ impl<'s> Registry<'s> {
     }
 
     /// Without slices, the pods that the selector selects: a directory of plain manifests needs nothing else.
-    fn from_pods(
+    fn pod_endpoints(
         &self,
         service: &Service,
         port: &Port,
@@ -268,10 +268,9 @@ pub(super) fn protocol_of(port: &Port) -> (Protocol, bool) {
     const TCP_BY_CUSTOM: [u16; 4] = [25, 53, 3306, 27017];
     let declared = match &port.app_protocol {
         Some(protocol) => by_name(protocol.strip_prefix("kubernetes.io/").unwrap_or(protocol)),
-        None => by_name(port.name.split('-').next().unwrap_or_default()).or_else(|| {
-            // The one protocol name with a hyphen in it.
-            port.name.to_ascii_lowercase().starts_with("grpc-web").then_some(Protocol::Http)
-        }),
+        // The one protocol whose name has a hyphen in it.
+        None if port.name.to_ascii_lowercase().starts_with("grpc-web") => Some(Protocol::Http),
+        None => by_name(port.name.split('-').next().unwrap_or_default()),
     };
     match declared {
         Some(protocol) => (protocol, true),

@@ -212,10 +212,9 @@ impl Port {
             sctp: protocol == "SCTP",
             app_protocol: fields.text("appProtocol")?.map(Arc::from),
             target: match fields.node("targetPort") {
-                None => TargetPort::Number(number),
                 Some(Node { value: Value::Text(name), .. }) => TargetPort::Name((**name).into()),
                 // Zero means "as the port", as in Kubernetes.
-                Some(Node { value: Value::Int(0), .. }) => TargetPort::Number(number),
+                None | Some(Node { value: Value::Int(0), .. }) => TargetPort::Number(number),
                 Some(_) => TargetPort::Number(fields.port("targetPort")?.unwrap_or(number)),
             },
         })

@@ -120,19 +120,18 @@ pub fn header(node: &Node) -> Result<Header, Fault> {
 
 fn classify(api_version: &str, kind: &str) -> Kind {
     let networking = NETWORKING.contains(&api_version);
+    let is_read = |kind| match kind {
+        "Namespace" | "Pod" | "Service" => api_version == "v1",
+        "Deployment" => api_version == "apps/v1",
+        "EndpointSlice" => api_version == "discovery.k8s.io/v1",
+        "VirtualService" | "DestinationRule" => networking,
+        "AuthorizationPolicy" | "PeerAuthentication" | "RequestAuthentication" => SECURITY.contains(&api_version),
+        _ => false,
+    };
     match kind {
         "List" if api_version == "v1" => Kind::List,
-        "Namespace" | "Pod" | "Service" if api_version == "v1" => Kind::Known,
-        "NamespaceList" | "PodList" | "ServiceList" if api_version == "v1" => Kind::List,
-        "Deployment" if api_version == "apps/v1" => Kind::Known,
-        "DeploymentList" if api_version == "apps/v1" => Kind::List,
-        "EndpointSlice" if api_version == "discovery.k8s.io/v1" => Kind::Known,
-        "EndpointSliceList" if api_version == "discovery.k8s.io/v1" => Kind::List,
-        "VirtualService" | "DestinationRule" if networking => Kind::Known,
-        "VirtualServiceList" | "DestinationRuleList" if networking => Kind::List,
-        "AuthorizationPolicy" | "PeerAuthentication" | "RequestAuthentication" if SECURITY.contains(&api_version) => {
-            Kind::Known
-        }
+        _ if is_read(kind) => Kind::Known,
+        _ if kind.strip_suffix("List").is_some_and(is_read) => Kind::List,
         "Gateway" if networking => Kind::NotServed("no port is opened for it"),
         "ServiceEntry" if networking => Kind::NotServed("its hosts are not known to the mesh"),
         "Sidecar" if networking => Kind::NotServed("it limits nothing"),

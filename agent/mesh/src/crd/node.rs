@@ -1,5 +1,5 @@
 //! A YAML or JSON document as a tree that remembers where each part stood. Made by [`parse`] for [`crate::store`],
-//! read through [`super::fields::Fields`]. It also deserialises from any other serde source, then without places.
+//! read through [`super::fields::Fields`]. An object of an API server becomes one without places.
 
 use std::fmt;
 use std::sync::Arc;
@@ -102,7 +102,8 @@ pub fn parse(text: &str, lines_before: u32) -> Result<Option<Node>, SyntaxError>
         },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_REPLAYED },
         emit_comments: false,
-        // Kubernetes reads YAML 1.1: `0755` is octal there, but no field that weir reads holds such a number.
+        // A pod may be named `y`, and a label's value may be `on`.
+        strict_booleans: true,
         with_snippet: false,
     };
     match serde_saphyr::from_str_with_options::<Node>(text, options) {
@@ -159,6 +160,27 @@ impl<'de> Deserialize<'de> for Node {
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+impl From<serde_json::Value> for Node {
+    fn from(json: serde_json::Value) -> Self {
+        use serde_json::Value as Json;
+        let value = match json {
+            Json::Null => Value::Null,
+            Json::Bool(value) => Value::Bool(value),
+            Json::Number(number) => {
+                number.as_i64().map_or_else(|| Value::Float(number.as_f64().unwrap_or(f64::NAN)), Value::Int)
+            }
+            Json::String(text) => Value::Text(text.into()),
+            Json::Array(items) => Value::List(items.into_iter().map(Self::from).collect()),
+            Json::Object(entries) => {
+                let entry =
+                    |(key, value): (String, Json)| Entry { key: key.into(), mark: Mark::default(), node: value.into() };
+                Value::Map(entries.into_iter().map(entry).collect())
+            }
+        };
+        Self { mark: Mark::default(), value }
     }
 }
 

@@ -1,1 +1,257 @@
+//! Files, broken and whole.
 
+use super::*;
+use crate::crd::{Action, HttpRoute};
+
+const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata:\n  name: a\nspec:\n  ports:\n  - port: 80\n";
+
+fn routes(name: &str, subset: &str, weight: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata:\n  name: {name}\nspec:\n  hosts: [a]\n  http:\n  - route:\n    - destination:\n        host: a\n        subset: {subset}\n      weight: {weight}\n    - destination:\n        host: a\n      weight: 1\n"
+    )
+}
+
+fn file(documents: &[&str]) -> String {
+    documents.join("---\n")
+}
+
+fn loaded(text: &str) -> Store {
+    let mut store = Store::new();
+    store.set_file("f.yaml", text);
+    store
+}
+
+/// The subset that the VirtualService of this name sends to first.
+fn subset(store: &Store, name: &str) -> Option<String> {
+    let snapshot = store.snapshot();
+    let vs = snapshot.virtual_services.get(&("default".into(), name.into()))?;
+    let HttpRoute { action: Action::Forward(destinations), .. } = &vs.http[0] else { return None };
+    Some(destinations[0].subset.to_string())
+}
+
+fn lines(store: &Store) -> Vec<String> {
+    store.findings().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn several_documents_lists_and_json_are_read() {
+    let json = "{\n\t\"apiVersion\": \"v1\",\n\t\"kind\": \"List\",\n\t\"items\": [{\"apiVersion\": \"v1\", \"kind\": \"Namespace\", \"metadata\": {\"name\": \"n\"}}]\n}";
+    let mut store = loaded(&file(&[SERVICE, &routes("x", "v1", "9")]));
+    store.set_file("list.json", json);
+    assert_eq!(lines(&store), [""; 0]);
+    let snapshot = store.snapshot();
+    assert_eq!((snapshot.services.len(), snapshot.virtual_services.len(), snapshot.namespaces.len()), (1, 1, 1));
+    let vs = &snapshot.virtual_services[&("default".into(), "x".into())];
+    assert_eq!(vs.meta.at.as_ref().map(|at| (at.line, at.column)), Some((9, 1)));
+    store.remove_file("f.yaml");
+    assert_eq!((store.snapshot().services.len(), store.snapshot().namespaces.len()), (0, 1));
+}
+
+#[test]
+fn a_broken_document_keeps_its_last_good_version_and_hides_no_other() {
+    let mut store = loaded(&file(&[&routes("x", "v1", "9"), &routes("y", "v1", "9")]));
+    let broken = routes("x", "v2", "9").replace("    - destination:", "    - destination: b\n     x: 1");
+    store.set_file("f.yaml", &file(&[&broken, &routes("y", "v2", "9")]));
+    assert_eq!((subset(&store, "x").as_deref(), subset(&store, "y").as_deref()), (Some("v1"), Some("v2")));
+    let found = lines(&store);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("Error [WEIR0001] f.yaml:10:"), "{found:?}");
+    assert!(found[0].contains("the last good version of VirtualService default/x stays"), "{found:?}");
+    store.set_file("f.yaml", &file(&[&routes("x", "v3", "9"), &routes("y", "v2", "9")]));
+    assert_eq!((subset(&store, "x").as_deref(), lines(&store).len()), (Some("v3"), 0));
+}
+
+#[test]
+fn a_broken_document_that_tells_nothing_keeps_everything_that_is_not_there_anew() {
+    let mut store = loaded(&file(&[&routes("x", "v1", "9"), &routes("y", "v1", "9")]));
+    store.set_file("f.yaml", &file(&["a: [1\n", &routes("y", "v2", "9")]));
+    assert_eq!((subset(&store, "x").as_deref(), subset(&store, "y").as_deref()), (Some("v1"), Some("v2")));
+    store.set_file("f.yaml", &routes("y", "v2", "9"));
+    assert_eq!(subset(&store, "x"), None, "gone from a file that can be read is gone");
+}
+
+#[test]
+fn wrong_indentation_is_told_with_its_place_and_what_to_do() {
+    let store = loaded(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: a}\nspec:\n  host: a\n    outlierDetection:\n      interval: 5m\n",
+    );
+    let found = lines(&store);
+    assert!(found[0].starts_with("Error [WEIR0001] f.yaml:6:"), "{found:?}");
+    assert!(found[0].contains("mapping values are not allowed"), "{found:?}");
+    assert!(
+        found[0].ends_with(
+            "`outlierDetection` is indented under `host`, which already has a value: move it out to where it belongs"
+        ),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_key_that_is_there_twice_is_an_error() {
+    let store = loaded(&SERVICE.replace("kind: Service\n", "kind: Service\nkind: Service\n"));
+    assert!(lines(&store)[0].contains("f.yaml:3:1"), "{:?}", lines(&store));
+    assert!(store.snapshot().services.is_empty());
+}
+
+#[test]
+fn an_object_that_is_not_valid_keeps_its_last_good_version_and_its_line_is_told() {
+    let good = routes("x", "v1", "9");
+    for (from, to, line, message) in [
+        ("weight: 9", "weight: -1", 12, "`spec.http[0].route[0].weight`: must be between 0 and 2147483647, is -1"),
+        ("weight: 9", "weight: nine", 12, "`spec.http[0].route[0].weight`: must be an integer, is a string"),
+        ("weight: 9", "weight: 0", 8, "`spec.http[0].route`: all weights are 0"),
+        ("hosts: [a]", "hosts: []", 6, "`spec.hosts`: must name at least one host"),
+        ("hosts: [a]", "hosts: [\"*\"]", 6, "`spec.hosts`: `*` is allowed only"),
+        ("hosts: [a]", "hosts: [a, a]", 6, "`a` is given twice"),
+        ("hosts: [a]", "hosts: [a b]", 6, "`a b` is no host name"),
+        (
+            "        host: a\n        subset: v1",
+            "        subset: v1",
+            10,
+            "`spec.http[0].route[0].destination.host`: must be given",
+        ),
+        (
+            "subset: v1",
+            "port: {number: 70000}",
+            11,
+            "`spec.http[0].route[0].destination.port.number`: must be between 1 and 65535",
+        ),
+        ("  - route:", "  - match: [{uri: {regex: \"(\"}}]\n    route:", 8, "is no regular expression: unclosed group"),
+        ("  - route:", "  - match: [{uri: {regex: \"a)(b\"}}]\n    route:", 8, "is no regular expression"),
+        (
+            "  - route:",
+            "  - match: [{uri: {exact: a, prefix: b}}]\n    route:",
+            8,
+            "must have one of `exact`, `prefix` and `regex`",
+        ),
+        ("  - route:", "  - match: [{headers: {x: {prefix: \"\"}}}]\n    route:", 8, "must not be empty"),
+        ("  - route:", "  - match: [{headers: {\"x y\": {exact: a}}}]\n    route:", 8, "is no header name"),
+        ("  - route:", "  - redirect: {uri: /x}\n    route:", 8, "excludes `route`"),
+        ("spec:\n", "specs:\n", 1, "`spec`: must be given"),
+        ("name: x\n", "name: x\n  labels: {version: 1}\n", 5, "must be a string, is a number: put it in quotes"),
+    ] {
+        let mut store = loaded(&good);
+        let bad = good
+            .replace(from, to)
+            .replace("weight: 1\n", if to == "weight: 0" { "weight: 0\n" } else { "weight: 1\n" });
+        assert_ne!(bad, good, "{from}");
+        store.set_file("f.yaml", &file(&[&bad, SERVICE]));
+        assert_eq!(subset(&store, "x").as_deref(), Some("v1"), "{to}");
+        assert_eq!(store.snapshot().services.len(), 1, "everything else applies");
+        let found = lines(&store);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0].contains(message) && found[0].contains("its last good version stays in force"),
+            "{to}: {found:?}"
+        );
+        assert!(found[0].starts_with(&format!("Error [IST0106] f.yaml:{line}:")), "{to}: line {line}: {found:?}");
+    }
+}
+
+#[test]
+fn an_object_that_was_never_valid_is_not_in_force() {
+    let store = loaded(&routes("x", "v1", "-1"));
+    assert!(store.snapshot().virtual_services.is_empty());
+    assert!(lines(&store)[0].ends_with("it is not in force"), "{:?}", lines(&store));
+}
+
+#[test]
+fn a_document_without_a_name_keeps_what_the_file_held() {
+    let mut store = loaded(&routes("x", "v1", "9"));
+    store.set_file("f.yaml", &routes("x", "v1", "9").replace("  name: x\n", "  nam: x\n"));
+    assert_eq!(subset(&store, "x").as_deref(), Some("v1"));
+    assert!(lines(&store)[0].contains("`metadata.name`: must be given"), "{:?}", lines(&store));
+}
+
+#[test]
+fn the_same_object_in_two_files_is_the_first_files() {
+    let mut store = Store::new();
+    store.set_file("b.yaml", &routes("x", "v2", "9"));
+    store.set_file("a.yaml", &routes("x", "v1", "9"));
+    assert_eq!(subset(&store, "x").as_deref(), Some("v1"));
+    let found = lines(&store);
+    assert!(found[0].starts_with("Error [WEIR0006] b.yaml:1:1") && found[0].contains("a.yaml:1:1"), "{found:?}");
+    store.remove_file("a.yaml");
+    assert_eq!((subset(&store, "x").as_deref(), lines(&store).len()), (Some("v2"), 0));
+}
+
+#[test]
+fn unknown_kinds_are_told_once_and_unserved_ones_each() {
+    let map = |name: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\n");
+    let gateway = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: g}\nspec: {}\n";
+    let mut store = loaded(&file(&[&map("a"), &map("b"), gateway]));
+    store.set_file("g.yaml", &file(&[&map("c"), &gateway.replace("name: g", "name: h")]));
+    let codes: Vec<_> = store.findings().iter().map(|f| (f.code, f.severity)).collect();
+    let count = |wanted| codes.iter().filter(|found| **found == wanted).count();
+    assert_eq!(count((code::IGNORED_KIND, Severity::Info)), 1, "{codes:?}");
+    assert_eq!(count((code::NOT_SUPPORTED, Severity::Warning)), 2, "{codes:?}");
+}
+
+#[test]
+fn a_kind_of_another_group_is_not_mistaken_for_istios() {
+    let store = loaded(&routes("x", "v1", "9").replace("networking.istio.io/v1", "example.com/v1"));
+    assert!(store.snapshot().virtual_services.is_empty());
+    assert_eq!(store.findings()[0].code, code::IGNORED_KIND);
+}
+
+#[test]
+fn fields_beyond_this_version_are_told_by_what_is_lost() {
+    let spec = "{hosts: [a], tls: [{match: [{sniHosts: [a]}], route: [{destination: {host: a}}]}], http: [{
+      timeout: 1s, retries: {attempts: 3}, rewrite: {uri: /}, mirror: {host: b}, headers: {}, corsPolicy: {},
+      fault: {delay: {fixedDelay: 1s}, abort: {httpStatus: 500}}, typo: 1, route: [{destination: {host: a}}]}]}";
+    let vs =
+        format!("apiVersion: networking.istio.io/v1beta1\nkind: VirtualService\nmetadata: {{name: x}}\nspec: {spec}\n");
+    let policy = "{host: a, trafficPolicy: {loadBalancer: {simple: PASSTHROUGH}, outlierDetection: {}, tls: {mode: ISTIO_MUTUAL},
+      portLevelSettings: [], connectionPool: {http: {}, tcp: {maxConnections: 1}}}, workloadSelector: {matchLabels: {a: b}}}";
+    let rule = format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: x}}\nspec: {policy}\n"
+    );
+    let store = loaded(&[vs, rule].concat());
+    let of = |severity: Severity| -> Vec<String> {
+        let findings = store.findings();
+        let found = findings.iter().filter(|f| f.severity == severity);
+        found
+            .map(|f| f.message.split('`').nth(1).unwrap_or_default().rsplit('.').next().unwrap_or_default().to_owned())
+            .collect()
+    };
+    assert_eq!(
+        of(Severity::Error),
+        ["abort", "rewrite", "tls", "simple: PASSTHROUGH", "tls", "portLevelSettings", "workloadSelector"]
+    );
+    assert_eq!(
+        of(Severity::Warning),
+        [
+            "delay",
+            "timeout",
+            "retries",
+            "mirror",
+            "headers",
+            "corsPolicy",
+            "typo",
+            "maxConnections",
+            "http",
+            "outlierDetection"
+        ]
+    );
+    assert!(!store.snapshot().destination_rules.values().next().expect("there").applies);
+}
+
+#[test]
+fn a_file_beyond_the_limit_changes_nothing() {
+    let mut store = loaded(SERVICE);
+    store.set_file("f.yaml", &"#".repeat(MAX_FILE_BYTES + 1));
+    assert_eq!(store.snapshot().services.len(), 1);
+    assert!(lines(&store)[0].contains("more than the 8388608 that are read"), "{:?}", lines(&store));
+}
+
+#[test]
+fn an_alias_bomb_is_refused() {
+    let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..9 {
+        let before = format!("*a{}, ", level - 1).repeat(10);
+        bomb = format!("{bomb}a{level}: &a{level} [{}]\n", before.trim_end_matches(", "));
+    }
+    let store = loaded(&bomb);
+    assert_eq!(store.findings().len(), 1);
+    assert_eq!(store.findings()[0].code, code::SYNTAX);
+}

@@ -54,12 +54,15 @@ impl OriginalDestinations for Destinations {
     }
 }
 
+/// Weight and endpoints; `None` = a subset that does not exist.
+type Destination = (u32, Option<Vec<SocketAddr>>);
+
 /// A service with one port at [`VIP`]. Destinations of its routes are groups of endpoints.
 pub(super) struct Service {
     pub(super) protocol: Protocol,
     pub(super) plain: Vec<SocketAddr>,
-    /// Path prefix → weight and endpoints; `None` = a subset that does not exist.
-    pub(super) rules: Vec<(&'static str, Vec<(u32, Option<Vec<SocketAddr>>)>)>,
+    /// Path prefix → destinations.
+    pub(super) rules: Vec<(&'static str, Vec<Destination>)>,
 }
 
 impl Service {
@@ -133,6 +136,16 @@ impl Mesh {
     }
 
     pub(super) fn with(service: Service, limits: Limits, destination: Option<SocketAddr>) -> Self {
+        Self::of_pod(service, limits, destination, None)
+    }
+
+    /// Of a pod in another namespace than this one; the listener is in this one all the same.
+    pub(super) fn of_pod(
+        service: Service,
+        limits: Limits,
+        destination: Option<SocketAddr>,
+        netns: Option<NetNs>,
+    ) -> Self {
         let listener = StdListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let destinations = Destinations::default();
@@ -144,7 +157,7 @@ impl Mesh {
         let config = ProxyConfig { workers: 2, limits, access_log: Some(sender) };
         let program = Arc::new(ArcSwap::from_pointee(service.program()));
         let proxy = Proxy::start(config, program, Arc::new(destinations)).unwrap();
-        let netns = NetNs::own().unwrap();
+        let netns = netns.unwrap_or_else(|| NetNs::own().unwrap());
         let cookie = netns.cookie();
         let pod = SourcePod { name: "default/a".into(), namespace: "default".into(), view: 0, netns };
         proxy.add_pod(&Arc::new(pod), vec![vec![listener.try_clone().unwrap()], vec![listener]]);
@@ -197,8 +210,9 @@ impl Client {
         (status, String::from_utf8_lossy(&body).into_owned())
     }
 
-    pub(super) async fn is_closed(&mut self) -> bool {
-        soon(self.0.ready()).await.is_err()
+    /// Waits for the other side to close.
+    pub(super) async fn closed(&self) {
+        eventually("the connection is closed", || self.0.is_closed()).await;
     }
 }
 

@@ -273,8 +273,8 @@ async fn head_and_bodiless_answers_keep_their_headers_and_the_connection() {
 #[tokio::test]
 async fn bad_requests_are_refused_and_end_the_connection() {
     let mesh = Mesh::new(Service::new(Protocol::Http, vec![named("b").await]));
-    let many: String = (0..101).map(|n| format!("x-{n}: 1\r\n")).collect();
-    let large = "x".repeat(70_000);
+    let many = "x: 1\r\n".repeat(100);
+    let large = "x".repeat(62_000);
     for (request, status) in [
         ("GET / HTTP/1.1\r\n\r\n".into(), "400"),
         ("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n".into(), "400"),
@@ -355,7 +355,7 @@ async fn upgrades_are_spliced_once_the_upstream_agrees() {
     let sent = Random(7).bytes(300_000);
     let (mut read, mut write) = stream.split();
     let mut echoed = Vec::new();
-    let (_, read) = tokio::join!(
+    let ((), read) = tokio::join!(
         async {
             write.write_all(&sent).await.unwrap();
             write.shutdown().await.unwrap();

@@ -183,7 +183,8 @@ async fn open(connection: &Connection, target: &Target, endpoint: SocketAddr) ->
     let io = Io::new(stream, Bytes::new());
     let heard = io.heard();
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(worker.limits.buffer).max_headers(worker.limits.max_headers);
+    let limits = &worker.limits;
+    builder.max_buf_size(limits.buffer).max_headers(limits.max_headers).max_header_size(limits.max_head);
     let (sender, driver) = builder
         .handshake::<_, Body>(TokioIo::new(io))
         .await

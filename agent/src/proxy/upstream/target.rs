@@ -131,3 +131,49 @@ impl Drop for Active {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster(load_balancer: LoadBalancer) -> Cluster {
+        Cluster {
+            name: "c".into(),
+            host: "h".into(),
+            subset: "".into(),
+            port: 80,
+            load_balancer,
+            connect_timeout: Duration::from_secs(1),
+            endpoints4: Box::new([EndpointId(0), EndpointId(1)]),
+            endpoints6: Box::new([]),
+        }
+    }
+
+    #[test]
+    fn turns_go_on_across_programs_and_begin_at_random() {
+        let balancing = Balancing::default();
+        let in_turn = cluster(LoadBalancer::RoundRobin);
+        let program = Program::default();
+        let first = balancing.turn(&in_turn, &program, || u64::MAX);
+        assert_eq!(first, u64::MAX >> 1);
+        let later = Program { generation: 7, ..Program::default() };
+        assert_eq!(balancing.turn(&in_turn, &later, || 0), first + 1);
+        assert_eq!(balancing.turn(&cluster(LoadBalancer::Random), &program, || 5), 0);
+    }
+
+    #[test]
+    fn load_counts_while_it_lasts() {
+        let balancing = Balancing::default();
+        let endpoints = [1, 2].map(|last| SocketAddr::from(([10, 0, 0, last], 80)));
+        let active = |id: EndpointId| balancing.active(endpoints[id.index()]);
+        let busy = (balancing.begin(endpoints[0]), balancing.begin(endpoints[0]));
+        assert_eq!((active(EndpointId(0)), active(EndpointId(1))), (2, 0));
+        for roll in 0..100 {
+            let picked = balance::pick(&cluster(LoadBalancer::LeastRequest), false, 0, roll, active);
+            assert_eq!(picked, Some(EndpointId(1)));
+        }
+        drop(busy);
+        assert_eq!(active(EndpointId(0)), 0);
+        assert!(balancing.active.borrow().is_empty(), "endpoints that are gone leave nothing behind");
+    }
+}

@@ -1,0 +1,56 @@
+//! What the compiler has to say, and how it says it.
+
+use super::*;
+use crate::finding::code;
+
+#[test]
+fn a_finding_points_at_its_line_and_is_there_once() {
+    let ports = "{name: http, port: 80}, {name: http-2, port: 81}";
+    let text =
+        [shop(ports), vs("shop", "b", "{hosts: [b],\n  http: [{route: [\n    {destination: {host: nobody}}]}]}")]
+            .concat();
+    let compiled = compiled(&text);
+    let line = text.lines().position(|line| line.contains("nobody")).expect("there") as u32 + 1;
+    let found: Vec<_> = compiled.findings.iter().filter(|f| f.code == code::REFERENCE).collect();
+    assert_eq!(found.len(), 1, "two ports meet it: {found:?}");
+    assert_eq!(found[0].at.as_ref().map(ToString::to_string), Some(format!("test.yaml:{line}:19")));
+}
+
+#[test]
+fn a_rule_for_a_host_that_does_not_exist_says_so() {
+    let compiled =
+        compiled(&[shop(HTTP), dr("other", "b", "{host: b, subsets: [{name: v1, labels: {x: y}}]}")].concat());
+    let found = compiled.found(code::RULE_WITHOUT_HOST);
+    assert_eq!(found.len(), 1);
+    assert!(found[0].contains("b.other.svc.cluster.local is no service here"), "{found:?}");
+    assert_eq!(compiled.found(code::EMPTY_SUBSET).len(), 0);
+}
+
+#[test]
+fn findings_come_by_place_and_the_worst_first() {
+    let compiled = compiled(
+        &[
+            shop("{name: web, port: 80}"),
+            vs("shop", "b", "{hosts: [b], http: [{route: [{destination: {host: b, subset: v9}}]}]}"),
+        ]
+        .concat(),
+    );
+    let lines: Vec<u32> = compiled.findings.iter().filter_map(|f| f.at.as_ref()).map(|at| at.line).collect();
+    assert!(lines.len() >= 2 && lines.is_sorted(), "{:?}", compiled.findings);
+}
+
+#[test]
+fn an_object_that_came_from_no_file_has_no_place() {
+    let node = crate::crd::Node::from(serde_json::json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "namespace": "x"},
+        "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]}
+    }));
+    let header = crate::crd::header(&node).expect("complete");
+    let decoded = crate::crd::decode(&node, &header, None).expect("valid");
+    let mut snapshot = Snapshot::default();
+    assert!(snapshot.insert(decoded.object.clone()) && !snapshot.insert(decoded.object));
+    let compiled = compile(&snapshot, &CompileOptions { generation: 7, ..CompileOptions::default() });
+    assert_eq!(compiled.program.generation, 7);
+    assert_eq!(compiled.verdict("10.96.0.1").0, Verdict::Reject);
+    assert!(compiled.findings.iter().all(|f| f.at.is_none()));
+}

@@ -1,0 +1,223 @@
+//! What the kernel does with each port, and why.
+
+use super::*;
+use crate::finding::code;
+use crate::plan::OnFailure;
+
+#[test]
+fn tcp_routes_are_weights_in_the_kernel() {
+    let spec = "{hosts: [b], tcp: [
+        {match: [{port: 9000}], route: [{destination: {host: b, subset: v2}}]},
+        {route: [{destination: {host: b, subset: v1}, weight: 70}, {destination: {host: b, subset: v2}, weight: 30}]}],
+      http: [{route: [{destination: {host: b, subset: v2}}]}]}";
+    let compiled = compiled(&[shop("{name: tcp-db, port: 80, targetPort: 5432}"), vs("shop", "b", spec)].concat());
+    assert_eq!(
+        compiled.verdict("10.96.0.2"),
+        (Verdict::Balance, "the kernel keeps the TCP weights of VirtualService shop/b"),
+        "HTTP rules are not for a TCP port"
+    );
+    assert_eq!(compiled.groups(0, "10.96.0.2", 80), ["v1:70:10.0.0.1:5432,10.0.0.2:5432", "v2:30:10.0.0.3:5432"]);
+}
+
+#[test]
+fn an_undeclared_port_with_both_kinds_of_routes_keeps_them_apart() {
+    let spec = "{hosts: [b], tcp: [{route: [{destination: {host: b, subset: v1}}]}], http: [{route: [{destination: {host: b, subset: v2}}]}]}";
+    let compiled = compiled(&[shop("{name: web, port: 80}"), vs("shop", "b", spec)].concat());
+    assert_eq!(compiled.verdict("10.96.0.2").0, Verdict::Proxy);
+    assert_eq!(compiled.ask(0, "shop", "10.96.0.2", "b", "/"), "default: b-v2/1=1");
+    let port = compiled.program.port(compiled.port(0, "10.96.0.2", 80).expect("known"));
+    assert_eq!(&*port.tcp[0].name, "outbound|80|v1|b.shop.svc.cluster.local");
+    assert_eq!(compiled.groups(0, "10.96.0.2", 80), ["v2:1:10.0.0.3:80"]);
+}
+
+#[test]
+fn telemetry_of_requests_is_asked_for_by_namespace() {
+    let namespace =
+        "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {weir.mesh/telemetry: http}}\n";
+    let with = |port: &str| compiled(&[&*shop(port), namespace].concat()).verdict("10.96.0.2").0;
+    assert_eq!(with(HTTP), Verdict::Proxy);
+    assert_eq!(with("{name: web, port: 80}"), Verdict::Proxy);
+    assert_eq!(with("{name: tcp, port: 80}"), Verdict::Balance);
+}
+
+#[test]
+fn a_load_balancer_on_a_tcp_port_stays_in_the_kernel() {
+    let lb = dr(
+        "shop",
+        "lb",
+        "{host: b, trafficPolicy: {loadBalancer: {simple: RANDOM}, connectionPool: {tcp: {connectTimeout: 250ms}}}}",
+    );
+    let compiled = compiled(&[shop("{name: tcp, port: 80}"), lb].concat());
+    assert_eq!(compiled.verdict("10.96.0.2").0, Verdict::Balance);
+    let port = compiled.program.port(compiled.port(0, "10.96.0.2", 80).expect("known"));
+    assert_eq!(compiled.program.cluster(port.plain).connect_timeout, std::time::Duration::from_millis(250));
+}
+
+#[test]
+fn without_a_catch_all_or_by_choice_a_port_refuses_while_the_proxy_is_away() {
+    let only_x =
+        vs("shop", "b", "{hosts: [b], http: [{match: [{uri: {prefix: /x}}], route: [{destination: {host: b}}]}]}");
+    let compiled_x = compiled(&[&*shop(HTTP), &only_x].concat());
+    let entry = compiled_x.entry(0, "10.96.0.2", 80).expect("planned");
+    assert_eq!((entry.verdict, entry.on_failure), (Verdict::Proxy, OnFailure::Refuse));
+    assert!(entry.why.ends_with("as no rule takes everything") && entry.fallback.is_empty(), "{}", entry.why);
+
+    let all = vs("shop", "b", "{hosts: [b], http: [{route: [{destination: {host: b}}]}]}");
+    for (value, wanted, complaints) in
+        [("balance", OnFailure::Balance, 0), ("refuse", OnFailure::Refuse, 0), ("perhaps", OnFailure::Refuse, 1)]
+    {
+        let annotated = shop(HTTP).replacen(
+            "{name: b, namespace: shop}",
+            &format!("{{name: b, namespace: shop, annotations: {{weir.mesh/on-failure: {value}}}}}"),
+            1,
+        );
+        let compiled = compiled(&[&*annotated, &all].concat());
+        assert_eq!(compiled.entry(0, "10.96.0.2", 80).expect("planned").on_failure, wanted, "{value}");
+        assert_eq!(compiled.found(code::BAD_SETTING).len(), complaints);
+    }
+}
+
+#[test]
+fn what_is_not_weirs_passes_with_its_reason() {
+    let udp = compiled(&service("a", "dns", "10.96.0.10", "{name: dns, port: 53, protocol: UDP}"));
+    let key = PlanKey { view: 0, address: Some(ip("10.96.0.10")), port: 53, udp: true };
+    assert_eq!(udp.plan.services[&key].verdict, Verdict::Pass);
+    assert!(udp.port(0, "10.96.0.10", 53).is_none());
+
+    let sticky = shop(HTTP).replacen("clusterIP:", "sessionAffinity: ClientIP, clusterIP:", 1);
+    let passed = compiled(&sticky);
+    assert_eq!(passed.verdict("10.96.0.2"), (Verdict::Pass, "sessionAffinity ClientIP is kept by kube-proxy"));
+    assert_eq!(passed.found(code::LEFT_ALONE).len(), 1);
+    let ruled =
+        compiled(&[sticky, vs("shop", "b", "{hosts: [b], http: [{route: [{destination: {host: b}}]}]}")].concat());
+    assert_eq!(ruled.verdict("10.96.0.2").0, Verdict::Proxy, "rules are not given up for affinity");
+    assert_eq!(ruled.found(code::LEFT_ALONE).len(), 1);
+}
+
+#[test]
+fn local_traffic_stays_on_a_known_node() {
+    let local = shop(HTTP).replacen("clusterIP:", "internalTrafficPolicy: Local, clusterIP:", 1);
+    let local = local.replacen("{nodeName: n1}", "{nodeName: n2}", 1);
+    assert_eq!(compiled(&local).verdict("10.96.0.2").0, Verdict::Pass);
+    let node = CompileOptions { node: Some("n2".into()), ..CompileOptions::default() };
+    let (compiled, _) = with_store(&[("t", &local)], &node);
+    assert_eq!(compiled.groups(0, "10.96.0.2", 80), [":1:10.0.0.1:8080"]);
+}
+
+#[test]
+fn headless_services_have_names_and_no_entries_and_external_names_neither() {
+    let text = [
+        shop(HTTP),
+        service("shop", "h", "None", HTTP),
+        pod("shop", "h-1", "10.0.3.1", "app: h"),
+        service("shop", "e", "", HTTP).replace("clusterIP: \"\"", "type: ExternalName, externalName: example.com"),
+    ]
+    .concat();
+    let compiled = compiled(&text);
+    assert_eq!(compiled.plan.services.len(), 1);
+    assert_eq!(compiled.ask(0, "shop", "10.96.0.2", "h", "/"), "default: h/1=1");
+    assert_eq!(compiled.ask(0, "shop", "10.96.0.2", "e", "/"), "unknown host");
+}
+
+#[test]
+fn each_family_gets_the_endpoints_that_it_can_reach() {
+    let dual = service("shop", "d", "10.96.0.4", HTTP)
+        .replace("clusterIP: \"10.96.0.4\"", "clusterIPs: [10.96.0.4, \"fd00::4\"]");
+    let pod = pod("shop", "d-1", "10.0.0.1", "app: d")
+        .replace("[{ip: \"10.0.0.1\"}]", "[{ip: 10.0.0.1}, {ip: \"fd00:1::1\"}]");
+    let compiled = compiled(&[dual, pod].concat());
+    assert_eq!(compiled.groups(0, "10.96.0.4", 80), [":1:10.0.0.1:8080"]);
+    assert_eq!(compiled.groups(0, "fd00::4", 80), [":1:[fd00:1::1]:8080"]);
+}
+
+#[test]
+fn endpoint_slices_win_over_selectors_and_only_ready_endpoints_serve() {
+    let slice = "---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: b-x, namespace: shop, labels: {kubernetes.io/service-name: b}}
+addressType: IPv4
+ports: [{name: other, port: 1}, {name: http, port: 9090}]
+endpoints:
+- {addresses: [10.0.0.1], targetRef: {kind: Pod, name: b-1}}
+- {addresses: [10.0.0.3], conditions: {ready: true}}
+- {addresses: [10.0.0.4], conditions: {ready: false}}
+- {addresses: [10.0.0.5], conditions: {serving: true}, targetRef: {kind: Pod, name: gone}}
+";
+    let split = vs(
+        "shop",
+        "b",
+        "{hosts: [b], http: [{route: [{destination: {host: b, subset: v1}, weight: 1}, {destination: {host: b, subset: v2}, weight: 1}, {destination: {host: b}, weight: 1}]}]}",
+    );
+    let compiled = compiled(&[&*shop(HTTP), slice, &split].concat());
+    assert_eq!(
+        compiled.groups(0, "10.96.0.2", 80),
+        ["v1:1:10.0.0.1:9090", "v2:1:10.0.0.3:9090", ":1:10.0.0.1:9090,10.0.0.3:9090,10.0.0.5:9090"],
+        "pods are known by name or by address"
+    );
+}
+
+#[test]
+fn pods_without_slices_serve_when_ready() {
+    let not_ready = pod("shop", "b-9", "10.0.0.9", "app: b")
+        .replace("phase: Running", "phase: Running, conditions: [{type: Ready, status: \"False\"}]");
+    let pending = pod("shop", "b-8", "10.0.0.8", "app: b").replace("Running", "Pending");
+    let done = pod("shop", "b-7", "10.0.0.7", "app: b").replace("Running", "Failed");
+    let elsewhere = pod("other", "b-6", "10.0.0.6", "app: b");
+    let compiled = compiled(&[shop(HTTP), not_ready, pending, done, elsewhere].concat());
+    assert_eq!(compiled.groups(0, "10.96.0.2", 80), [":1:10.0.0.1:8080,10.0.0.2:8080,10.0.0.3:8080"]);
+}
+
+fn protection(kind: &str, namespace: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: security.istio.io/v1\nkind: {kind}\nmetadata: {{name: p, namespace: {namespace}}}\nspec: {spec}\n"
+    )
+}
+
+#[test]
+fn what_protects_and_is_not_enforced_refuses() {
+    for (kind, namespace, spec, refuses) in [
+        ("AuthorizationPolicy", "shop", "{}", true),
+        ("AuthorizationPolicy", "istio-system", "{}", true),
+        ("AuthorizationPolicy", "other", "{}", false),
+        ("AuthorizationPolicy", "shop", "{selector: {matchLabels: {version: v2}}}", true),
+        ("AuthorizationPolicy", "shop", "{selector: {matchLabels: {version: v3}}}", false),
+        ("AuthorizationPolicy", "shop", "{action: AUDIT}", false),
+        ("AuthorizationPolicy", "shop", "{targetRefs: [{kind: Service, name: b}]}", true),
+        ("AuthorizationPolicy", "shop", "{targetRefs: [{kind: Service, name: c}]}", false),
+        ("AuthorizationPolicy", "shop", "{targetRefs: [{kind: Gateway, name: g}]}", false),
+        ("PeerAuthentication", "shop", "{mtls: {mode: STRICT}}", true),
+        ("PeerAuthentication", "istio-system", "{mtls: {mode: STRICT}}", true),
+        ("PeerAuthentication", "shop", "{mtls: {mode: PERMISSIVE}}", false),
+        (
+            "PeerAuthentication",
+            "shop",
+            "{selector: {matchLabels: {app: b}}, portLevelMtls: {8080: {mode: STRICT}}}",
+            true,
+        ),
+        ("RequestAuthentication", "shop", "{jwtRules: [{issuer: x}]}", true),
+    ] {
+        let text = [shop(HTTP), protection(kind, namespace, spec)].concat();
+        let compiled = compiled(&text);
+        let (verdict, why) = compiled.verdict("10.96.0.2");
+        assert_eq!(verdict == Verdict::Reject, refuses, "{kind} {namespace} {spec}: {why}");
+        let restricts = !(spec.contains("PERMISSIVE") || spec.contains("AUDIT") || spec.contains("Gateway"));
+        assert_eq!(compiled.found(code::NOT_ENFORCED).len(), usize::from(restricts), "{kind} {spec}");
+    }
+}
+
+#[test]
+fn nobody_gets_to_protected_endpoints_through_another_service() {
+    let text = [
+        shop(HTTP),
+        service("shop", "open", "10.96.0.9", HTTP),
+        pod("shop", "open-1", "10.0.9.1", "app: open"),
+        vs("shop", "open", "{hosts: [open], http: [{match: [{uri: {prefix: /b}}], route: [{destination: {host: b}}]}, {route: [{destination: {host: open}}]}]}"),
+        protection("AuthorizationPolicy", "shop", "{selector: {matchLabels: {app: b}}}"),
+    ]
+    .concat();
+    let compiled = compiled(&text);
+    assert_eq!(compiled.verdict("10.96.0.9").0, Verdict::Proxy);
+    assert_eq!(compiled.ask(0, "shop", "10.96.0.9", "open", "/b"), "default: b/0=1");
+    assert_eq!(compiled.ask(0, "shop", "10.96.0.9", "b", "/"), "default: b/0=1");
+}

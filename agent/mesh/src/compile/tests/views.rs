@@ -1,0 +1,121 @@
+//! Who sees which rules.
+
+use super::*;
+
+fn subset_of_client(compiled: &Compiled, view: u32) -> String {
+    compiled.ask(view, "clients", "10.96.0.2", "b.shop", "/")
+}
+
+fn client() -> String {
+    pod("clients", "c", "10.0.2.1", "weir.mesh/mode: enabled")
+        .replace("labels:", "annotations: {weir.mesh/netns: /run/netns/c}, labels:")
+}
+
+fn view_of_client(compiled: &Compiled) -> u32 {
+    compiled.plan.pods["clients/c"].view
+}
+
+const TO_V1: &str = "http: [{route: [{destination: {host: b.shop.svc.cluster.local, subset: v1}}]}]";
+const TO_V2: &str = "http: [{route: [{destination: {host: b.shop.svc.cluster.local, subset: v2}}]}]";
+
+#[test]
+fn a_private_rule_of_the_clients_namespace_overrides_the_owners() {
+    let text = [
+        shop(HTTP),
+        client(),
+        vs("shop", "b", &format!("{{hosts: [b], {TO_V1}}}")),
+        vs("clients", "b", &format!("{{hosts: [b.shop.svc.cluster.local], exportTo: [\".\"], {TO_V2}}}")),
+    ]
+    .concat();
+    let compiled = compiled(&text);
+    assert_eq!(view_of_client(&compiled), 1);
+    assert_eq!(subset_of_client(&compiled, 1), "default: b-v2/1=1");
+    assert_eq!(subset_of_client(&compiled, 0), "default: b-v1/2=1");
+    assert_eq!(compiled.groups(1, "10.96.0.2", 80), ["v2:1:10.0.0.3:8080"]);
+    assert_eq!(compiled.groups(0, "10.96.0.2", 80), ["v1:1:10.0.0.1:8080,10.0.0.2:8080"]);
+    assert_eq!(compiled.codes().get("IST0109"), None, "they are no conflict");
+}
+
+#[test]
+fn a_public_rule_of_any_namespace_is_for_everybody() {
+    let text =
+        [shop(HTTP), client(), vs("clients", "b", &format!("{{hosts: [b.shop.svc.cluster.local], {TO_V2}}}"))].concat();
+    let compiled = compiled(&text);
+    assert_eq!((view_of_client(&compiled), subset_of_client(&compiled, 0)), (0, "default: b-v2/1=1".to_owned()));
+}
+
+#[test]
+fn a_rule_exported_to_a_namespace_is_for_its_clients() {
+    let text =
+        [shop(HTTP), client(), vs("shop", "b", &format!("{{hosts: [b], exportTo: [clients], {TO_V2}}}"))].concat();
+    let compiled = compiled(&text);
+    assert_eq!(subset_of_client(&compiled, view_of_client(&compiled)), "default: b-v2/1=1");
+    assert_eq!(subset_of_client(&compiled, 0), "default: b/3=1");
+    assert_eq!(compiled.entry(0, "10.96.0.2", 80).map(|entry| entry.verdict), Some(Verdict::Balance));
+    assert_eq!(compiled.entry(1, "10.96.0.2", 80).map(|entry| entry.verdict), Some(Verdict::Proxy));
+}
+
+#[test]
+fn the_clients_destination_rule_comes_first_even_by_a_wildcard_and_hides_the_owners_subsets() {
+    let text = [
+        shop(HTTP),
+        service("shop", "x", "10.96.0.8", HTTP),
+        pod("shop", "x-1", "10.0.8.1", "app: x"),
+        client(),
+        vs("shop", "b", &format!("{{hosts: [b], {TO_V1}}}")),
+        dr("clients", "all", "{host: \"*.cluster.local\", trafficPolicy: {loadBalancer: {simple: RANDOM}}}"),
+    ]
+    .concat();
+    let compiled = compiled(&text);
+    assert_eq!(subset_of_client(&compiled, view_of_client(&compiled)), "default: 503=1");
+    assert_eq!(subset_of_client(&compiled, 0), "default: b-v1/2=1");
+    assert_eq!(compiled.entry(1, "10.96.0.8", 80).map(|entry| entry.verdict), Some(Verdict::Proxy));
+    assert_eq!(compiled.entry(0, "10.96.0.8", 80).map(|entry| entry.verdict), Some(Verdict::Balance));
+}
+
+#[test]
+fn a_view_holds_only_what_differs_and_still_answers_for_every_host_of_the_port() {
+    let text = [
+        shop(HTTP),
+        service("shop", "x", "10.96.0.8", HTTP),
+        pod("shop", "x-1", "10.0.8.1", "app: x"),
+        client(),
+        vs("clients", "b", &format!("{{hosts: [b.shop.svc.cluster.local], exportTo: [\".\"], {TO_V2}}}")),
+    ]
+    .concat();
+    let compiled = compiled(&text);
+    assert!(compiled.entry(1, "10.96.0.8", 80).is_none(), "x is as for everybody");
+    assert_eq!(compiled.ask(1, "clients", "10.96.0.8", "b.shop", "/"), "default: b-v2/1=1", "asked for through x");
+    assert_eq!(compiled.ask(1, "clients", "10.96.0.2", "x.shop", "/"), "default: x/1=1");
+}
+
+#[test]
+fn the_root_namespaces_rules_come_last() {
+    let root =
+        dr("istio-system", "all", "{host: \"*.cluster.local\", trafficPolicy: {loadBalancer: {simple: RANDOM}}}");
+    let without_owner =
+        [service("shop", "x", "10.96.0.8", HTTP), pod("shop", "x-1", "10.0.8.1", "app: x"), root.clone()].concat();
+    assert_eq!(compiled(&without_owner).verdict("10.96.0.8").0, Verdict::Proxy);
+    assert_eq!(compiled(&[shop(HTTP), root].concat()).verdict("10.96.0.2").0, Verdict::Balance, "never merged across");
+}
+
+#[test]
+fn rules_for_one_host_are_merged_within_a_namespace_and_the_loser_is_told() {
+    let text = [
+        shop(HTTP),
+        dr("shop", "b-2", "{host: b, trafficPolicy: {loadBalancer: {simple: RANDOM}}, subsets: [{name: v3, labels: {version: v1}}, {name: v1, labels: {version: v2}}]}"),
+        dr("shop", "b-3", "{host: b.shop.svc.cluster.local, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}}"),
+        vs("shop", "b", "{hosts: [b], http: [{route: [{destination: {host: b, subset: v1}, weight: 1}, {destination: {host: b, subset: v3}, weight: 1}]}]}"),
+    ]
+    .concat();
+    let compiled = compiled(&text);
+    assert_eq!(compiled.ask(0, "shop", "10.96.0.2", "b", "/"), "default: b-v1/2=1 b-v3/2=1");
+    assert!(compiled.program.clusters.iter().all(|c| c.load_balancer == crate::program::LoadBalancer::Random));
+    let losers = compiled.found(crate::finding::code::NO_EFFECT);
+    assert_eq!(losers.len(), 2, "{losers:?}");
+    assert!(losers[0].contains("subset v1 has no effect: DestinationRule shop/b defines it first"), "{losers:?}");
+    assert!(
+        losers[1].contains("DestinationRule shop/b-3") && losers[1].contains("DestinationRule shop/b-2 comes first"),
+        "{losers:?}"
+    );
+}
