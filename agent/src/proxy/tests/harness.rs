@@ -98,7 +98,7 @@ impl Service {
             });
             let destinations = destinations.collect();
             let uri = Some(StringMatch::Prefix(prefix.into()));
-            let matches = Box::new([HttpMatch { uri, headers: Box::new([]) }]);
+            let matches = Box::new([HttpMatch { uri, ..HttpMatch::default() }]);
             rules.push(Rule { matches, route: Route { name: "r".into(), object: None, at: None, destinations } });
         }
         let mut table = HostTable::default();
