@@ -7,8 +7,11 @@ use super::registry::{Registered, Registry, has_labels, protocol_of};
 use super::routes::host_help;
 use super::visibility::expand;
 use super::{CompileOptions, EXCLUDED_NAMESPACES, Findings};
-use crate::crd::{Action, DestinationRule, HttpMatchItem, HttpRoute, Labels, ServiceType, Subset, VirtualService};
+use crate::crd::{
+    Action, DestinationRule, HttpMatchItem, HttpRoute, Labels, Mark, ServiceType, Subset, VirtualService,
+};
 use crate::finding::{Severity, code};
+use crate::program::Protocol;
 use crate::snapshot::Snapshot;
 
 /// Label that tells the ReplicaSets of a Deployment apart: noise in a message.
@@ -20,6 +23,7 @@ const MAX_LISTED: usize = 4;
 pub(super) fn lint(snapshot: &Snapshot, registry: &Registry<'_>, options: &CompileOptions, findings: &mut Findings) {
     for service in &registry.services {
         port_names(service, findings);
+        addresses(service, findings);
     }
     for vs in snapshot.virtual_services.values() {
         virtual_service(vs, registry, options, findings);
@@ -47,6 +51,20 @@ fn port_names(service: &Registered<'_>, findings: &mut Findings) {
     }
 }
 
+/// Manifests as people write them have no address yet: the API server gives it.
+fn addresses(service: &Registered<'_>, findings: &mut Findings) {
+    let object = service.object;
+    if object.kind == ServiceType::ClusterIp && object.addresses.is_empty() && !object.ports.is_empty() {
+        findings.push(
+            Severity::Info,
+            code::NO_EFFECT,
+            &object.meta,
+            Mark::default(),
+            "it has no clusterIP, so there is no address by which clients could ask for it".to_owned(),
+        );
+    }
+}
+
 fn virtual_service(vs: &VirtualService, registry: &Registry<'_>, options: &CompileOptions, findings: &mut Findings) {
     unreachable(vs, findings);
     for route in &vs.http {
@@ -69,7 +87,7 @@ fn virtual_service(vs: &VirtualService, registry: &Registry<'_>, options: &Compi
             Severity::Warning,
             code::NOT_SUPPORTED,
             &vs.meta,
-            crate::crd::Mark::default(),
+            Mark::default(),
             format!(
                 "it is for gateways only ({}), which are not supported yet: it has no effect, and never has any on clients in the mesh",
                 gateways.join(", ")
@@ -79,7 +97,9 @@ fn virtual_service(vs: &VirtualService, registry: &Registry<'_>, options: &Compi
     }
     for (host, mark) in vs.hosts.iter().filter(|(host, _)| !host.starts_with('*')) {
         let full = expand(host, vs.meta.namespace(), &options.cluster_domain);
-        if registry.find(&full).is_none() {
+        if let Some(service) = registry.find(&full) {
+            protocols(vs, &registry.services[service], *mark, findings);
+        } else {
             findings.with_help(
                 Severity::Warning,
                 code::UNKNOWN_HOST,
@@ -88,6 +108,22 @@ fn virtual_service(vs: &VirtualService, registry: &Registry<'_>, options: &Compi
                 format!("{full} is no service here: the rules apply only to requests on port 80 that name this host"),
                 host_help(registry, host, &options.cluster_domain),
             );
+        }
+    }
+}
+
+/// Rules of a kind that no port of the host can follow.
+fn protocols(vs: &VirtualService, service: &Registered<'_>, mark: Mark, findings: &mut Findings) {
+    let any = |wanted: &[Protocol]| service.ports.iter().any(|port| wanted.contains(&port.protocol));
+    let carries_http = any(&[Protocol::Http, Protocol::Http2, Protocol::Detect]);
+    let carries_bytes = any(&[Protocol::Tcp, Protocol::Tls, Protocol::Detect]);
+    for (field, unused, what) in [
+        ("http", !vs.http.is_empty() && !carries_http, "HTTP"),
+        ("tcp", !vs.tcp.is_empty() && !carries_bytes, "anything but HTTP"),
+    ] {
+        if unused {
+            let message = format!("`spec.{field}` has no effect on {}: none of its ports carries {what}", service.fqdn);
+            findings.push(Severity::Warning, code::NO_EFFECT, &vs.meta, mark, message);
         }
     }
 }

@@ -1,16 +1,16 @@
 //! `Snapshot → (Program, KernelPlan, findings)`: pure and deterministic. Called by the agent for every change, and by
 //! the commands that check manifests.
 //!
-//! - [`registry`]: services, their ports and endpoints, indexed
-//! - [`visibility`]: who sees what, and the classes of clients (views) that follow from it
-//! - [`policy`]: the DestinationRule in force for a service
-//! - [`hosts`]: the VirtualServices in force for a host
-//! - [`routes`]: rules, weights and clusters
-//! - [`verdict`]: what the kernel does with each service port
-//! - [`guard`]: policies that this version does not enforce, so that what they protect refuses
-//! - [`enrol`]: the pods that take part
-//! - [`lint`]: findings that need no traffic
-//! - [`build`]: drives them, view by view
+//! - `registry`: services, their ports and endpoints, indexed
+//! - `visibility`: who sees what, and the classes of clients (views) that follow from it
+//! - `policy`: the DestinationRule in force for a service
+//! - `hosts`: the VirtualServices in force for a host
+//! - `routes`: rules, weights and clusters
+//! - `verdict`: what the kernel does with each service port
+//! - `guard`: policies that this version does not enforce, so that what they protect refuses
+//! - `enrol`: the pods that take part
+//! - `lint`: findings that need no traffic
+//! - `build`: drives them, view by view
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;

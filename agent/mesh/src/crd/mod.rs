@@ -64,6 +64,8 @@ impl Object {
 pub struct Header {
     /// Group and kind in one: `VirtualService` of `networking.istio.io`.
     pub kind: Kind,
+    /// `apiVersion`
+    pub api_version: Arc<str>,
     /// Its name in the cluster.
     pub object: ObjectRef,
 }
@@ -98,14 +100,18 @@ const CLUSTER_SCOPED: [&str; 5] =
 /// What `kubectl` puts an object into that names no namespace.
 const DEFAULT_NAMESPACE: &str = "default";
 
-/// Reads `apiVersion`, `kind` and the name.
+/// Reads `apiVersion`, `kind` and the name. Items of a typed list (`within`), which need not repeat what they are,
+/// have it from the list.
 ///
 /// # Errors
 /// When one of them is missing or no string.
-pub fn header(node: &Node) -> Result<Header, Fault> {
+pub fn header(node: &Node, within: Option<&Header>) -> Result<Header, Fault> {
     let mut root = Fields::of(node, "")?;
-    let api_version = root.required_text("apiVersion")?;
-    let kind_name = root.required_text("kind")?;
+    let typed = within.and_then(|list| Some((&*list.api_version, list.object.kind.strip_suffix("List")?)));
+    let (api_version, kind_name) = match typed.filter(|(_, kind)| !kind.is_empty()) {
+        Some(typed) if root.text("kind")?.is_none() => typed,
+        _ => (root.required_text("apiVersion")?, root.required_text("kind")?),
+    };
     let kind = classify(api_version, kind_name);
     let (mut name, mut namespace) = ("", "");
     if kind != Kind::List {
@@ -115,7 +121,11 @@ pub fn header(node: &Node) -> Result<Header, Fault> {
             namespace = meta.text("namespace")?.filter(|n| !n.is_empty()).unwrap_or(DEFAULT_NAMESPACE);
         }
     }
-    Ok(Header { kind, object: ObjectRef { kind: kind_name.into(), namespace: namespace.into(), name: name.into() } })
+    Ok(Header {
+        kind,
+        api_version: api_version.into(),
+        object: ObjectRef { kind: kind_name.into(), namespace: namespace.into(), name: name.into() },
+    })
 }
 
 fn classify(api_version: &str, kind: &str) -> Kind {

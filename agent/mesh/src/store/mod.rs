@@ -138,7 +138,7 @@ impl<'o> Reader<'o> {
     fn read(mut self, text: &str) -> File {
         for document in documents::split(text) {
             match crd::parse(document.text, document.lines_before) {
-                Ok(Some(node)) => self.object(&node),
+                Ok(Some(node)) => self.object(&node, None),
                 Ok(None) => {}
                 Err(error) => self.broken(document, &error),
             }
@@ -168,7 +168,7 @@ impl<'o> Reader<'o> {
         let stays = if let Some(known) = known {
             self.broken.insert(known.clone());
             format!("the last good version of {known} stays")
-        } else if guess.is_none() && !self.old.is_empty() {
+        } else if !self.old.is_empty() {
             self.keep_all = true;
             "what the file held before stays".to_owned()
         } else {
@@ -179,8 +179,8 @@ impl<'o> Reader<'o> {
         self.new.findings.push(about_file(self.file, error.mark, message, help));
     }
 
-    fn object(&mut self, node: &Node) {
-        let header = match crd::header(node) {
+    fn object(&mut self, node: &Node, within: Option<&Header>) {
+        let header = match crd::header(node, within) {
             Ok(header) => header,
             Err(fault) => {
                 // Whose it was cannot be told, so nothing of the file may vanish because of it.
@@ -191,7 +191,7 @@ impl<'o> Reader<'o> {
             }
         };
         match header.kind {
-            Kind::List => self.items(node),
+            Kind::List => self.items(node, &header),
             Kind::Known => self.known(node, &header),
             Kind::NotServed(instead) => self.new.findings.push(Finding {
                 severity: Severity::Warning,
@@ -216,9 +216,9 @@ impl<'o> Reader<'o> {
         }
     }
 
-    fn items(&mut self, node: &Node) {
+    fn items(&mut self, node: &Node, list: &Header) {
         match crd::items(node) {
-            Ok(items) => items.iter().for_each(|item| self.object(item)),
+            Ok(items) => items.iter().for_each(|item| self.object(item, Some(list))),
             Err(fault) => {
                 self.keep_all = true;
                 let finding = self.invalid(None, &fault, "what the file held before stays");

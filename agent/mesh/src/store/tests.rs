@@ -62,6 +62,17 @@ fn a_broken_document_keeps_its_last_good_version_and_hides_no_other() {
 }
 
 #[test]
+fn items_of_a_typed_list_need_not_say_what_they_are() {
+    let store = loaded(
+        "apiVersion: v1\nkind: ServiceList\nitems:\n- metadata: {name: a, namespace: n}\n  spec: {ports: [{port: 80}]}\n",
+    );
+    assert_eq!(lines(&store), [""; 0]);
+    assert!(store.snapshot().services.contains_key(&("n".into(), "a".into())));
+    let untyped = loaded("apiVersion: v1\nkind: List\nitems:\n- metadata: {name: a}\n");
+    assert!(lines(&untyped)[0].contains("`apiVersion`: must be given"), "{:?}", lines(&untyped));
+}
+
+#[test]
 fn a_broken_document_that_tells_nothing_keeps_everything_that_is_not_there_anew() {
     let mut store = loaded(&file(&[&routes("x", "v1", "9"), &routes("y", "v1", "9")]));
     store.set_file("f.yaml", &file(&["a: [1\n", &routes("y", "v2", "9")]));

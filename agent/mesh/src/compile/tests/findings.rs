@@ -27,6 +27,27 @@ fn a_rule_for_a_host_that_does_not_exist_says_so() {
 }
 
 #[test]
+fn rules_that_no_port_can_follow_say_so() {
+    let spec = "{hosts: [b], http: [{route: [{destination: {host: b}}]}], tcp: [{route: [{destination: {host: b}}]}]}";
+    for (port, message) in [
+        ("{name: tcp, port: 80}", "Warning VirtualService shop/b 33: `spec.http` has no effect"),
+        (HTTP, "Warning VirtualService shop/b 33: `spec.tcp` has no effect"),
+    ] {
+        let found = compiled(&[shop(port), vs("shop", "b", spec)].concat()).found(code::NO_EFFECT);
+        assert!(found.len() == 1 && found[0].starts_with(message), "{found:?}");
+    }
+    let both = compiled(&[shop("{name: web, port: 80}"), vs("shop", "b", spec)].concat());
+    assert_eq!(both.found(code::NO_EFFECT), [""; 0]);
+}
+
+#[test]
+fn a_service_without_an_address_cannot_be_asked_for() {
+    let compiled = compiled(&service("a", "a", "", HTTP));
+    assert!(compiled.plan.services.is_empty());
+    assert!(compiled.found(code::NO_EFFECT)[0].contains("no clusterIP"));
+}
+
+#[test]
 fn findings_come_by_place_and_the_worst_first() {
     let compiled = compiled(
         &[
@@ -45,7 +66,7 @@ fn an_object_that_came_from_no_file_has_no_place() {
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "namespace": "x"},
         "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]}
     }));
-    let header = crate::crd::header(&node).expect("complete");
+    let header = crate::crd::header(&node, None).expect("complete");
     let decoded = crate::crd::decode(&node, &header, None).expect("valid");
     let mut snapshot = Snapshot::default();
     assert!(snapshot.insert(decoded.object.clone()) && !snapshot.insert(decoded.object));

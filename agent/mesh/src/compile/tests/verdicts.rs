@@ -221,3 +221,14 @@ fn nobody_gets_to_protected_endpoints_through_another_service() {
     assert_eq!(compiled.ask(0, "shop", "10.96.0.9", "open", "/b"), "default: b/0=1");
     assert_eq!(compiled.ask(0, "shop", "10.96.0.9", "b", "/"), "default: b/0=1");
 }
+
+#[test]
+fn an_endpoint_of_two_slices_counts_once_and_their_order_does_not_show() {
+    let slice = |name: &str, addresses: &str| {
+        format!(
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}, namespace: shop, labels: {{kubernetes.io/service-name: b}}}}\nports: [{{name: http, port: 80}}]\nendpoints: [{{addresses: [{addresses}]}}]\n"
+        )
+    };
+    let text = [shop(HTTP), slice("one", "10.0.0.2, 10.0.0.1"), slice("two", "10.0.0.3, 10.0.0.2")].concat();
+    assert_eq!(compiled(&text).groups(0, "10.96.0.2", 80), [":1:10.0.0.1:80,10.0.0.2:80,10.0.0.3:80"]);
+}

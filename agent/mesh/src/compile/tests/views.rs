@@ -119,3 +119,34 @@ fn rules_for_one_host_are_merged_within_a_namespace_and_the_loser_is_told() {
         "{losers:?}"
     );
 }
+
+#[test]
+fn in_the_root_namespace_only_private_rules_are_its_own_clients_first() {
+    let random = "loadBalancer: {simple: RANDOM}";
+    let public = dr("istio-system", "z", &format!("{{host: \"*.cluster.local\", trafficPolicy: {{{random}}}}}"));
+    let client = client().replace("namespace: clients", "namespace: istio-system");
+    let text = [shop(HTTP), client.clone(), public.clone()].concat();
+    assert_eq!(compiled(&text).plan.pods["istio-system/c"].view, 0, "a public rule makes no view");
+
+    let private = dr("istio-system", "y", "{host: other.example.com, exportTo: [\".\"]}");
+    let text = [shop(HTTP), client, public, private].concat();
+    let compiled = compiled(&text);
+    assert_eq!(compiled.plan.pods["istio-system/c"].view, 1);
+    assert!(compiled.entry(1, "10.96.0.2", 80).is_none(), "the owner's rule still comes before the root's public one");
+}
+
+#[test]
+fn a_service_whose_routes_lead_to_one_that_differs_differs_too() {
+    let text = [
+        shop(HTTP),
+        service("shop", "x", "10.96.0.8", HTTP),
+        pod("shop", "x-1", "10.0.8.1", "app: x"),
+        client(),
+        vs("shop", "x", "{hosts: [x], http: [{route: [{destination: {host: b, subset: v1}}]}]}"),
+        dr("clients", "b", "{host: b.shop.svc.cluster.local, subsets: [{name: v1, labels: {version: v2}}]}"),
+    ]
+    .concat();
+    let compiled = compiled(&text);
+    assert_eq!(compiled.groups(0, "10.96.0.8", 80), ["v1:1:10.0.0.1:8080,10.0.0.2:8080"]);
+    assert_eq!(compiled.groups(1, "10.96.0.8", 80), ["v1:1:10.0.0.3:8080"]);
+}
