@@ -1,5 +1,5 @@
 //! The harness proves itself, without weir: pods reach each other in both families, processes are where they should
-//! be, the relay spreads by pod count, and nothing is left behind.
+//! be, the relay spreads by pod count, nothing is left behind, and the client does see what is wrong.
 
 use std::fs;
 use std::process::Command;
@@ -52,5 +52,39 @@ fn pods_reach_each_other_and_leave_nothing_behind() -> Result<()> {
     ensure!(netns::names(&name).is_empty(), "namespaces are left");
     ensure!(!weir_tests::cgroup::root()?.join(&name).exists(), "cgroups are left");
     ensure!(!mesh::exists(&name) && fs::metadata(std::env::temp_dir().join(&name)).is_err(), "files are left");
+    Ok(())
+}
+
+#[test]
+fn the_client_sees_what_is_wrong() -> Result<()> {
+    if !require("the_client_sees_what_is_wrong", &[Need::Namespaces]) {
+        return Ok(());
+    }
+    let mut mesh = Mesh::new()?;
+    mesh.add_pod(PodSpec::new("client"))?;
+    mesh.add_pod(PodSpec::new("server").label("version", "v1"))?;
+    mesh.serve("server", "--http 80 --tcp 9000 --tcp-first 9001")?;
+    let (client, server) = (mesh.pod("client").clone(), mesh.pod("server").clone());
+    let run =
+        |arguments: &[&str]| load::client(&client, &arguments.iter().map(ToString::to_string).collect::<Vec<_>>());
+    for (mode, port) in [("half-close", 9000), ("listen-first", 9001)] {
+        let report = run(&[mode, &server.at6(port).to_string(), "--requests", "20", "--bodies", "300000"])?;
+        ensure!(report.answered == 20 && report.version("v1") == 20, "{mode}: {report:?}");
+    }
+    let (right, wrong) = (format!("{}=v1", server.at(80)), format!("{}=v2", server.at(80)));
+    let report = run(&["destination", &right, &wrong, "--requests", "10", "--connections", "2"])?;
+    ensure!(report.answered == 5 && report.failed == 5, "every second answer is the wrong one's: {report:?}");
+    // Not an echo: the greeting comes first, so no body can be the one that was sent.
+    let report = HttpLoad::new(server.at(9001)).requests(3).bodies(1000).run(&client)?;
+    ensure!(report.answered == 0 && report.failed == 3, "{report:?}");
+    let report = HttpLoad::new(server.at(81)).requests(3).run(&client)?;
+    ensure!(report.failed == 3, "nobody listens there: {report:?}");
+
+    let mut live = HttpLoad::new(server.at(80)).connections(2).pace(100).start(&client)?;
+    live.tick()?;
+    mesh.stop_origins();
+    (0..3).try_for_each(|_| live.tick().map(drop))?;
+    let report = live.stop()?;
+    ensure!(report.version("v1") > 0 && report.failed > 0, "the origin went away under load: {report:?}");
     Ok(())
 }
