@@ -108,7 +108,7 @@ fn nowhere_to_go_is_answered_with_the_reason() -> Result<()> {
     agent.await_verdict(HTTP_PORT, "proxy")?;
     let at =
         |path: &str| HttpLoad::new(scene.http.at(80)).host("service-b").path(path).requests(10).run(scene.client());
-    let flagged = |flag: &str| agent.metric("weir_proxy_requests_total", &format!("\"{flag}\""));
+    let flagged = |flag: &str| agent.metric("weir_proxy_ended_total", &format!("\"{flag}\""));
     for (path, status, flag) in [("/none", 404, "NR"), ("/unknown", 503, "NC"), ("/empty", 503, "UH")] {
         let before = flagged(flag)?;
         let report = at(path)?;
