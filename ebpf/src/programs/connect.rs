@@ -4,7 +4,7 @@
 //! The order of the questions is the order of their cost for traffic that is not ours: nearly every connect on a node
 //! ends at the first or second map lookup.
 
-use core::mem::{MaybeUninit, offset_of, size_of};
+use core::mem::{MaybeUninit, offset_of};
 use core::ptr::{addr_of_mut, read_volatile, write_volatile};
 
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
