@@ -19,8 +19,7 @@ fn main() {
 fn embed() -> Result<(), String> {
     let out = variable("OUT_DIR")?;
     let named = env::var_os("WEIR_EBPF_OBJECT").map(PathBuf::from);
-    let required =
-        named.is_some() || env::var_os("WEIR_REQUIRE_EBPF").is_some_and(|value| value == "1");
+    let required = named.is_some() || env::var_os("WEIR_REQUIRE_EBPF").is_some_and(|value| value == "1");
     let normal = if let Some(path) = named {
         println!("cargo::rerun-if-changed={}", path.display());
         path
@@ -29,25 +28,18 @@ fn embed() -> Result<(), String> {
         // every build.
         let agent = variable("CARGO_MANIFEST_DIR")?;
         let directory = agent.parent().unwrap_or(&agent).join("target/bpf");
-        fs::create_dir_all(&directory)
-            .map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
+        fs::create_dir_all(&directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
         println!("cargo::rerun-if-changed={}", directory.display());
         directory.join("weir.o")
     };
     if !copy(&normal, &out.join("weir.o"))? {
-        let message = format!(
-            "no kernel programs at {}: run `cargo xtask build-ebpf`",
-            normal.display()
-        );
+        let message = format!("no kernel programs at {}: run `cargo xtask build-ebpf`", normal.display());
         if required {
             return Err(message);
         }
         println!("cargo::warning={message}; this agent will not steer connections");
     }
-    copy(
-        &normal.with_file_name("weir-debug.o"),
-        &out.join("weir-debug.o"),
-    )?;
+    copy(&normal.with_file_name("weir-debug.o"), &out.join("weir-debug.o"))?;
     Ok(())
 }
 
@@ -63,7 +55,5 @@ fn copy(from: &Path, to: &Path) -> Result<bool, String> {
 }
 
 fn variable(name: &str) -> Result<PathBuf, String> {
-    env::var_os(name)
-        .map(PathBuf::from)
-        .ok_or_else(|| format!("cargo did not set {name}"))
+    env::var_os(name).map(PathBuf::from).ok_or_else(|| format!("cargo did not set {name}"))
 }

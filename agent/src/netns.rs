@@ -77,7 +77,11 @@ impl AsFd for NetNs {
 
 fn setns(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: the descriptor is open for the duration of the call; setns changes only this thread.
-    if unsafe { libc::setns(fd.as_raw_fd(), libc::CLONE_NEWNET) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if unsafe { libc::setns(fd.as_raw_fd(), libc::CLONE_NEWNET) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 fn on_thread<T: Send>(file: &Arc<File>, work: impl FnOnce() -> T + Send) -> io::Result<T> {

@@ -67,8 +67,11 @@ fn shares(groups: &[WeightedGroup]) -> Vec<Share> {
     groups
         .iter()
         .map(|g| {
-            let share =
-                Share { weight: if single { 1 } else { u64::from(g.weight) }, first, endpoints: g.endpoints.len() as u64 };
+            let share = Share {
+                weight: if single { 1 } else { u64::from(g.weight) },
+                first,
+                endpoints: g.endpoints.len() as u64,
+            };
             first += g.endpoints.len() as u32;
             share
         })

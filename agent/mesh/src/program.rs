@@ -146,7 +146,8 @@ pub struct Cluster {
 impl Cluster {
     /// The endpoints for a client that dialled this family; those of the other where it has none.
     pub fn endpoints_for(&self, ipv6: bool) -> &[EndpointId] {
-        let (own, other) = if ipv6 { (&self.endpoints6, &self.endpoints4) } else { (&self.endpoints4, &self.endpoints6) };
+        let (own, other) =
+            if ipv6 { (&self.endpoints6, &self.endpoints4) } else { (&self.endpoints4, &self.endpoints6) };
         if own.is_empty() { other } else { own }
     }
 }

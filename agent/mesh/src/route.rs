@@ -63,12 +63,10 @@ impl HostTable {
         lower.copy_from_slice(bare.as_bytes());
         lower.make_ascii_lowercase();
         let host = std::str::from_utf8(lower).ok()?;
-        let index = self
-            .names
-            .get(host)
-            .or_else(|| self.short_names.get(namespace)?.get(host))
-            .copied()
-            .or_else(|| self.suffixes.iter().find(|(suffix, _)| host.ends_with(&**suffix)).map(|(_, index)| *index))?;
+        let index =
+            self.names.get(host).or_else(|| self.short_names.get(namespace)?.get(host)).copied().or_else(|| {
+                self.suffixes.iter().find(|(suffix, _)| host.ends_with(&**suffix)).map(|(_, index)| *index)
+            })?;
         self.hosts.get(index as usize)
     }
 }
@@ -113,10 +111,9 @@ pub fn decide<'p>(
         return RouteDecision::Forward { route: None, destination: None };
     };
     match host.rules.iter().find(|rule| rule.takes(request)) {
-        Some(rule) => RouteDecision::Forward {
-            route: Some(&rule.route),
-            destination: choose(&rule.route.destinations, roll),
-        },
+        Some(rule) => {
+            RouteDecision::Forward { route: Some(&rule.route), destination: choose(&rule.route.destinations, roll) }
+        }
         None => RouteDecision::NoRoute,
     }
 }
@@ -175,7 +172,8 @@ mod tests {
         let steps = 10_000_u64;
         let mut hits = [0_u32; 3];
         for i in 0..steps {
-            let chosen = choose(&destinations, i * (u64::MAX / steps) + u64::MAX / steps / 2).expect("weights are not all zero");
+            let chosen =
+                choose(&destinations, i * (u64::MAX / steps) + u64::MAX / steps / 2).expect("weights are not all zero");
             hits[destinations.iter().position(|d| d == chosen).expect("from the list")] += 1;
         }
         assert_eq!(hits, [9000, 0, 1000]);

@@ -29,7 +29,7 @@ impl Counter {
 }
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($(#[doc = $doc:literal] $name:ident,)*) => {
         /// One worker's counters, on cache lines of their own.
         #[derive(Debug, Default)]
         #[repr(align(128))]
@@ -44,7 +44,7 @@ macro_rules! counters {
         /// The proxy's counters, summed over its workers.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct ProxyCounters {
-            $($(#[$doc])* pub $name: u64,)*
+            $(#[doc = $doc] pub $name: u64,)*
             /// Requests by the first digit of their status; 0 = the client went before there was one.
             pub classes: [u64; 6],
             /// Requests and TCP connections by response flag, indexed by `Flag as usize`.
@@ -52,6 +52,11 @@ macro_rules! counters {
         }
 
         impl ProxyCounters {
+            /// Name, what it counts, and value of every plain number, in order.
+            pub fn named(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+                [$((stringify!($name), $doc, self.$name),)*].into_iter()
+            }
+
             pub(crate) fn add(&mut self, shard: &Shard) {
                 $(self.$name += shard.$name.get();)*
                 for (sum, counter) in self.classes.iter_mut().zip(&shard.classes) {

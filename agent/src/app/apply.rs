@@ -1,0 +1,245 @@
+//! From a changed file to what is in force: read, compile, publish, write the maps, enrol. One thread, in order.
+//!
+//! Order within one change: the program is published before the kernel sends anything to it, and the maps are written
+//! additions first; a removed service only loses its entries, and connections already steered still find their way.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use weir_mesh::compile::{CompileOptions, compile};
+use weir_mesh::finding::{Finding, Severity};
+use weir_mesh::plan::KernelPlan;
+use weir_mesh::program::Program;
+use weir_mesh::store::Store;
+
+use super::enrol::Pods;
+use super::shared::Shared;
+use super::status::Status;
+use crate::config::Config;
+use crate::datapath::Datapath;
+use crate::proxy::Proxy;
+use crate::watch::directory::{Change, Directory, POLL};
+
+/// How often pods are looked after without a change.
+const TICK: Duration = Duration::from_millis(250);
+/// A burst (a directory copied in) is one compilation: wait for this long a silence …
+const QUIET: Duration = Duration::from_millis(3);
+/// … but never longer than this, so that a steady stream of changes is not starved.
+const BURST: Duration = Duration::from_millis(25);
+
+/// When the kernel refused to take the plan: try again after this time.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What wakes the thread.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// These paths changed; empty = anything may have.
+    Paths(Vec<PathBuf>),
+    /// The agent ends.
+    Stop,
+}
+
+/// What a change is carried out on.
+pub(super) struct Parts {
+    pub(super) datapath: Arc<Mutex<Datapath>>,
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) program: Arc<ArcSwap<Program>>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// The one owner of the configuration.
+pub(super) struct Applier {
+    directory: Directory,
+    store: Store,
+    options: CompileOptions,
+    plan: KernelPlan,
+    findings: Vec<Finding>,
+    said: BTreeSet<String>,
+    kernel_problems: Vec<String>,
+    /// When a part of the plan that found no room in the maps may find some.
+    retry_at: Option<Instant>,
+    pods: Pods,
+    parts: Parts,
+    polled: Instant,
+    applied_in: Duration,
+}
+
+impl Applier {
+    pub(super) fn new(config: &Config, directory: Directory, pods: Pods, parts: Parts) -> Self {
+        let options = CompileOptions {
+            node: config.node.as_deref().map(Arc::from),
+            accept_istio_labels: config.accept_istio_labels,
+            ..CompileOptions::default()
+        };
+        Self {
+            directory,
+            store: Store::default(),
+            options,
+            plan: KernelPlan::default(),
+            findings: Vec::new(),
+            said: BTreeSet::new(),
+            kernel_problems: Vec::new(),
+            retry_at: None,
+            pods,
+            parts,
+            polled: Instant::now(),
+            applied_in: Duration::ZERO,
+        }
+    }
+
+    /// Reads everything, then carries out changes until told to stop.
+    pub(super) fn run(&mut self, inbox: &Receiver<Event>) {
+        let started = Instant::now();
+        let changes = self.directory.rescan(None);
+        self.take(changes);
+        self.recompile(started);
+        self.parts.shared.set_ready(true);
+        tracing::info!(
+            services = self.plan.services.len(),
+            pods = self.plan.pods.len(),
+            in_ms = started.elapsed().as_millis() as u64,
+            "first configuration in force"
+        );
+        loop {
+            match inbox.recv_timeout(TICK) {
+                Ok(Event::Paths(paths)) => {
+                    let started = Instant::now();
+                    let (changes, stop) = self.burst(paths, inbox);
+                    if self.take(changes) {
+                        self.recompile(started);
+                    }
+                    if stop {
+                        return;
+                    }
+                }
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => self.tick(),
+            }
+        }
+    }
+
+    /// Collects what follows at once.
+    fn burst(&mut self, mut paths: Vec<PathBuf>, inbox: &Receiver<Event>) -> (Vec<Change>, bool) {
+        let until = Instant::now() + BURST;
+        let mut everything = paths.is_empty();
+        let mut stop = false;
+        while Instant::now() < until {
+            match inbox.recv_timeout(QUIET) {
+                Ok(Event::Paths(more)) => {
+                    everything |= more.is_empty();
+                    paths.extend(more);
+                }
+                Ok(Event::Stop) => {
+                    stop = true;
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        let changes =
+            if everything { self.directory.rescan(Some(SystemTime::now())) } else { self.directory.read(&paths) };
+        (changes, stop)
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        if now.duration_since(self.polled) >= POLL {
+            self.polled = now;
+            let changes = self.directory.rescan(Some(SystemTime::now()));
+            if self.take(changes) {
+                self.recompile(now);
+                return;
+            }
+        }
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.write_maps();
+        }
+        self.enrol();
+    }
+
+    /// True when something changed.
+    fn take(&mut self, changes: Vec<Change>) -> bool {
+        let any = !changes.is_empty();
+        for change in changes {
+            match change {
+                Change::Text(path, text) => self.store.set_file(&name(&path), &text),
+                Change::Removed(path) => self.store.remove_file(&name(&path)),
+                Change::Unreadable(path, why) => {
+                    tracing::error!(file = %path.display(), %why, "cannot be read; what it said before stays in force");
+                }
+            }
+        }
+        any
+    }
+
+    fn recompile(&mut self, started: Instant) {
+        self.options.generation += 1;
+        let snapshot = self.store.snapshot();
+        let compiled = compile(&snapshot, &self.options);
+        self.findings = self.store.findings().into_iter().chain(compiled.findings).collect();
+        self.plan = compiled.plan;
+        self.parts.program.store(Arc::new(compiled.program));
+        self.write_maps();
+        self.applied_in = started.elapsed();
+        self.enrol();
+        self.say();
+        tracing::debug!(generation = self.options.generation, us = self.applied_in.as_micros() as u64, "in force");
+    }
+
+    fn write_maps(&mut self) {
+        let now = Instant::now();
+        let mut datapath = self.parts.datapath.lock().unwrap_or_else(PoisonError::into_inner);
+        self.retry_at = None;
+        self.kernel_problems = match datapath.apply(&self.plan, now) {
+            Ok(report) => {
+                self.retry_at = report.retry_after.map(|after| now + after);
+                report.errors.iter().map(|e| format!("{} is not in force: {}", e.name, e.reason)).collect()
+            }
+            Err(error) => {
+                self.retry_at = Some(now + RETRY);
+                vec![format!("the kernel's maps: {:#}", anyhow::Error::from(error))]
+            }
+        };
+    }
+
+    fn enrol(&mut self) {
+        let problems = {
+            let mut datapath = self.parts.datapath.lock().unwrap_or_else(PoisonError::into_inner);
+            self.pods.reconcile(&self.plan.pods, &mut datapath, &self.parts.proxy, Instant::now())
+        };
+        let problems: Vec<String> = self.kernel_problems.iter().cloned().chain(problems).collect();
+        for problem in &problems {
+            if self.said.insert(problem.clone()) {
+                tracing::error!("{problem}");
+            }
+        }
+        let mut status = Status::new(self.options.generation, &self.plan, self.pods.iter(), &self.findings, problems);
+        status.applied_in_us = self.applied_in.as_micros() as u64;
+        self.parts.shared.publish(status);
+    }
+
+    /// Logs what was not said before; forgets what is mended, so that it is said again when it comes back.
+    fn say(&mut self) {
+        let current: BTreeSet<String> = self.findings.iter().map(ToString::to_string).collect();
+        for finding in &self.findings {
+            let text = finding.to_string();
+            if self.said.contains(&text) {
+                continue;
+            }
+            match finding.severity {
+                Severity::Error => tracing::error!("{text}"),
+                Severity::Warning => tracing::warn!("{text}"),
+                Severity::Info => tracing::info!("{text}"),
+            }
+        }
+        self.said = current;
+    }
+}
+
+fn name(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

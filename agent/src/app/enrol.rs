@@ -1,0 +1,245 @@
+//! Which pods of this node take part: opens their listeners, tells the kernel and the proxy, and lets them go again.
+//! Called by `apply` after each change, and every second (a namespace can vanish without a change of any manifest).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use weir_mesh::plan::EnrolledPod;
+
+use super::listeners;
+use crate::cgroup::{self, Hierarchy, OwnCgroup};
+use crate::datapath::{Datapath, PodCgroup, PodEntry};
+use crate::netns::NetNs;
+use crate::proxy::{Proxy, SourcePod};
+
+/// A released pod's listeners stay open this long: a connect that was steered just before is still accepted.
+const RELEASE_LINGER: Duration = Duration::from_millis(500);
+
+/// A pod that takes part.
+#[derive(Clone, Debug)]
+pub(super) struct Enrolled {
+    pub(super) cookie: u64,
+    index: u32,
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) port4: u16,
+    pub(super) port6: u16,
+    wanted: EnrolledPod,
+    /// Device and inode of the namespace: a sandbox that was made anew has others at the same path.
+    netns_id: (u64, u64),
+}
+
+/// The pods of this node, as they are in force.
+#[derive(Debug)]
+pub(super) struct Pods {
+    home: NetNs,
+    own: OwnCgroup,
+    hierarchy: Hierarchy,
+    workers: usize,
+    next_index: u32,
+    enrolled: BTreeMap<Arc<str>, Enrolled>,
+    releasing: Vec<(Instant, u64)>,
+    /// True until the first pass has removed what a former agent left behind.
+    unswept: bool,
+}
+
+impl Pods {
+    pub(super) fn new(home: NetNs, own: OwnCgroup, hierarchy: Hierarchy, workers: usize) -> Self {
+        Self {
+            home,
+            own,
+            hierarchy,
+            workers,
+            next_index: 0,
+            enrolled: BTreeMap::new(),
+            releasing: Vec::new(),
+            unswept: true,
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Enrolled)> {
+        self.enrolled.iter()
+    }
+
+    /// Makes what is in force what is wanted; returns what could not be done, one line a pod.
+    pub(super) fn reconcile(
+        &mut self,
+        wanted: &BTreeMap<Arc<str>, EnrolledPod>,
+        datapath: &mut Datapath,
+        proxy: &Proxy,
+        now: Instant,
+    ) -> Vec<String> {
+        let mut problems = Vec::new();
+        let stale: Vec<Arc<str>> = self
+            .enrolled
+            .iter()
+            .filter(|(name, pod)| {
+                wanted.get(*name).is_none_or(|w| *w != pod.wanted) || netns_id(&pod.wanted) != Some(pod.netns_id)
+            })
+            .map(|(name, _)| Arc::clone(name))
+            .collect();
+        for name in stale {
+            // An entry that only changed is overwritten below; the kernel must not pass its connects in between.
+            let keep = wanted.get(&name).is_some_and(|w| {
+                self.enrolled
+                    .get(&name)
+                    .is_some_and(|pod| w.netns == pod.wanted.netns && netns_id(w) == Some(pod.netns_id))
+            });
+            if let Some(pod) = self.enrolled.remove(&name) {
+                if keep {
+                    let Some(w) = wanted.get(&name) else { continue };
+                    match self.update(w, &pod, datapath) {
+                        Ok(pod) => drop(self.enrolled.insert(name, pod)),
+                        Err(error) => problems.push(format!("pod {name}: {error:#}")),
+                    }
+                } else {
+                    self.release(&name, pod.cookie, datapath, now, &mut problems);
+                }
+            }
+        }
+        for (name, pod) in wanted {
+            if self.enrolled.contains_key(name) {
+                continue;
+            }
+            match self.enrol(name, pod, datapath, proxy) {
+                Ok(enrolled) => {
+                    tracing::info!(pod = %name, cookie = enrolled.cookie, port = enrolled.port4, "enrolled");
+                    self.enrolled.insert(Arc::clone(name), enrolled);
+                }
+                Err(error) => problems.push(format!("pod {name} is not enrolled: {error:#}")),
+            }
+        }
+        if std::mem::take(&mut self.unswept) {
+            self.sweep(datapath, &mut problems);
+        }
+        self.close_released(proxy, now);
+        problems
+    }
+
+    /// Closes the listeners whose time is over.
+    pub(super) fn close_released(&mut self, proxy: &Proxy, now: Instant) {
+        self.releasing.retain(|(since, cookie)| {
+            let wait = now.duration_since(*since) < RELEASE_LINGER;
+            if !wait {
+                proxy.remove_pod(*cookie);
+            }
+            wait
+        });
+    }
+
+    fn enrol(
+        &mut self,
+        name: &Arc<str>,
+        pod: &EnrolledPod,
+        datapath: &mut Datapath,
+        proxy: &Proxy,
+    ) -> Result<Enrolled> {
+        let path = pod.netns.as_deref().context("it has no weir.mesh/netns annotation")?;
+        let netns_id = netns_id(pod).with_context(|| format!("network namespace {path} is not there"))?;
+        let netns = NetNs::open(path).with_context(|| format!("network namespace {path}"))?;
+        ensure!(
+            netns.cookie() != self.home.cookie(),
+            "{path} is the node's own network namespace: host-network pods cannot take part"
+        );
+        ensure!(
+            self.enrolled.values().all(|other| other.cookie != netns.cookie()),
+            "{path} belongs to another pod that is enrolled already"
+        );
+        let cookie = netns.cookie();
+        // A namespace that comes back before its listeners were closed gets new ones all the same.
+        if let Some(at) = self.releasing.iter().position(|(_, releasing)| *releasing == cookie) {
+            self.releasing.swap_remove(at);
+            proxy.remove_pod(cookie);
+        }
+        let listeners = listeners::open(&netns, self.workers).context("cannot listen inside the pod")?;
+        let enrolled = Enrolled {
+            cookie,
+            index: self.next_index,
+            addresses: pod.addresses.clone(),
+            port4: listeners.port4,
+            port6: listeners.port6,
+            wanted: pod.clone(),
+            netns_id,
+        };
+        let entry = self.entry(&enrolled)?;
+        let source = SourcePod { name: Arc::clone(name), namespace: Arc::clone(&pod.namespace), view: pod.view, netns };
+        proxy.add_pod(&Arc::new(source), listeners.by_worker);
+        if let Err(error) = datapath.pod_set(&entry) {
+            proxy.remove_pod(cookie);
+            return Err(error.into());
+        }
+        self.next_index += 1;
+        Ok(enrolled)
+    }
+
+    /// The same namespace with another view, address or cgroup: one map update.
+    fn update(&self, wanted: &EnrolledPod, pod: &Enrolled, datapath: &mut Datapath) -> Result<Enrolled> {
+        let pod = Enrolled { addresses: wanted.addresses.clone(), wanted: wanted.clone(), ..*pod };
+        datapath.pod_set(&self.entry(&pod)?)?;
+        Ok(pod)
+    }
+
+    fn entry(&self, pod: &Enrolled) -> Result<PodEntry> {
+        let cgroup = match pod.wanted.cgroup.as_deref() {
+            None => PodCgroup::Unchecked,
+            Some(path) => self.pod_cgroup(Path::new(path)).with_context(|| format!("cgroup {path}"))?,
+        };
+        Ok(PodEntry {
+            cookie: pod.cookie,
+            cgroup,
+            index: pod.index,
+            view: pod.wanted.view,
+            addresses: pod.addresses.clone(),
+            listener4: pod.port4,
+            listener6: pod.port6,
+            default_reject: false,
+        })
+    }
+
+    fn pod_cgroup(&self, path: &Path) -> Result<PodCgroup> {
+        let id = cgroup::id_of(path)?;
+        ensure!(!cgroup::is_root_id(id), "it is the root of the cgroup tree, which holds more than the pod");
+        ensure!(
+            !self.own.path.starts_with(path.canonicalize()?),
+            "it holds this agent, whose own connections would be taken for the pod's"
+        );
+        Ok(PodCgroup::Id { id, level: self.hierarchy.level_of(path)? })
+    }
+
+    fn release(&mut self, name: &str, cookie: u64, datapath: &mut Datapath, now: Instant, problems: &mut Vec<String>) {
+        match datapath.pod_remove(cookie) {
+            Ok(()) => tracing::info!(pod = %name, cookie, "released"),
+            Err(error) => problems.push(format!("pod {name}: {error:#}")),
+        }
+        self.releasing.push((now, cookie));
+    }
+
+    /// Entries of a former agent for pods that take part no more.
+    fn sweep(&self, datapath: &mut Datapath, problems: &mut Vec<String>) {
+        let known = match datapath.pods() {
+            Ok(known) => known,
+            Err(error) => {
+                problems.push(format!("pods of a former agent: {error:#}"));
+                return;
+            }
+        };
+        let stale: Vec<u64> = known
+            .into_iter()
+            .map(|(cookie, _)| cookie)
+            .filter(|cookie| self.enrolled.values().all(|pod| pod.cookie != *cookie))
+            .collect();
+        for cookie in stale {
+            if let Err(error) = datapath.pod_remove(cookie) {
+                problems.push(format!("a former agent's pod with cookie {cookie}: {error:#}"));
+            }
+        }
+    }
+}
+
+fn netns_id(pod: &EnrolledPod) -> Option<(u64, u64)> {
+    std::fs::metadata(pod.netns.as_deref()?).ok().map(|meta| (meta.dev(), meta.ino()))
+}

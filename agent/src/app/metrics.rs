@@ -1,0 +1,80 @@
+//! weir's own numbers in Prometheus' text format. (Istio's names follow with the telemetry of requests.)
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use crate::proxy::{Flag, ProxyCounters};
+
+/// The proxy's numbers that go down, too.
+const GAUGES: [&str; 2] = ["connections_active", "upstream_idle"];
+
+/// Renders the kernel's verdict counters and the proxy's.
+pub(super) fn render(kernel: &BTreeMap<&'static str, u64>, proxy: &ProxyCounters) -> String {
+    let mut text = String::new();
+    family(
+        &mut text,
+        "weir_kernel_connects_total",
+        "counter",
+        "What the kernel programs did with connects, by verdict.",
+    );
+    for (verdict, count) in kernel {
+        line(&mut text, "weir_kernel_connects_total", &format!("{{verdict=\"{verdict}\"}}"), *count);
+    }
+    family(
+        &mut text,
+        "weir_proxy_ended_total",
+        "counter",
+        "Requests and TCP connections that ended in the proxy, by response flag.",
+    );
+    for flag in Flag::ALL {
+        line(&mut text, "weir_proxy_ended_total", &format!("{{flag=\"{}\"}}", flag.as_str()), proxy.flag(flag));
+    }
+    family(
+        &mut text,
+        "weir_proxy_requests_total",
+        "counter",
+        "HTTP requests by class of their status; 0 = the client went before there was one.",
+    );
+    for (class, count) in proxy.classes.iter().enumerate() {
+        line(&mut text, "weir_proxy_requests_total", &format!("{{class=\"{class}\"}}"), *count);
+    }
+    for (name, help, value) in proxy.named() {
+        let gauge = GAUGES.contains(&name);
+        let (suffix, kind) = if gauge { ("", "gauge") } else { ("_total", "counter") };
+        let name = format!("weir_proxy_{name}{suffix}");
+        if name == "weir_proxy_requests_total" {
+            // Has labels, above.
+            continue;
+        }
+        family(&mut text, &name, kind, help.trim());
+        line(&mut text, &name, "", value);
+    }
+    text
+}
+
+fn family(text: &mut String, name: &str, kind: &str, help: &str) {
+    // Writing to a String cannot fail.
+    let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+}
+
+fn line(text: &mut String, name: &str, labels: &str, value: u64) {
+    let _ = writeln!(text, "{name}{labels} {value}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_sample_has_a_type_and_a_number() {
+        let text = render(&BTreeMap::from([("balance", 7)]), &ProxyCounters::default());
+        assert!(text.contains("weir_kernel_connects_total{verdict=\"balance\"} 7\n"));
+        assert!(text.contains("weir_proxy_ended_total{flag=\"NR\"} 0\n"));
+        for sample in text.lines().filter(|line| !line.starts_with('#')) {
+            let (name, value) = sample.rsplit_once(' ').expect("name and value");
+            let family = name.split('{').next().expect("a name");
+            assert!(text.contains(&format!("# TYPE {family} ")), "{family}");
+            assert!(value.parse::<u64>().is_ok(), "{sample}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Wires the parts together: start-up order, readiness, and the way out. Called by `weir run`.
+//!
+//! Threads: this one runs the control runtime (admin endpoint, signals, kernel log); `weir-apply` turns changes into
+//! what is in force; `weir-heart` tells the kernel that the proxy lives; the proxy's workers serve. A scrape or a large
+//! configuration cannot slow traffic.
+
+mod apply;
+mod enrol;
+mod heart;
+mod listeners;
+mod metrics;
+mod shared;
+mod status;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use arc_swap::ArcSwap;
+use tokio::signal::unix::{SignalKind, signal};
+use weir_mesh::program::Program;
+
+use self::apply::{Applier, Event, Parts};
+use self::enrol::Pods;
+use self::heart::Heart;
+use self::shared::Shared;
+use crate::admin;
+use crate::cgroup::Hierarchy;
+use crate::config::{self, Config};
+use crate::datapath::{Datapath, DatapathConfig, Flows};
+use crate::netns::NetNs;
+use crate::proxy::{OriginalDestinations, Proxy, ProxyConfig};
+use crate::telemetry;
+use crate::watch::directory::Directory;
+
+pub use self::status::{Counters, PodStatus, ServiceStatus, Status};
+
+/// Between "this agent takes no new connections" and the closing of its listeners: a connect that the kernel sent here
+/// just before is accepted within this time.
+const LISTENERS_LINGER: Duration = Duration::from_millis(200);
+
+/// Runs the agent until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When something that it cannot work without is missing: kernel programs, cgroup v2, rights, the admin address.
+pub fn run(config: &Config) -> Result<()> {
+    // Before any thread: a process moves as a whole, and the kernel must know the agent by its own cgroup.
+    let hierarchy = Hierarchy::find()?;
+    let own =
+        hierarchy.ensure_own(&config.instance, std::process::id()).context("the agent needs a cgroup of its own")?;
+    if own.shared {
+        tracing::warn!(cgroup = %own.path.display(), "shared with other processes, which count as the agent");
+    }
+    let attach = config.cgroup.clone().unwrap_or_else(|| hierarchy.attach_point());
+    let home = NetNs::own().context("cannot open the agent's own network namespace")?;
+    let mut datapath = Datapath::open(&DatapathConfig {
+        instance: config.instance.clone(),
+        bpffs: config::BPFFS.into(),
+        cgroup: attach.clone(),
+        kernel_log: config.kernel_log,
+    })?;
+    datapath.register_agent()?;
+    let program = Arc::new(ArcSwap::from_pointee(Program::default()));
+    let proxy_config = ProxyConfig {
+        workers: config.workers,
+        access_log: telemetry::access_log(config.access_log.as_deref())?,
+        ..ProxyConfig::default()
+    };
+    let destinations = Arc::new(FlowTable(datapath.flows()));
+    let proxy =
+        Proxy::start(proxy_config, Arc::clone(&program), destinations).context("cannot start the proxy's workers")?;
+    let proxy = Arc::new(proxy);
+    let heart = Heart::start(datapath.heartbeat_handle(), Arc::clone(&proxy))?;
+    tracing::info!(
+        instance = %config.instance,
+        workers = config.workers,
+        cgroup = %attach.display(),
+        own_cgroup = %own.path.display(),
+        programs = ?datapath.attached(),
+        "kernel programs are in place"
+    );
+    let kernel_log = datapath.kernel_log();
+    let datapath = Arc::new(Mutex::new(datapath));
+    let shared = Arc::new(Shared::new(Arc::clone(&datapath), Arc::clone(&proxy)));
+
+    let (events, inbox) = mpsc::channel();
+    let directory = Directory::new(config.manifests.clone());
+    let wake = events.clone();
+    // The receiver is gone only when the agent ends.
+    let watch = directory.watch(move |paths| drop(wake.send(Event::Paths(paths))))?;
+    let pods = Pods::new(home, own, hierarchy, config.workers);
+    let parts = Parts { datapath, proxy: Arc::clone(&proxy), program, shared: Arc::clone(&shared) };
+    let mut applier = Applier::new(config, directory, pods, parts);
+    let apply = std::thread::Builder::new().name("weir-apply".into()).spawn(move || applier.run(&inbox))?;
+
+    let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    control.block_on(async {
+        let listener = tokio::net::TcpListener::bind(config.admin)
+            .await
+            .with_context(|| format!("admin endpoint on {}", config.admin))?;
+        tracing::info!(address = %listener.local_addr()?, "admin endpoint");
+        tokio::spawn(admin::serve(listener, Arc::clone(&shared) as Arc<dyn admin::Answers>));
+        if let Some(records) = kernel_log {
+            tokio::spawn(records);
+        }
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+        }
+        // New connections to proxied ports take their fallback slots from here on.
+        shared.set_ready(false);
+        heart.stop();
+        tokio::time::sleep(LISTENERS_LINGER).await;
+        drop(watch);
+        drop(events.send(Event::Stop));
+        let cut = proxy.drain(config.drain).await;
+        if cut > 0 {
+            tracing::warn!(connections = cut, "cut at the drain deadline");
+        }
+        anyhow::Ok(())
+    })?;
+    if apply.join().is_err() {
+        tracing::error!("weir-apply panicked");
+    }
+    tracing::info!("drained; pins stay for the next agent");
+    Ok(())
+}
+
+/// The kernel's table of flows, as the proxy asks for it.
+struct FlowTable(Flows);
+
+impl OriginalDestinations for FlowTable {
+    fn take(&self, netns_cookie: u64, peer: SocketAddr, listener_port: u16) -> Option<SocketAddr> {
+        self.0.take(netns_cookie, peer, listener_port)
+    }
+}

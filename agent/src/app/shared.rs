@@ -1,0 +1,76 @@
+//! What the parts of the agent show of themselves on the admin endpoint. Kept current by `apply`.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use super::metrics;
+use super::status::{Counters, Status};
+use crate::admin::Answers;
+use crate::datapath::Datapath;
+use crate::proxy::Proxy;
+
+/// What the admin endpoint shows, and `app` keeps current.
+pub(super) struct Shared {
+    ready: AtomicBool,
+    status: ArcSwap<Status>,
+    datapath: Arc<Mutex<Datapath>>,
+    proxy: Arc<Proxy>,
+}
+
+impl Shared {
+    /// Not ready, nothing in force.
+    pub(super) fn new(datapath: Arc<Mutex<Datapath>>, proxy: Arc<Proxy>) -> Self {
+        Self { ready: AtomicBool::new(false), status: ArcSwap::default(), datapath, proxy }
+    }
+
+    /// Ready = a configuration is in force.
+    pub(super) fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+    }
+
+    /// Replaces what `/status` says.
+    pub(super) fn publish(&self, status: Status) {
+        self.status.store(Arc::new(status));
+    }
+
+    fn current(&self) -> Status {
+        let mut status = Status::clone(&self.status.load());
+        let counters = self.datapath.lock().unwrap_or_else(PoisonError::into_inner).service_counters();
+        let counters = match counters {
+            Ok(counters) => counters,
+            Err(error) => {
+                status.problems.push(format!("counters cannot be read: {error:#}"));
+                return status;
+            }
+        };
+        for service in &mut status.services {
+            if let Some(found) = counters.get(service.service.as_str()) {
+                service.counters = Counters {
+                    balanced: found.balanced,
+                    proxied: found.proxied,
+                    fallback: found.fallback,
+                    rejected: found.rejected,
+                };
+            }
+        }
+        status
+    }
+}
+
+impl Answers for Shared {
+    fn ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    fn status(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(&self.current())
+    }
+
+    fn metrics(&self) -> Result<String, String> {
+        let kernel = self.datapath.lock().unwrap_or_else(PoisonError::into_inner).counters();
+        let kernel = kernel.map_err(|error| format!("the kernel's counters cannot be read: {error:#}"))?;
+        Ok(metrics::render(&kernel, &self.proxy.counters()))
+    }
+}

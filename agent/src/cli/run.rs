@@ -1,0 +1,84 @@
+//! `weir run`: arguments to a checked [`Config`], then the agent until it is told to stop.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::config::{self, Config};
+use crate::{app, telemetry};
+
+/// What `-` stands for.
+const STDOUT: &str = "/dev/stdout";
+
+/// Arguments of `weir run`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Directory of Kubernetes manifests (YAML or JSON) to watch; Pods carry weir.mesh/netns and weir.mesh/cgroup
+    #[arg(long, value_name = "DIR")]
+    manifests: PathBuf,
+    /// Name that keeps this agent's pins apart from those of other agents on the same kernel
+    #[arg(long, default_value = config::DEFAULT_INSTANCE)]
+    instance: String,
+    /// Cgroup to attach the connect hooks to [default: kubepods, else the root of the v2 tree]
+    #[arg(long, value_name = "DIR")]
+    cgroup: Option<PathBuf>,
+    /// Proxy workers, one pinned thread each
+    #[arg(long, default_value_t = config::default_workers(), value_name = "N")]
+    workers: usize,
+    /// Where status, metrics and probes are served; loopback only
+    #[arg(long, default_value = config::DEFAULT_ADMIN, value_name = "ADDRESS")]
+    admin: SocketAddr,
+    /// Write an access log line per request to this file, or `-` for standard output [default: off]
+    #[arg(long, value_name = "FILE|-")]
+    access_log: Option<String>,
+    /// Name of this node: only pods with this spec.nodeName are enrolled [default: pods with weir.mesh/netns]
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// How long requests in flight may take after SIGTERM, in seconds
+    #[arg(long, default_value_t = config::DEFAULT_DRAIN.as_secs(), value_name = "SECONDS")]
+    drain: u64,
+    /// Do not take istio-injection=enabled and istio.io/dataplane-mode=ambient for an opt-in
+    #[arg(long)]
+    no_istio_labels: bool,
+    /// Run the debug build of the kernel programs and write their records to the log
+    #[arg(long)]
+    kernel_log: bool,
+    /// Log as JSON lines; WEIR_LOG sets the level (default info)
+    #[arg(long)]
+    log_json: bool,
+}
+
+pub(super) fn run(args: Args) -> Result<()> {
+    telemetry::init_logging(args.log_json);
+    app::run(&check(args)?)
+}
+
+fn check(args: Args) -> Result<Config> {
+    ensure!(args.manifests.is_dir(), "--manifests {}: not a directory", args.manifests.display());
+    ensure!(
+        args.admin.ip().is_loopback(),
+        "--admin {}: the admin endpoint has no authentication and listens on loopback only",
+        args.admin
+    );
+    ensure!(
+        (1..=config::MAX_WORKERS).contains(&args.workers),
+        "--workers {}: must be 1 to {}",
+        args.workers,
+        config::MAX_WORKERS
+    );
+    config::check_instance(&args.instance).context("--instance")?;
+    Ok(Config {
+        manifests: args.manifests,
+        instance: args.instance,
+        cgroup: args.cgroup,
+        workers: args.workers,
+        admin: args.admin,
+        access_log: args.access_log.map(|file| if file == "-" { STDOUT.into() } else { file.into() }),
+        node: args.node,
+        drain: Duration::from_secs(args.drain),
+        accept_istio_labels: !args.no_istio_labels,
+        kernel_log: args.kernel_log,
+    })
+}

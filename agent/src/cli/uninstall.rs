@@ -1,0 +1,24 @@
+//! `weir uninstall`: removes what an instance left in the kernel.
+
+use anyhow::Result;
+
+use crate::{config, datapath};
+
+/// Arguments of `weir uninstall`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The instance whose pins are removed
+    #[arg(long, default_value = config::DEFAULT_INSTANCE)]
+    instance: String,
+}
+
+#[expect(clippy::print_stdout, reason = "the command's output")]
+pub(super) fn run(args: &Args) -> Result<()> {
+    config::check_instance(&args.instance)?;
+    if datapath::uninstall(&args.instance, config::BPFFS.as_ref())? {
+        println!("removed the programs, links and maps of instance {}", args.instance);
+    } else {
+        println!("instance {} has left nothing here", args.instance);
+    }
+    Ok(())
+}

@@ -1,0 +1,54 @@
+//! What the agent says about itself: its log, and where access log lines go.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use tokio::sync::mpsc;
+use tracing_subscriber::EnvFilter;
+
+/// Access log lines that may wait for their writer: a tenth of a second at full speed. Above it they are dropped and
+/// counted, since a slow disk must not slow requests.
+const ACCESS_LOG_QUEUE: usize = 8192;
+
+/// Environment variable that sets the level, in `tracing`'s filter syntax.
+pub const LOG_VARIABLE: &str = "WEIR_LOG";
+
+/// aya reports every map and relocation at debug: noise while looking for one's own records.
+const DEFAULT_FILTER: &str = "info,aya=warn,aya_obj=warn";
+
+/// Sends the log to standard error. A second call does nothing (tests start several agents in one process).
+pub fn init_logging(json: bool) {
+    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let _ = if json { builder.json().try_init() } else { builder.try_init() };
+}
+
+/// Starts the writer of the access log; `None` when it is off.
+///
+/// # Errors
+/// When the file cannot be opened.
+pub fn access_log(to: Option<&Path>) -> Result<Option<mpsc::Sender<String>>> {
+    let Some(path) = to else { return Ok(None) };
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(|| format!("access log {}", path.display()))?;
+    let (sender, receiver) = mpsc::channel(ACCESS_LOG_QUEUE);
+    std::thread::Builder::new().name("weir-access-log".into()).spawn(|| write_lines(receiver, file))?;
+    Ok(Some(sender))
+}
+
+/// One write for all lines that wait.
+fn write_lines(mut lines: mpsc::Receiver<String>, mut out: File) {
+    let mut batch = Vec::new();
+    while lines.blocking_recv_many(&mut batch, 256) > 0 {
+        let text = batch.concat();
+        if let Err(error) = out.write_all(text.as_bytes()) {
+            tracing::error!(%error, lines = batch.len(), "access log lines are lost");
+        }
+        batch.clear();
+    }
+}
