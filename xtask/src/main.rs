@@ -1,11 +1,14 @@
 //! `cargo xtask …`: what the project needs beyond `cargo build`. One command, one file; each has a `run`.
 #![expect(
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "a command line tool: its output is for people"
 )]
 
 mod build_ebpf;
 mod workspace;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -27,8 +30,14 @@ enum Command {
     BuildEbpf(build_ebpf::Options),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
         Command::BuildEbpf(options) => build_ebpf::run(&options),
+    };
+    if let Err(error) = result {
+        // Not by returning it: with RUST_BACKTRACE set, that prints a page of frames over the commands to run.
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
     }
+    ExitCode::SUCCESS
 }

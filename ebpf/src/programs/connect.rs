@@ -4,26 +4,26 @@
 //! The order of the questions is the order of their cost for traffic that is not ours: nearly every connect on a node
 //! ends at the first or second map lookup.
 
-use core::mem::{MaybeUninit, offset_of, size_of};
-use core::ptr::{addr_of_mut, from_ref, read_volatile, write_volatile};
+use core::mem::{MaybeUninit, offset_of};
+use core::ptr::{addr_of_mut, read_volatile, write_volatile};
 
-use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, BPF_TCP_LISTEN, bpf_sock, bpf_sock_addr};
+use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
 use aya_ebpf::helpers::generated::{
-    bpf_bind, bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_netns_cookie,
-    bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_set_retval,
-    bpf_sk_lookup_tcp, bpf_sk_release,
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_netns_cookie,
+    bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_set_retval,
 };
 use aya_ebpf::programs::SockAddrContext;
 use weir_ebpf::maps::SLOTS_MAX;
 use weir_ebpf::{
-    ANY_ADDRESS, Counter, HEARTBEAT_TIMEOUT_NS, MAX_AGENTS, Meta, OriginalDestination,
-    POD_DEFAULT_REJECT, PROTOCOL_TCP, PROTOCOL_UDP, Pod, SERVICE_REFUSE_ON_FAILURE, Service,
-    ServiceCounters, ServiceKey, SlotRange, VIEW_EVERYBODY, Verdict,
+    ANY_ADDRESS, Counter, OriginalDestination, POD_DEFAULT_REJECT, PROTOCOL_TCP, PROTOCOL_UDP, Pod,
+    SERVICE_REFUSE_ON_FAILURE, Service, ServiceCounters, ServiceKey, SlotRange, VIEW_EVERYBODY,
+    Verdict,
 };
 
+use super::listener::{self, LOOPBACK4, LOOPBACK6};
 use super::{
-    AF_INET, AF_INET6, Words, count, forget, increment, is_mapped, mapped, maps, on_stack, rd,
-    set_user_address, store, to_address, to_words, user_address,
+    Words, count, forget, increment, is_mapped, mapped, maps, on_stack, rd, set_user_address,
+    store, to_address, to_words, user_address,
 };
 
 /// `SOCK_STREAM`.
@@ -123,7 +123,7 @@ fn is_probe(ctx: *mut bpf_sock_addr) -> bool {
         write_volatile(
             addr_of_mut!((*meta).probe_cgroup),
             bpf_get_current_cgroup_id(),
-        )
+        );
     };
     true
 }
@@ -270,23 +270,18 @@ impl Attempt {
         if rd!(self.socket, bound_dev_if) != 0 {
             return self.balance::<V6>(service, service.fallback, Counter::DeviceBound, FALLBACK);
         }
-        let listener = if v4 { pod.listener4 } else { pod.listener6 };
-        if listener == 0 || !heartbeat_is_fresh(pod.agent) || !self.is_listening(v4, listener) {
+        let Some(listener) = listener::alive(self.ctx, v4, pod) else {
             if service.flags & SERVICE_REFUSE_ON_FAILURE != 0 {
                 return refuse(service, Counter::FallbackRefused);
             }
             return self.balance::<V6>(service, service.fallback, Counter::Fallback, FALLBACK);
-        }
+        };
         // Without it the proxy could not tell where the connection was going.
         if !store(self.socket, self.original(service, listener)) {
             return refuse(service, Counter::NoStorage);
         }
-        self.bind(v4, pod);
-        let loopback = if v4 {
-            mapped(u32::from_ne_bytes([127, 0, 0, 1]))
-        } else {
-            [0, 0, 0, 1_u32.to_be()]
-        };
+        listener::bind(self.ctx, self.socket, v4, pod);
+        let loopback = if v4 { mapped(LOOPBACK4) } else { LOOPBACK6 };
         set_user_address::<V6>(self.ctx, loopback, listener);
         count_service(service, offset_of!(ServiceCounters, proxied));
         Outcome::Steer(Counter::Proxy)
@@ -302,118 +297,6 @@ impl Attempt {
             listener_port,
             pad: 0,
         }
-    }
-
-    /// Gives a socket without an address of its own the pod's, so that getsockname does not say 127.0.0.1. The kernel
-    /// still chooses the port. A failure is harmless: the connection works from 127.0.0.1 too.
-    #[inline(always)]
-    fn bind(&self, v4: bool, pod: &Pod) {
-        if rd!(self.socket, src_port) != 0 {
-            return;
-        }
-        if v4 {
-            let address = u32::from_ne_bytes(pod.address4);
-            if address == 0 || rd!(self.socket, src_ip4) != 0 {
-                return;
-            }
-            let mut place = MaybeUninit::uninit();
-            let to = on_stack(
-                &mut place,
-                SocketAddress4 {
-                    family: AF_INET,
-                    port: 0,
-                    address,
-                    zero: 0,
-                },
-            );
-            let length = size_of::<SocketAddress4>() as i32;
-            // SAFETY: an initialised sockaddr_in of that length, on the stack.
-            unsafe { bpf_bind(self.ctx, from_ref(to).cast_mut().cast(), length) };
-        } else {
-            let address = to_words(&pod.address6);
-            let bound = rd!(self.socket, src_ip6[0])
-                | rd!(self.socket, src_ip6[1])
-                | rd!(self.socket, src_ip6[2])
-                | rd!(self.socket, src_ip6[3]);
-            if address[0] | address[1] | address[2] | address[3] == 0 || bound != 0 {
-                return;
-            }
-            let mut place = MaybeUninit::uninit();
-            let to = on_stack(
-                &mut place,
-                SocketAddress6 {
-                    family: AF_INET6,
-                    port: 0,
-                    flow: 0,
-                    address,
-                    scope: 0,
-                },
-            );
-            let length = size_of::<SocketAddress6>() as i32;
-            // SAFETY: an initialised sockaddr_in6 of that length, on the stack.
-            unsafe { bpf_bind(self.ctx, from_ref(to).cast_mut().cast(), length) };
-        }
-    }
-
-    /// True when somebody listens on the loopback address and `port` in the namespace of this socket.
-    #[inline(always)]
-    fn is_listening(&self, v4: bool, port: u16) -> bool {
-        // -1, widened with its sign: the helper compares all 64 bits.
-        let own_namespace = i64::from(BPF_F_CURRENT_NETNS) as u64;
-        let found = if v4 {
-            let local = u32::from_ne_bytes([127, 0, 0, 1]);
-            let mut place = MaybeUninit::uninit();
-            let to = on_stack(
-                &mut place,
-                Tuple4 {
-                    source: 0,
-                    destination: local,
-                    source_port: 0,
-                    destination_port: port.to_be(),
-                },
-            );
-            let length = size_of::<Tuple4>() as u32;
-            // SAFETY: the union's IPv4 part, initialised, of that length.
-            unsafe {
-                bpf_sk_lookup_tcp(
-                    self.ctx.cast(),
-                    from_ref(to).cast_mut().cast(),
-                    length,
-                    own_namespace,
-                    0,
-                )
-            }
-        } else {
-            let local = [0, 0, 0, 1_u32.to_be()];
-            let mut place = MaybeUninit::uninit();
-            let to = on_stack(
-                &mut place,
-                Tuple6 {
-                    source: [0; 4],
-                    destination: local,
-                    source_port: 0,
-                    destination_port: port.to_be(),
-                },
-            );
-            let length = size_of::<Tuple6>() as u32;
-            // SAFETY: the union's IPv6 part, initialised, of that length.
-            unsafe {
-                bpf_sk_lookup_tcp(
-                    self.ctx.cast(),
-                    from_ref(to).cast_mut().cast(),
-                    length,
-                    own_namespace,
-                    0,
-                )
-            }
-        };
-        if found.is_null() {
-            return false;
-        }
-        let state = rd!(found, state);
-        // SAFETY: not null, and not used after this.
-        unsafe { bpf_sk_release(found.cast()) };
-        state == BPF_TCP_LISTEN
     }
 
     /// One record of a verdict, in the debug object only. Sockets that are not enrolled are most of a node's, and
@@ -482,25 +365,6 @@ fn pick(range: SlotRange) -> Option<(Words, u16)> {
     Some((to_words(&backend.address), backend.port))
 }
 
-/// True while the agent that made the pod's listeners gives signs of life: a hung process listens, too.
-#[inline(always)]
-fn heartbeat_is_fresh(agent: u32) -> bool {
-    const MASK: u32 = MAX_AGENTS - 1;
-    const _: () = assert!(
-        MAX_AGENTS.is_power_of_two(),
-        "the mask below must not fold two agents into one"
-    );
-    let Some(meta) = maps::META.get_ptr(0) else {
-        return false;
-    };
-    let meta: *const Meta = meta;
-    let beat = rd!(meta, heartbeats[(agent & MASK) as usize]);
-    // The clock after the beat, so that a beat in between cannot lie in the future.
-    // SAFETY: a call without memory.
-    let now = unsafe { bpf_ktime_get_ns() };
-    beat != 0 && now.saturating_sub(beat) < HEARTBEAT_TIMEOUT_NS
-}
-
 #[inline(always)]
 fn refuse(service: &Service, why: Counter) -> Outcome {
     count_service(service, offset_of!(ServiceCounters, rejected));
@@ -515,51 +379,3 @@ fn count_service(service: &Service, field: usize) {
         increment(unsafe { counters.byte_add(field).cast() });
     }
 }
-
-/// `struct sockaddr_in`.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct SocketAddress4 {
-    family: u16,
-    port: u16,
-    address: u32,
-    zero: u64,
-}
-
-/// `struct sockaddr_in6`.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct SocketAddress6 {
-    family: u16,
-    port: u16,
-    flow: u32,
-    address: Words,
-    scope: u32,
-}
-
-/// The IPv4 part of `struct bpf_sock_tuple`.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Tuple4 {
-    source: u32,
-    destination: u32,
-    source_port: u16,
-    destination_port: u16,
-}
-
-/// The IPv6 part of `struct bpf_sock_tuple`.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Tuple6 {
-    source: Words,
-    destination: Words,
-    source_port: u16,
-    destination_port: u16,
-}
-
-const _: () = {
-    assert!(size_of::<SocketAddress4>() == 16);
-    assert!(size_of::<SocketAddress6>() == 28);
-    assert!(size_of::<Tuple4>() == 12);
-    assert!(size_of::<Tuple6>() == 36);
-};

@@ -121,7 +121,7 @@ fn plan(missing: &Missing) -> Vec<Step> {
         "--force",
     ];
     steps.push(Step {
-        why: "building bpf-linker (about a minute)",
+        why: "building bpf-linker (a minute or a few)",
         environment: vec![
             ("RUSTC", rustc),
             ("LLVM_PREFIX", format!("/usr/lib/llvm-{llvm}")),
