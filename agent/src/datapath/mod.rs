@@ -239,11 +239,7 @@ impl Datapath {
 
     /// The counters of each service port of the last plan.
     pub fn service_counters(&self) -> Result<BTreeMap<Arc<str>, ServiceCounters>, DatapathError> {
-        self.state
-            .indexes
-            .names()
-            .map(|(index, name)| Ok((Arc::clone(name), self.maps.counters(index)?)))
-            .collect()
+        self.state.indexes.names().map(|(index, name)| Ok((Arc::clone(name), self.maps.counters(index)?))).collect()
     }
 
     /// The reader of the programs' log, once, when [`DatapathConfig::kernel_log`] was set.
