@@ -179,7 +179,7 @@ impl Hierarchy {
         let id = id_of(&current).map_err(io_error(&current))?;
         let name = format!("weir-{instance}");
         let alone = processes(&current).map_err(io_error(&current))?.iter().all(|p| *p == pid);
-        let at_root = id == ROOT_ID || current == self.mount && !alone;
+        let at_root = id == ROOT_ID;
         if !at_root && (alone || current.ends_with(&name)) {
             return Ok(OwnCgroup { path: current, id, shared: false });
         }

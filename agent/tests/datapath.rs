@@ -347,7 +347,7 @@ fn slots_swap_under_load_without_a_miss() {
     let counts: Vec<u32> = answer.split(' ').filter_map(|p| p.split_once('=')?.1.parse().ok()).collect();
     assert!(answer.starts_with("1=") && answer.contains(" 2=") && counts.len() == 2, "{answer}");
     assert_eq!(counts.iter().sum::<u32>(), CONNECTS);
-    assert!(swaps > 100, "{swaps}");
+    assert!(swaps > 20, "{swaps}");
     let counters = datapath.counters().unwrap();
     assert_eq!((counters["balance"], counters["no_backend"]), (u64::from(CONNECTS), 0));
     datapath.apply(&plans[1], Instant::now()).unwrap();
@@ -355,26 +355,23 @@ fn slots_swap_under_load_without_a_miss() {
 }
 
 #[test]
-fn programs_swap_under_load_without_a_miss() {
-    const CONNECTS: u32 = 5_000;
+fn agents_take_over_under_load_without_a_miss() {
+    const ROUNDS: u32 = 10;
+    const CONNECTS: u32 = 1_000;
     let Some(mut bed) = Bed::new("takeover") else { return };
     let one = bed.server(1);
     let mut datapath = bed.open();
     datapath.pod_set(&bed.pod()).unwrap();
     datapath.apply(&balance(&[(1, &[one])]), Instant::now()).unwrap();
     let mut client = bed.client();
-    client.say(&CONNECTS.to_string());
-    let answer = thread::spawn(move || client.hear());
-    let mut restarts = 0;
-    while !answer.is_finished() {
+    for _ in 0..ROUNDS {
+        client.say(&CONNECTS.to_string());
         datapath.heartbeat_handle().stop();
         datapath = bed.open();
         assert_eq!(datapath.attached().adopted, 5);
-        restarts += 1;
+        assert_eq!(client.hear(), format!("1={CONNECTS}"));
     }
-    assert_eq!(answer.join().unwrap(), format!("1={CONNECTS}"));
-    assert!(restarts > 1, "{restarts}");
-    assert_eq!(datapath.counters().unwrap()["balance"], u64::from(CONNECTS));
+    assert_eq!(datapath.counters().unwrap()["balance"], u64::from(ROUNDS * CONNECTS));
 }
 
 #[test]
@@ -475,11 +472,13 @@ fn the_debug_object_takes_over_and_its_log_is_read() {
     assert!(datapath.kernel_log().is_none(), "there is one reader");
     let mut client = bed.client();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // The whole record: a cookie alone is a small number, and would be found in a timestamp.
+    let record = format!("netns {} to ::ffff:10.96.7.7 port 80: steer", bed.netns.cookie());
     let seen = runtime.block_on(async {
         let reader = tokio::spawn(log);
         assert_eq!(client.ask("1"), "1=1");
         for _ in 0..100 {
-            if lines.text().contains(&bed.netns.cookie().to_string()) {
+            if lines.text().contains(&record) {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -487,7 +486,7 @@ fn the_debug_object_takes_over_and_its_log_is_read() {
         reader.abort();
         lines.text()
     });
-    assert!(seen.contains("steer") && seen.contains(&bed.netns.cookie().to_string()), "{seen}");
+    assert!(seen.contains(&record), "{seen}");
 }
 
 #[test]
@@ -509,6 +508,23 @@ fn uninstall_detaches_and_leaves_no_pin() {
 }
 
 #[test]
+fn a_bpffs_is_mounted_once_where_there_is_none() {
+    let Some(mut bed) = Bed::new("mount") else { return };
+    let directory = tempfile::tempdir().unwrap();
+    bed.config.bpffs = directory.path().to_owned();
+    let mounts = || {
+        let text = fs::read_to_string("/proc/self/mounts").unwrap();
+        text.lines().filter(|line| line.split(' ').nth(1) == directory.path().to_str()).count()
+    };
+    drop(bed.open());
+    assert_eq!(bed.open().attached().adopted, 5);
+    assert_eq!(mounts(), 1);
+    assert!(uninstall(&bed.config.instance, &bed.config.bpffs).unwrap());
+    assert!(Command::new("umount").arg(directory.path()).status().unwrap().success());
+    assert_eq!(mounts(), 0);
+}
+
+#[test]
 fn pins_of_another_build_are_refused_by_name() {
     let Some(bed) = Bed::new("abi") else { return };
     let maps = bed.pins().join(format!("v{}/maps", weir_ebpf::ABI_VERSION));
@@ -523,14 +539,24 @@ fn pins_of_another_build_are_refused_by_name() {
 #[test]
 fn heartbeats_are_not_shared_by_the_living() {
     let Some(bed) = Bed::new("heartbeats") else { return };
-    let agents: Vec<Datapath> = (0..weir_ebpf::MAX_AGENTS).map(|_| bed.open()).collect();
-    let taken: Vec<u32> = agents.iter().map(|a| a.heartbeat_handle().agent()).collect();
-    assert_eq!(taken, [0, 1, 2, 3]);
-    assert!(matches!(Datapath::open(&bed.config), Err(DatapathError::TooManyAgents)));
+    // Opening may take long on a busy machine: the living beat right before each attempt.
+    let attempt = |living: &[&Datapath]| {
+        living.iter().for_each(|agent| agent.beat(monotonic_ns()));
+        Datapath::open(&bed.config)
+    };
+    let mut agents: Vec<Datapath> = Vec::new();
+    for expected in 0..weir_ebpf::MAX_AGENTS {
+        let agent = attempt(&agents.iter().collect::<Vec<_>>()).unwrap();
+        assert_eq!(agent.heartbeat_handle().agent(), expected);
+        agents.push(agent);
+    }
+    assert!(matches!(attempt(&agents.iter().collect::<Vec<_>>()), Err(DatapathError::TooManyAgents)));
     agents[2].heartbeat_handle().stop();
+    let third = attempt(&[&agents[0], &agents[1], &agents[3]]).unwrap();
+    assert_eq!(third.heartbeat_handle().agent(), 2, "it had said goodbye");
     agents[1].beat(monotonic_ns() - 2_100_000_000);
-    assert_eq!(bed.open().heartbeat_handle().agent(), 1);
-    assert_eq!(bed.open().heartbeat_handle().agent(), 2);
+    let second = attempt(&[&agents[0], &third, &agents[3]]).unwrap();
+    assert_eq!(second.heartbeat_handle().agent(), 1, "it was silent");
 }
 
 #[test]
