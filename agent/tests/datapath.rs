@@ -22,6 +22,7 @@ use weir::datapath::{
 use weir::netns::NetNs;
 use weir_mesh::plan::{KernelPlan, OnFailure, PlanKey, PlannedService, Verdict, WeightedGroup};
 use weir_mesh::program::Protocol;
+use weir_tests::require::skip;
 
 /// What the client and the agent of a test process are told.
 const ENV_CGROUP: &str = "WEIR_TEST_CGROUP";
@@ -42,28 +43,28 @@ impl Bed {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         // SAFETY: a call without arguments.
         if unsafe { libc::geteuid() } != 0 {
-            eprintln!("skipped {test}: not root");
+            skip(test, "not root");
             return None;
         }
         if object::normal().is_none() {
-            eprintln!("skipped {test}: no kernel programs in this build (cargo xtask build-ebpf)");
+            skip(test, "no kernel programs in this build (cargo xtask build-ebpf)");
             return None;
         }
         let Ok(tree) = Hierarchy::find() else {
-            eprintln!("skipped {test}: no cgroup v2");
+            skip(test, "no cgroup v2");
             return None;
         };
         let instance = format!("t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let cgroup = tree.mount().join(format!("weir-test-{instance}"));
         if let Err(error) = fs::create_dir(&cgroup) {
-            eprintln!("skipped {test}: {}: {error}", cgroup.display());
+            skip(test, &format!("{}: {error}", cgroup.display()));
             return None;
         }
         let config = DatapathConfig { instance, ..DatapathConfig::new(cgroup) };
         let netns = thread::spawn(namespace).join().unwrap();
         let bed = Self { config, netns, children: Vec::new() };
         if let Err(DatapathError::NotPermitted { what, capability }) = Datapath::open(&bed.config) {
-            eprintln!("skipped {test}: not permitted to {what}: {capability}");
+            skip(test, &format!("not permitted to {what}: {capability}"));
             return None;
         }
         uninstall(&bed.config.instance, &bed.config.bpffs).unwrap();

@@ -49,7 +49,8 @@ pub enum Verdict {
 
 /// [`Pod::flags`]: a destination without an entry is refused (REGISTRY_ONLY) instead of passed.
 pub const POD_DEFAULT_REJECT: u32 = 1;
-/// [`Service::flags`]: without a live proxy the port refuses instead of taking its fallback slots.
+/// [`Service::flags`]: where the proxy is away, or cannot serve the socket, the port refuses instead of taking its
+/// fallback slots.
 pub const SERVICE_REFUSE_ON_FAILURE: u32 = 1;
 
 /// An enrolled pod: value of `weir_pods`, whose key is the pod's network namespace cookie (u64).
@@ -224,7 +225,7 @@ pub enum Counter {
     Reject,
     /// Verdict `proxy`, no live listener or heartbeat: took the fallback slots.
     Fallback,
-    /// Verdict `proxy`, no live listener or heartbeat: refused.
+    /// Verdict `proxy`, no live listener or heartbeat, or a socket bound to a device: refused.
     FallbackRefused,
     /// Verdict `proxy`, a socket bound to a device: took the fallback slots.
     DeviceBound,

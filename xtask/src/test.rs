@@ -179,7 +179,6 @@ fn cargo_test(arguments: &[String], skips: &Path) -> Result<Counts> {
         if let Some(result) = result_line(&line) {
             counts.passed += result.passed;
             counts.failed += result.failed;
-            counts.skipped += result.skipped;
         }
         writeln!(io::stdout(), "{line}")?;
     }
@@ -189,14 +188,15 @@ fn cargo_test(arguments: &[String], skips: &Path) -> Result<Counts> {
     Ok(counts)
 }
 
-/// `test result: ok. 3 passed; 1 failed; 2 ignored; …`
+/// `test result: ok. 3 passed; 1 failed; 2 ignored; …`. Ignored ones are the other processes of a test, which starts them
+/// itself; what is skipped is in the file that skipping tests write.
 fn result_line(line: &str) -> Option<Counts> {
     let (_, rest) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let number = |what: &str| {
         let part = rest.split(';').find(|p| p.trim_end().ends_with(what))?;
         part.trim().split(' ').next()?.parse().ok()
     };
-    Some(Counts { passed: number("passed")?, failed: number("failed")?, skipped: number("ignored")? })
+    Some(Counts { passed: number("passed")?, failed: number("failed")?, skipped: 0 })
 }
 
 /// As root on Debian, what is missing is installed; elsewhere the suites say what they lack.
@@ -229,7 +229,7 @@ mod tests {
     fn results_are_read_from_the_runners_line() {
         let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.10s";
         let counts = result_line(line).expect("a result line");
-        assert_eq!((counts.passed, counts.failed, counts.skipped), (12, 3, 1));
+        assert_eq!((counts.passed, counts.failed, counts.skipped), (12, 3, 0));
         assert!(result_line("running 3 tests").is_none());
     }
 

@@ -63,6 +63,8 @@ pub(super) struct Applier {
     /// When a part of the plan that found no room in the maps may find some.
     retry_at: Option<Instant>,
     pods: Pods,
+    /// What `/status` was made from: generation, revision of the pods, problems.
+    shown: (u64, u64, Vec<String>),
     parts: Parts,
     polled: Instant,
     applied_in: Duration,
@@ -85,6 +87,7 @@ impl Applier {
             kernel_problems: Vec::new(),
             retry_at: None,
             pods,
+            shown: (0, 0, Vec::new()),
             parts,
             polled: Instant::now(),
             applied_in: Duration::ZERO,
@@ -178,9 +181,10 @@ impl Applier {
 
     fn recompile(&mut self, started: Instant) {
         self.options.generation += 1;
-        let snapshot = self.store.snapshot();
+        let (snapshot, mut findings) = self.store.assemble();
         let compiled = compile(&snapshot, &self.options);
-        self.findings = self.store.findings().into_iter().chain(compiled.findings).collect();
+        findings.extend(compiled.findings);
+        self.findings = findings;
         self.plan = compiled.plan;
         self.parts.program.store(Arc::new(compiled.program));
         self.write_maps();
@@ -217,7 +221,16 @@ impl Applier {
                 tracing::error!("{problem}");
             }
         }
-        let mut status = Status::new(self.options.generation, &self.plan, self.pods.iter(), &self.findings, problems);
+        let shown = (self.options.generation, self.pods.revision(), problems);
+        if self.shown != shown {
+            self.publish(&shown.2);
+            self.shown = shown;
+        }
+    }
+
+    fn publish(&self, problems: &[String]) {
+        let generation = self.options.generation;
+        let mut status = Status::new(generation, &self.plan, self.pods.iter(), &self.findings, problems.to_vec());
         status.applied_in_us = self.applied_in.as_micros() as u64;
         self.parts.shared.publish(status);
     }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -29,6 +30,7 @@ pub(super) struct Enrolled {
     pub(super) port4: u16,
     pub(super) port6: u16,
     wanted: EnrolledPod,
+    source: Arc<SourcePod>,
     /// Device and inode of the namespace: a sandbox that was made anew has others at the same path.
     netns_id: (u64, u64),
 }
@@ -43,6 +45,8 @@ pub(super) struct Pods {
     next_index: u32,
     enrolled: BTreeMap<Arc<str>, Enrolled>,
     releasing: Vec<(Instant, u64)>,
+    /// Counts the changes of `enrolled`.
+    revision: u64,
     /// True until the first pass has removed what a former agent left behind.
     unswept: bool,
 }
@@ -57,12 +61,18 @@ impl Pods {
             next_index: 0,
             enrolled: BTreeMap::new(),
             releasing: Vec::new(),
+            revision: 0,
             unswept: true,
         }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Enrolled)> {
         self.enrolled.iter()
+    }
+
+    /// Differs whenever [`Pods::iter`] may.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// Makes what is in force what is wanted; returns what could not be done, one line a pod.
@@ -83,22 +93,17 @@ impl Pods {
             .map(|(name, _)| Arc::clone(name))
             .collect();
         for name in stale {
-            // An entry that only changed is overwritten below; the kernel must not pass its connects in between.
-            let keep = wanted.get(&name).is_some_and(|w| {
-                self.enrolled
-                    .get(&name)
-                    .is_some_and(|pod| w.netns == pod.wanted.netns && netns_id(w) == Some(pod.netns_id))
-            });
-            if let Some(pod) = self.enrolled.remove(&name) {
-                if keep {
-                    let Some(w) = wanted.get(&name) else { continue };
-                    match self.update(w, &pod, datapath) {
-                        Ok(pod) => drop(self.enrolled.insert(name, pod)),
-                        Err(error) => problems.push(format!("pod {name}: {error:#}")),
+            let Some(mut pod) = self.enrolled.remove(&name) else { continue };
+            self.revision += 1;
+            match wanted.get(&name) {
+                // The same namespace: its entry is overwritten, so that no connect passes in between.
+                Some(wanted) if wanted.netns == pod.wanted.netns && netns_id(wanted) == Some(pod.netns_id) => {
+                    if let Err(error) = self.update(wanted, &mut pod, datapath) {
+                        problems.push(format!("pod {name} keeps its former place: {error:#}"));
                     }
-                } else {
-                    self.release(&name, pod.cookie, datapath, now, &mut problems);
+                    self.enrolled.insert(name, pod);
                 }
+                _ => self.release(&name, pod.cookie, datapath, now, &mut problems),
             }
         }
         for (name, pod) in wanted {
@@ -109,6 +114,7 @@ impl Pods {
                 Ok(enrolled) => {
                     tracing::info!(pod = %name, cookie = enrolled.cookie, port = enrolled.port4, "enrolled");
                     self.enrolled.insert(Arc::clone(name), enrolled);
+                    self.revision += 1;
                 }
                 Err(error) => problems.push(format!("pod {name} is not enrolled: {error:#}")),
             }
@@ -156,6 +162,12 @@ impl Pods {
             proxy.remove_pod(cookie);
         }
         let listeners = listeners::open(&netns, self.workers).context("cannot listen inside the pod")?;
+        let source = Arc::new(SourcePod {
+            name: Arc::clone(name),
+            namespace: Arc::clone(&pod.namespace),
+            view: pod.view.into(),
+            netns,
+        });
         let enrolled = Enrolled {
             cookie,
             index: self.next_index,
@@ -163,11 +175,11 @@ impl Pods {
             port4: listeners.port4,
             port6: listeners.port6,
             wanted: pod.clone(),
+            source: Arc::clone(&source),
             netns_id,
         };
         let entry = self.entry(&enrolled)?;
-        let source = SourcePod { name: Arc::clone(name), namespace: Arc::clone(&pod.namespace), view: pod.view, netns };
-        proxy.add_pod(&Arc::new(source), listeners.by_worker);
+        proxy.add_pod(&source, listeners.by_worker);
         if let Err(error) = datapath.pod_set(&entry) {
             proxy.remove_pod(cookie);
             return Err(error.into());
@@ -176,11 +188,13 @@ impl Pods {
         Ok(enrolled)
     }
 
-    /// The same namespace with another view, address or cgroup: one map update.
-    fn update(&self, wanted: &EnrolledPod, pod: &Enrolled, datapath: &mut Datapath) -> Result<Enrolled> {
-        let pod = Enrolled { addresses: wanted.addresses.clone(), wanted: wanted.clone(), ..*pod };
-        datapath.pod_set(&self.entry(&pod)?)?;
-        Ok(pod)
+    /// The same namespace with another view, address or cgroup: one map update. On an error `pod` is as it was.
+    fn update(&self, wanted: &EnrolledPod, pod: &mut Enrolled, datapath: &mut Datapath) -> Result<()> {
+        let new = Enrolled { addresses: wanted.addresses.clone(), wanted: wanted.clone(), ..pod.clone() };
+        datapath.pod_set(&self.entry(&new)?)?;
+        new.source.view.store(wanted.view, Ordering::Relaxed);
+        *pod = new;
+        Ok(())
     }
 
     fn entry(&self, pod: &Enrolled) -> Result<PodEntry> {

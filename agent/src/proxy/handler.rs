@@ -43,7 +43,7 @@ async fn exchange(
     record: &mut Record,
 ) -> Result<Answer, ProxyError> {
     let program = connection.worker.program();
-    let port = program.port_of(connection.pod.source.view, connection.destination);
+    let port = program.port_of(connection.pod.source.view(), connection.destination);
     record.head(&request);
     forward::settle_authority(&mut request, || plain_host(connection, &program, port))?;
     let target = choose(connection, program, port, &request, record)?;
@@ -72,7 +72,7 @@ fn choose(
         return Ok(record.toward(Target::Passthrough(connection.destination)));
     };
     let pod = &connection.pod.source;
-    let source = Source { namespace: &pod.namespace, view: pod.view };
+    let source = Source { namespace: &pod.namespace, view: pod.view() };
     let view = RequestView {
         method: request.method(),
         scheme: "http",

@@ -83,7 +83,7 @@ async fn take(worker: &Rc<Worker>, pod: &Rc<Pod>, stream: TcpStream, peer: Socke
 
 async fn serve(connection: Rc<Connection>, stream: TcpStream) {
     let program = connection.worker.program();
-    let port = program.port_of(connection.pod.source.view, connection.destination);
+    let port = program.port_of(connection.pod.source.view(), connection.destination);
     let protocol = port.map_or(Protocol::Tcp, |port| program.port(port).protocol);
     drop(program);
     match protocol {

@@ -29,6 +29,7 @@ mod worker;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -51,10 +52,18 @@ pub struct SourcePod {
     pub name: Arc<str>,
     /// Its namespace: short host names are expanded in it.
     pub namespace: Arc<str>,
-    /// The class of clients that it belongs to; 0 = everybody.
-    pub view: u32,
+    /// The class of clients that it belongs to; 0 = everybody. A change of rules can move a pod to another class while
+    /// it is served; the next decision follows.
+    pub view: AtomicU32,
     /// Where its upstream sockets are made. The cookie is the pod's name within the proxy.
     pub netns: NetNs,
+}
+
+impl SourcePod {
+    /// The class of clients that it belongs to now.
+    pub fn view(&self) -> u32 {
+        self.view.load(Ordering::Relaxed)
+    }
 }
 
 /// Where redirected connections were going.

@@ -105,7 +105,7 @@ pub(crate) async fn connect(connection: &Rc<Connection>) -> Result<Upstream, Ref
 
 fn target(connection: &Connection) -> Result<Target, ProxyError> {
     let program = connection.worker.program();
-    let Some(port) = program.port_of(connection.pod.source.view, connection.destination) else {
+    let Some(port) = program.port_of(connection.pod.source.view(), connection.destination) else {
         return Ok(Target::Passthrough(connection.destination));
     };
     let chosen = route::decide_tcp(&program, port, connection.worker.roll());

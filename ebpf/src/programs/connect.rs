@@ -238,12 +238,16 @@ impl Attempt {
     fn proxy<const V6: bool>(&self, pod: &Pod, service: &Service) -> Outcome {
         const FALLBACK: usize = offset_of!(ServiceCounters, fallback);
         let v4 = is_mapped(&self.dialled);
+        let must_refuse = service.flags & SERVICE_REFUSE_ON_FAILURE != 0;
         // Loopback is out of reach for a socket that is bound to another device.
         if rd!(self.socket, bound_dev_if) != 0 {
+            if must_refuse {
+                return refuse(service, Counter::FallbackRefused);
+            }
             return self.balance::<V6>(service, service.fallback, Counter::DeviceBound, FALLBACK);
         }
         let Some(listener) = listener::alive(self.ctx, v4, pod) else {
-            if service.flags & SERVICE_REFUSE_ON_FAILURE != 0 {
+            if must_refuse {
                 return refuse(service, Counter::FallbackRefused);
             }
             return self.balance::<V6>(service, service.fallback, Counter::Fallback, FALLBACK);

@@ -159,7 +159,7 @@ impl Mesh {
         let proxy = Proxy::start(config, program, Arc::new(destinations)).unwrap();
         let netns = netns.unwrap_or_else(|| NetNs::own().unwrap());
         let cookie = netns.cookie();
-        let pod = SourcePod { name: "default/a".into(), namespace: "default".into(), view: 0, netns };
+        let pod = SourcePod { name: "default/a".into(), namespace: "default".into(), view: 0.into(), netns };
         proxy.add_pod(&Arc::new(pod), vec![vec![listener.try_clone().unwrap()], vec![listener]]);
         Self { proxy, address, log, cookie }
     }

@@ -165,7 +165,7 @@ async fn a_program_that_is_wrong_kills_one_connection_and_not_the_worker() {
     let config = ProxyConfig { workers: 1, ..ProxyConfig::default() };
     let proxy = Proxy::start(config, Arc::new(ArcSwap::from_pointee(program)), Arc::new(Panics)).unwrap();
     let netns = NetNs::own().unwrap();
-    let pod = SourcePod { name: "default/a".into(), namespace: "default".into(), view: 0, netns };
+    let pod = SourcePod { name: "default/a".into(), namespace: "default".into(), view: 0.into(), netns };
     proxy.add_pod(&Arc::new(pod), vec![vec![listener]]);
     client.set_nonblocking(true).unwrap();
     let mut client = tokio::net::TcpStream::from_std(client).unwrap();
