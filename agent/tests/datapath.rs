@@ -457,7 +457,7 @@ impl Write for Lines {
 fn the_debug_object_takes_over_and_its_log_is_read() {
     let Some(mut bed) = Bed::new("kernel log") else { return };
     if object::debug().is_none() {
-        return eprintln!("skipped kernel log: no debug object in this build");
+        return skip("kernel_log", "no debug object in this build (cargo xtask build-ebpf --debug)");
     }
     let lines = Lines::default();
     let writer = lines.clone();
@@ -542,7 +542,9 @@ fn heartbeats_are_not_shared_by_the_living() {
     let Some(bed) = Bed::new("heartbeats") else { return };
     // Opening may take long on a busy machine: the living beat right before each attempt.
     let attempt = |living: &[&Datapath]| {
-        living.iter().for_each(|agent| agent.beat(monotonic_ns()));
+        for agent in living {
+            agent.beat(monotonic_ns());
+        }
         Datapath::open(&bed.config)
     };
     let mut agents: Vec<Datapath> = Vec::new();

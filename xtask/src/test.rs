@@ -145,7 +145,8 @@ fn suites() -> Result<Vec<(String, Vec<String>)>> {
 pub(crate) fn build() -> Result<()> {
     // As a command of its own: the object must be there before the agent, which embeds it, is built.
     let own = env::current_exe().context("finding this program")?;
-    succeed(Command::new(own).arg("build-ebpf"))?;
+    succeed(Command::new(&own).arg("build-ebpf"))?;
+    succeed(Command::new(&own).args(["build-ebpf", "--debug"]))?;
     let mut cargo = Command::new(env!("CARGO"));
     succeed(cargo.args(["build", "--locked", "--profile", PROFILE, "-p", "weir", "-p", "weir-tests", "--bins"]))
 }
