@@ -32,6 +32,8 @@ pub struct Report {
     pub by_status: BTreeMap<String, u64>,
     /// Failures by what they were.
     pub errors: BTreeMap<String, u64>,
+    /// CLOCK_MONOTONIC ns of the first 32 failures.
+    pub failed_at: Vec<u64>,
     /// By version: CLOCK_MONOTONIC ns of the first answer's arrival.
     pub first_answer: BTreeMap<String, u64>,
     /// By version: CLOCK_MONOTONIC ns of the last start of a request that it answered.
@@ -60,6 +62,7 @@ impl Report {
             by_pod: table("by_pod"),
             by_status: table("by_status"),
             errors: table("errors"),
+            failed_at: v["failed_at"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect(),
             first_answer: table("first_answer"),
             last_start: table("last_start"),
             seconds: v["seconds"].as_f64().unwrap_or_default(),
@@ -96,6 +99,7 @@ impl Report {
             by_pod: minus(&self.by_pod, &earlier.by_pod),
             by_status: minus(&self.by_status, &earlier.by_status),
             errors: minus(&self.errors, &earlier.errors),
+            failed_at: Vec::new(),
             first_answer: BTreeMap::new(),
             last_start: BTreeMap::new(),
             seconds: self.seconds - earlier.seconds,

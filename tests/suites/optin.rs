@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use weir_tests::canary::{BACKENDS, HTTP_PORT};
 use weir_tests::require::Need;
-use weir_tests::{Agent, Canary, HttpLoad, PodSpec, proved, require};
+use weir_tests::{Agent, Canary, HttpLoad, PodSpec, monotonic_ns, proved, require};
 
 /// From the renamed file to the map entry, with the poll of `/status` in between.
 const AT_ONCE: Duration = Duration::from_millis(250);
@@ -115,5 +115,36 @@ fn a_connection_in_progress_stays_as_it_is() -> Result<()> {
         ensure!(report.failed == 0, "made {when}: {report:?}");
         proved!("made {when}: {} answered, {} sent again", report.answered, report.resent);
     }
+    Ok(())
+}
+
+/// A pod that is opted out and in again at once keeps its listeners: nobody who waits in them is reset.
+#[test]
+fn flapping_labels_fail_no_request() -> Result<()> {
+    if !require("flapping_labels_fail_no_request", &[Need::Agent]) {
+        return Ok(());
+    }
+    let mut scene = Canary::new(false)?;
+    relays(&mut scene)?;
+    scene.split_http(100, 0)?;
+    let agent = Agent::start(&scene.mesh)?;
+    let mut live = HttpLoad::new(scene.http.at(80)).connections(2).fresh().pace(200).start(scene.client())?;
+    let mut enabled_at = Vec::new();
+    for change in 0..60 {
+        let enabled = change % 2 == 0;
+        live.tick()?;
+        if enabled {
+            enabled_at.push(monotonic_ns());
+        }
+        let mode = if enabled { "enabled" } else { "disabled" };
+        scene.mesh.pod_mut("client").spec.labels.insert("weir.mesh/mode".into(), mode.into());
+        scene.manifests.pods(&scene.mesh)?;
+        agent.await_enrolled("default/client", enabled)?;
+    }
+    let report = live.stop()?;
+    let since_enabled = |at: &u64| enabled_at.iter().rev().find(|enabled| *enabled < at).map(|e| (at - e) / 1_000_000);
+    let late: Vec<_> = report.failed_at.iter().map(since_enabled).collect();
+    ensure!(report.failed == 0 && report.answered > 500, "failed, in ms after an opt-in: {late:?}; {report:?}");
+    proved!("30 opt-ins within the linger of the opt-out before: {} answered, 0 failed", report.answered);
     Ok(())
 }

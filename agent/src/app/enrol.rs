@@ -44,7 +44,8 @@ pub(super) struct Pods {
     workers: usize,
     next_index: u32,
     enrolled: BTreeMap<Arc<str>, Enrolled>,
-    releasing: Vec<(Instant, u64)>,
+    /// Pods that the kernel steers no more and whose listeners are still open, with the time of their release.
+    releasing: Vec<(Instant, Arc<str>, Enrolled)>,
     /// Counts the changes of `enrolled`.
     revision: u64,
     /// True until the first pass has removed what a former agent left behind.
@@ -103,7 +104,7 @@ impl Pods {
                     }
                     self.enrolled.insert(name, pod);
                 }
-                _ => self.release(&name, pod.cookie, datapath, now, &mut problems),
+                _ => self.release(name, pod, datapath, now, &mut problems),
             }
         }
         for (name, pod) in wanted {
@@ -128,10 +129,10 @@ impl Pods {
 
     /// Closes the listeners whose time is over.
     pub(super) fn close_released(&mut self, proxy: &Proxy, now: Instant) {
-        self.releasing.retain(|(since, cookie)| {
+        self.releasing.retain(|(since, _, pod)| {
             let wait = now.duration_since(*since) < RELEASE_LINGER;
             if !wait {
-                proxy.remove_pod(*cookie);
+                proxy.remove_pod(pod.cookie);
             }
             wait
         });
@@ -156,9 +157,18 @@ impl Pods {
             "{path} belongs to another pod that is enrolled already"
         );
         let cookie = netns.cookie();
-        // A namespace that comes back before its listeners were closed gets new ones all the same.
-        if let Some(at) = self.releasing.iter().position(|(_, releasing)| *releasing == cookie) {
-            self.releasing.swap_remove(at);
+        if let Some(at) = self.releasing.iter().position(|(_, _, releasing)| releasing.cookie == cookie) {
+            let (since, former, mut back) = self.releasing.swap_remove(at);
+            // Closing its listeners would reset the connections that wait in them: it keeps them.
+            if former == *name && back.source.namespace == pod.namespace {
+                return match self.update(pod, &mut back, datapath) {
+                    Ok(()) => Ok(back),
+                    Err(error) => {
+                        self.releasing.push((since, former, back));
+                        Err(error)
+                    }
+                };
+            }
             proxy.remove_pod(cookie);
         }
         let listeners = listeners::open(&netns, self.workers).context("cannot listen inside the pod")?;
@@ -224,12 +234,19 @@ impl Pods {
         Ok(PodCgroup::Id { id, level: self.hierarchy.level_of(path)? })
     }
 
-    fn release(&mut self, name: &str, cookie: u64, datapath: &mut Datapath, now: Instant, problems: &mut Vec<String>) {
-        match datapath.pod_remove(cookie) {
-            Ok(()) => tracing::info!(pod = %name, cookie, "released"),
+    fn release(
+        &mut self,
+        name: Arc<str>,
+        pod: Enrolled,
+        datapath: &mut Datapath,
+        now: Instant,
+        problems: &mut Vec<String>,
+    ) {
+        match datapath.pod_remove(pod.cookie) {
+            Ok(()) => tracing::info!(pod = %name, cookie = pod.cookie, "released"),
             Err(error) => problems.push(format!("pod {name}: {error:#}")),
         }
-        self.releasing.push((now, cookie));
+        self.releasing.push((now, name, pod));
     }
 
     /// Entries of a former agent for pods that take part no more.

@@ -214,10 +214,14 @@ impl Request {
     fn send(&self, job: &Job, kept: &mut Option<BufReader<TcpStream>>) -> io::Result<(Head, Vec<u8>)> {
         let mut peer = match kept.take() {
             Some(peer) => peer,
-            None => BufReader::new(connect(job.targets[0].0)?),
+            None => BufReader::new(
+                connect(job.targets[0].0).map_err(|e| io::Error::new(e.kind(), format!("connect: {e}")))?,
+            ),
         };
         let unanswered = |e: io::Error| match e.kind() {
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => io::ErrorKind::ConnectionAborted.into(),
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                io::Error::new(io::ErrorKind::ConnectionAborted, format!("{e}, before an answer"))
+            }
             _ => e,
         };
         // Large bodies are written beside the reading, so that a peer that echoes early cannot lock up with us.
@@ -241,7 +245,8 @@ impl Request {
             answer
         } else {
             peer.fill_buf().map_err(unanswered)?;
-            let head = wire::read_head(&mut peer)?.ok_or(io::ErrorKind::ConnectionAborted)?;
+            let closed = || io::Error::new(io::ErrorKind::ConnectionAborted, "closed before an answer");
+            let head = wire::read_head(&mut peer)?.ok_or_else(closed)?;
             let body = wire::read_body(&mut peer, &head, Otherwise::Close)?;
             (head, body)
         };

@@ -24,6 +24,7 @@ struct Counts {
     by_pod: BTreeMap<String, u64>,
     by_status: BTreeMap<u16, u64>,
     errors: BTreeMap<String, u64>,
+    failed_at: Vec<u64>,
     first_answer: BTreeMap<String, u64>,
     last_start: BTreeMap<String, u64>,
 }
@@ -60,6 +61,9 @@ impl Tally {
     pub(crate) fn failed(&self, error: &io::Error) {
         let mut counts = self.counts();
         counts.failed += 1;
+        if counts.failed_at.len() < MAX_ERRORS {
+            counts.failed_at.push(monotonic_ns());
+        }
         let name = error.to_string();
         let known = counts.errors.len() < MAX_ERRORS || counts.errors.contains_key(&name);
         add(&mut counts.errors, if known { &name } else { "others" });
@@ -77,6 +81,7 @@ impl Tally {
         json!({
             "answered": c.answered, "failed": c.failed, "resent": c.resent,
             "by_version": c.by_version, "by_pod": c.by_pod, "by_status": by_status, "errors": c.errors,
+            "failed_at": c.failed_at,
             "first_answer": c.first_answer, "last_start": c.last_start, "seconds": elapsed.as_secs_f64(),
         })
         .to_string()
