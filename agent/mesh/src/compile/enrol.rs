@@ -41,13 +41,15 @@ pub(super) fn enrol(
             Some(node) => pod.node == *node,
             None => meta.annotation(NETNS).is_some(),
         };
-        if local && !pod.addresses.is_empty() {
+        // A pod with a uid is found by it, and has its addresses in its namespace before the kubelet reports them.
+        if local && !(pod.addresses.is_empty() && pod.uid.is_empty()) {
             let name: Arc<str> = format!("{}/{}", meta.namespace(), meta.name()).into();
             enrolled.insert(
                 name,
                 EnrolledPod {
                     namespace: Arc::clone(meta.namespace()),
                     name: Arc::clone(meta.name()),
+                    uid: Arc::clone(&pod.uid),
                     addresses: pod.addresses.clone(),
                     view: views.of(meta.namespace()),
                     netns: meta.annotations.get(NETNS).cloned(),

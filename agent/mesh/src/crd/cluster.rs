@@ -19,6 +19,8 @@ pub struct Namespace {
 pub struct Pod {
     /// Name, labels, annotations.
     pub meta: Metadata,
+    /// `metadata.uid`; empty in most files.
+    pub uid: Arc<str>,
     /// `spec.nodeName`; empty until it is scheduled.
     pub node: Arc<str>,
     /// `spec.hostNetwork`
@@ -39,6 +41,7 @@ impl Pod {
     pub(super) fn decode(meta: Metadata, root: &mut Fields<'_>) -> Result<Self, Fault> {
         let mut pod = Self {
             meta,
+            uid: root.required_map("metadata")?.text("uid")?.unwrap_or_default().into(),
             node: Arc::default(),
             host_network: false,
             containers: Vec::new(),
