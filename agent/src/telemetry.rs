@@ -18,11 +18,26 @@ pub const LOG_VARIABLE: &str = "WEIR_LOG";
 /// aya reports every map and relocation at debug: noise while looking for one's own records.
 const DEFAULT_FILTER: &str = "info,aya=warn,aya_obj=warn";
 
-/// Sends the log to standard error. A second call does nothing (tests start several agents in one process).
-pub fn init_logging(json: bool) {
-    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+/// The records of the kernel programs, which are all at debug. Their crate's binary has our name, and this module.
+const KERNEL_RECORDS: &str = "weir::programs=debug";
+
+/// Sends the log to standard error, the kernel programs' records with it when they were asked for. A second call does
+/// nothing (tests start several agents in one process).
+pub fn init_logging(json: bool, kernel_log: bool) {
+    let filter = EnvFilter::new(filter(std::env::var(LOG_VARIABLE).ok(), kernel_log));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let _ = if json { builder.json().try_init() } else { builder.try_init() };
+}
+
+/// The user's filter, else the default; a user who asks for the kernel's log need not know its target.
+fn filter(users: Option<String>, kernel_log: bool) -> String {
+    let valid = users.filter(|text| EnvFilter::try_new(text).is_ok());
+    let mut filter = valid.unwrap_or_else(|| DEFAULT_FILTER.to_owned());
+    if kernel_log {
+        // First, so that the user's own word on this target wins.
+        filter = format!("{KERNEL_RECORDS},{filter}");
+    }
+    filter
 }
 
 /// Starts the writer of the access log; `None` when it is off.

@@ -49,6 +49,14 @@ impl Agent {
     /// # Errors
     /// When it cannot be started.
     pub fn spawn(mesh: &Mesh) -> Result<Self> {
+        Self::spawn_with(mesh, &[])
+    }
+
+    /// The same with further arguments.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn_with(mesh: &Mesh, arguments: &[&str]) -> Result<Self> {
         let place: &Place = mesh.agent_place();
         let access_log = mesh.log("access");
         let mut command = Command::new(binary("weir"));
@@ -61,7 +69,8 @@ impl Agent {
             .arg(mesh.cgroup())
             .args(["--admin", &ADMIN.to_string()])
             .arg("--access-log")
-            .arg(&access_log);
+            .arg(&access_log)
+            .args(arguments);
         let log = mesh.log("agent");
         let process = Process::spawn(place, command, &log)?;
         Ok(Self { process, netns: place.netns.clone(), log, access_log })

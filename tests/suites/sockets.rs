@@ -2,13 +2,14 @@
 //! connects again; and a socket bound to a device still works.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use weir_tests::canary::HTTP_PORT;
 use weir_tests::mesh::binary;
 use weir_tests::require::Need;
-use weir_tests::{Agent, Canary, process, require};
+use weir_tests::{Agent, Canary, HttpLoad, eventually, process, require};
 
 fn check(scene: &Canary, six: bool) -> Result<()> {
     let (client, backend) = (scene.client(), scene.mesh.pod("b-v2-0"));
@@ -66,4 +67,24 @@ fn a_balanced_socket_tells_the_truth() -> Result<()> {
     agent.await_verdict(HTTP_PORT, "balance")?;
     check(&scene, false)?;
     check(&scene, true)
+}
+
+#[test]
+fn the_kernel_tells_of_its_verdicts_when_asked() -> Result<()> {
+    if !require("the_kernel_tells_of_its_verdicts_when_asked", &[Need::Agent]) {
+        return Ok(());
+    }
+    let scene = Canary::new(true)?;
+    let mut agent = Agent::spawn_with(&scene.mesh, &["--kernel-log"])?;
+    agent.await_ready(Duration::from_secs(15))?;
+    agent.await_verdict(HTTP_PORT, "balance")?;
+    agent.await_enrolled("default/client", true)?;
+    HttpLoad::new(scene.http.at(80)).requests(1).fresh().run(scene.client())?;
+    let dialled = scene.http.ipv4().to_string();
+    let told = eventually("a record of the verdict in the agent's log", Duration::from_secs(2), || {
+        let log = agent.log_text();
+        Ok(log.lines().any(|line| line.contains("weir::programs") && line.contains(&dialled)).then_some(()))
+    });
+    ensure!(told.is_ok(), "{}", agent.log_text());
+    Ok(())
 }

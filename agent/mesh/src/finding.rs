@@ -82,6 +82,10 @@ pub mod code {
     pub const LEFT_ALONE: &str = "WEIR0009";
     /// A host that names no service.
     pub const UNKNOWN_HOST: &str = "WEIR0010";
+    /// A file or directory that cannot be read; what it said before stays.
+    pub const UNREADABLE: &str = "WEIR0011";
+    /// A fault of weir itself; what was in force stays.
+    pub const INTERNAL: &str = "WEIR0012";
     /// Something that is referred to does not exist.
     pub const REFERENCE: &str = "IST0101";
     /// The object is not valid.

@@ -3,7 +3,8 @@
 //! Order within one change: the program is published before the kernel sends anything to it, and the maps are written
 //! additions first; a removed service only loses its entries, and connections already steered still find their way.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,9 +12,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use weir_mesh::compile::{CompileOptions, compile};
-use weir_mesh::finding::{Finding, Severity};
+use weir_mesh::finding::{Finding, Severity, code};
 use weir_mesh::plan::KernelPlan;
 use weir_mesh::program::Program;
+use weir_mesh::source::Location;
 use weir_mesh::store::Store;
 
 use super::enrol::Pods;
@@ -58,6 +60,10 @@ pub(super) struct Applier {
     options: CompileOptions,
     plan: KernelPlan,
     findings: Vec<Finding>,
+    /// What the directory said it could not read, when the findings were made.
+    unreadable: BTreeMap<PathBuf, String>,
+    /// Files on whose text the reader failed.
+    failed: BTreeSet<PathBuf>,
     said: BTreeSet<String>,
     kernel_problems: Vec<String>,
     /// When a part of the plan that found no room in the maps may find some.
@@ -83,6 +89,8 @@ impl Applier {
             options,
             plan: KernelPlan::default(),
             findings: Vec::new(),
+            unreadable: BTreeMap::new(),
+            failed: BTreeSet::new(),
             said: BTreeSet::new(),
             kernel_problems: Vec::new(),
             retry_at: None,
@@ -107,8 +115,14 @@ impl Applier {
             in_ms = started.elapsed().as_millis() as u64,
             "first configuration in force"
         );
+        let mut ticked = Instant::now();
         loop {
-            match inbox.recv_timeout(TICK) {
+            // Steady changes must not keep the pods from being looked after.
+            if ticked.elapsed() >= TICK {
+                self.tick();
+                ticked = Instant::now();
+            }
+            match inbox.recv_timeout(TICK.saturating_sub(ticked.elapsed())) {
                 Ok(Event::Paths(paths)) => {
                     let started = Instant::now();
                     let (changes, stop) = self.burst(paths, inbox);
@@ -120,7 +134,7 @@ impl Applier {
                     }
                 }
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => self.tick(),
+                Err(RecvTimeoutError::Timeout) => {}
             }
         }
     }
@@ -166,28 +180,68 @@ impl Applier {
 
     /// True when something changed.
     fn take(&mut self, changes: Vec<Change>) -> bool {
-        let any = !changes.is_empty();
+        let mut any = !changes.is_empty();
         for change in changes {
             match change {
-                Change::Text(path, text) => self.store.set_file(&name(&path), &text),
-                Change::Removed(path) => self.store.remove_file(&name(&path)),
-                Change::Unreadable(path, why) => {
-                    tracing::error!(file = %path.display(), %why, "cannot be read; what it said before stays in force");
+                Change::Text(path, text) => {
+                    let read = catch_unwind(AssertUnwindSafe(|| self.store.set_file(&name(&path), &text)));
+                    match read {
+                        Ok(()) => self.failed.remove(&path),
+                        Err(_) => self.failed.insert(path),
+                    };
+                }
+                Change::Removed(path) => {
+                    self.failed.remove(&path);
+                    self.store.remove_file(&name(&path));
                 }
             }
+        }
+        if self.unreadable != *self.directory.problems() {
+            self.unreadable = self.directory.problems().clone();
+            any = true;
         }
         any
     }
 
+    /// What is wrong with files as a whole.
+    fn file_findings(&self) -> impl Iterator<Item = Finding> {
+        let unreadable = self.unreadable.iter().map(|(path, why)| {
+            let message = format!("cannot be read: {why}; what it said before stays in force");
+            about(path, code::UNREADABLE, message)
+        });
+        let failed = self.failed.iter().map(|path| {
+            let message = "weir failed on this text, see its log; what the file said before stays in force".to_owned();
+            about(path, code::INTERNAL, message)
+        });
+        unreadable.chain(failed)
+    }
+
     fn recompile(&mut self, started: Instant) {
         self.options.generation += 1;
-        let (snapshot, mut findings) = self.store.assemble();
-        let compiled = compile(&snapshot, &self.options);
-        findings.extend(compiled.findings);
+        // A fault of the compiler costs a change, never the mesh.
+        let compiled = catch_unwind(AssertUnwindSafe(|| {
+            let (snapshot, findings) = self.store.assemble();
+            (compile(&snapshot, &self.options), findings)
+        }));
+        let mut findings: Vec<Finding> = self.file_findings().collect();
+        match compiled {
+            Ok((compiled, of_files)) => {
+                findings.extend(of_files);
+                findings.extend(compiled.findings);
+                self.plan = compiled.plan;
+                self.parts.program.store(Arc::new(compiled.program));
+                self.write_maps();
+            }
+            Err(_) => findings.push(Finding {
+                severity: Severity::Error,
+                code: code::INTERNAL,
+                object: None,
+                at: None,
+                message: "weir failed to compile the last change, see its log; what was in force before stays".into(),
+                help: None,
+            }),
+        }
         self.findings = findings;
-        self.plan = compiled.plan;
-        self.parts.program.store(Arc::new(compiled.program));
-        self.write_maps();
         self.applied_in = started.elapsed();
         self.enrol();
         self.say();
@@ -255,4 +309,9 @@ impl Applier {
 
 fn name(path: &Path) -> String {
     path.to_string_lossy().into_owned()
+}
+
+fn about(path: &Path, code: &'static str, message: String) -> Finding {
+    let at = Some(Location { file: name(path).into(), line: 0, column: 0 });
+    Finding { severity: Severity::Error, code, object: None, at, message, help: None }
 }

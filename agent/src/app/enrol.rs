@@ -243,10 +243,16 @@ impl Pods {
         problems: &mut Vec<String>,
     ) {
         match datapath.pod_remove(pod.cookie) {
-            Ok(()) => tracing::info!(pod = %name, cookie = pod.cookie, "released"),
-            Err(error) => problems.push(format!("pod {name}: {error:#}")),
+            Ok(()) => {
+                tracing::info!(pod = %name, cookie = pod.cookie, "released");
+                self.releasing.push((now, name, pod));
+            }
+            // Still steered: it stays known, so that the next pass tries again.
+            Err(error) => {
+                problems.push(format!("pod {name} cannot be released: {error:#}"));
+                self.enrolled.insert(name, pod);
+            }
         }
-        self.releasing.push((now, name, pod));
     }
 
     /// Entries of a former agent for pods that take part no more.

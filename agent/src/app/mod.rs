@@ -45,6 +45,7 @@ const LISTENERS_LINGER: Duration = Duration::from_millis(200);
 /// # Errors
 /// When something that it cannot work without is missing: kernel programs, cgroup v2, rights, the admin address.
 pub fn run(config: &Config) -> Result<()> {
+    raise_file_limit();
     // Before any thread: a process moves as a whole, and the kernel must know the agent by its own cgroup.
     let hierarchy = Hierarchy::find()?;
     let own =
@@ -92,7 +93,12 @@ pub fn run(config: &Config) -> Result<()> {
     let pods = Pods::new(home, own, hierarchy, config.workers);
     let parts = Parts { datapath, proxy: Arc::clone(&proxy), program, shared: Arc::clone(&shared) };
     let mut applier = Applier::new(config, directory, pods, parts);
-    let apply = std::thread::Builder::new().name("weir-apply".into()).spawn(move || applier.run(&inbox))?;
+    let readiness = Arc::clone(&shared);
+    let apply = std::thread::Builder::new().name("weir-apply".into()).spawn(move || {
+        // Whatever ends this thread, nobody shall take the agent for one that follows changes.
+        let _at_end = NotReady(readiness);
+        applier.run(&inbox);
+    })?;
 
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     control.block_on(async {
@@ -127,6 +133,29 @@ pub fn run(config: &Config) -> Result<()> {
     }
     tracing::info!("drained; pins stay for the next agent");
     Ok(())
+}
+
+/// Ends readiness when it goes.
+struct NotReady(Arc<Shared>);
+
+impl Drop for NotReady {
+    fn drop(&mut self) {
+        self.0.set_ready(false);
+    }
+}
+
+/// Opens as many files as the administrator allows: a connection takes two, and the usual soft limit is 1,024.
+fn raise_file_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: getrlimit writes one rlimit to the valid place that it is given.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 || limit.rlim_cur >= limit.rlim_max {
+        return;
+    }
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: setrlimit reads one valid rlimit.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+        tracing::warn!(error = %std::io::Error::last_os_error(), "the limit of open files stays low");
+    }
 }
 
 /// The kernel's table of flows, as the proxy asks for it.

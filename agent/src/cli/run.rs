@@ -51,7 +51,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
-    telemetry::init_logging(args.log_json);
+    telemetry::init_logging(args.log_json, args.kernel_log);
     app::run(&check(args)?)
 }
 

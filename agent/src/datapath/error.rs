@@ -11,6 +11,12 @@ pub enum DatapathError {
     /// This binary was built without the kernel programs.
     #[error("this binary has no kernel programs inside: run `cargo xtask build-ebpf` and build it again")]
     NoObject,
+    /// This binary was built without the programs that log.
+    #[error(
+        "this binary has no kernel programs inside that log: run `cargo xtask build-ebpf --debug` and build it again, or \
+         run without --kernel-log"
+    )]
+    NoDebugObject,
     /// The embedded object is not one of ours.
     #[error("the kernel programs inside this binary cannot be read: {0}")]
     BadObject(String),

@@ -111,8 +111,11 @@ impl Datapath {
     /// See [`DatapathError`]. Nothing that was in force before is changed unless all programs could be loaded.
     pub fn open(config: &DatapathConfig) -> Result<Self, DatapathError> {
         let pins = Pins::new(&config.bpffs, &config.instance)?;
-        let object = if config.kernel_log { object::debug() } else { object::normal() };
-        let object = object.ok_or(DatapathError::NoObject)?;
+        let object = if config.kernel_log {
+            object::debug().ok_or(DatapathError::NoDebugObject)?
+        } else {
+            object::normal().ok_or(DatapathError::NoObject)?
+        };
         pins::ensure_bpffs(&config.bpffs)?;
         pins.create()?;
         let _lock = pins.lock()?;

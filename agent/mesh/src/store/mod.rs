@@ -51,14 +51,16 @@ impl Store {
     /// The file now has this text: one or more documents, YAML or JSON.
     pub fn set_file(&mut self, file: &str, text: &str) {
         let name: Arc<str> = file.into();
-        let old = self.files.remove(&name).unwrap_or_default();
+        // Taken out only when the new one is there: a fault of the reader must not lose the old.
+        let nothing = File::default();
+        let old = self.files.get(&name).unwrap_or(&nothing);
         let new = if text.len() > MAX_FILE_BYTES {
             let message = format!(
                 "the file has {} bytes, more than the {MAX_FILE_BYTES} that are read; what it held before stays",
                 text.len()
             );
             let finding = about_file(&name, Mark::default(), message, None);
-            File { findings: vec![finding], ..old }
+            File { findings: vec![finding], ..old.clone() }
         } else {
             Reader::new(&name, &old.objects).read(text)
         };
