@@ -6,7 +6,8 @@
 //! - [`watch`]: where objects come from
 //! - [`datapath`]: the kernel programs and their maps
 //! - [`proxy`]: the shared layer-7 and TCP proxy
-//! - [`admin`]: probes, status and metrics on loopback
+//! - [`admin`]: probes, status and metrics on loopback, and metrics alone on the node's address
+//! - [`cluster`]: weir's own installation in a Kubernetes cluster
 //! - [`config`], [`netns`], [`cgroup`], [`telemetry`]: leaves that the others stand on
 //!
 //! `proxy` knows neither `watch` nor `datapath`, and `datapath` not `proxy`: the proxy runs without a cluster and
@@ -16,6 +17,7 @@ pub mod admin;
 pub mod app;
 pub mod cgroup;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod datapath;
 pub mod netns;

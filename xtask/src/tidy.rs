@@ -20,7 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli"],
     &["app"],
-    &["admin", "datapath", "identity", "proxy", "watch"],
+    &["admin", "cluster", "datapath", "identity", "proxy", "watch"],
     &["cgroup", "config", "drain", "netns", "telemetry"],
 ];
 

@@ -1,0 +1,60 @@
+//! weir's own place in a Kubernetes cluster: how to reach the API server, what the installation is called, and what is
+//! asked and written there about the installation itself. Used by `app` (election, CRDs, the question at the end) and
+//! `cli` (`crds`, `status`). What the users write is read by `watch`.
+
+pub mod agents;
+pub mod crds;
+pub mod installation;
+pub mod leader;
+
+use std::path::PathBuf;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+/// The namespace of the installation.
+pub const NAMESPACE: &str = "weir-system";
+/// The DaemonSet of the agents.
+pub const DAEMON_SET: &str = "weir";
+/// What the agents' pods are labelled with.
+pub const POD_SELECTOR: &str = "app.kubernetes.io/name=weir,app.kubernetes.io/component=agent";
+
+/// How to reach the API server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// The kubeconfig file; `None` = KUBECONFIG, `~/.kube/config`, or the pod's own service account.
+    pub kubeconfig: Option<PathBuf>,
+    /// A context of it; `None` = its current one.
+    pub context: Option<String>,
+}
+
+/// The API server cannot be asked at all.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// The named kubeconfig or context is not usable.
+    #[error("kubeconfig: {0}")]
+    Kubeconfig(#[from] kube::config::KubeconfigError),
+    /// Neither a kubeconfig nor a service account.
+    #[error("no kubeconfig, and not in a cluster: {0}")]
+    Nowhere(#[from] kube::config::InferConfigError),
+    /// Credentials or certificates that cannot be used.
+    #[error("{0}")]
+    Client(#[from] kube::Error),
+}
+
+impl Access {
+    /// A client. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// When there is no configuration, or it is not usable.
+    pub async fn client(&self) -> Result<Client, AccessError> {
+        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
+        let config = match &self.kubeconfig {
+            Some(path) => Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &options).await?,
+            // A context is one of a kubeconfig; without it a pod's own account will do, too.
+            None if self.context.is_some() => Config::from_kubeconfig(&options).await?,
+            None => Config::infer().await?,
+        };
+        Ok(Client::try_from(config)?)
+    }
+}
