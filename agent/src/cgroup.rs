@@ -270,6 +270,7 @@ fn unescape(text: &str) -> String {
 mod tests {
     use super::*;
     use std::process::{Child, Command};
+    use weir_tests::require::skip;
 
     fn hierarchy(part: &str, mount: &str) -> Hierarchy {
         Hierarchy { mount: mount.into(), part: part.into() }
@@ -337,13 +338,13 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::print_stderr, reason = "says why a test did not run")]
     fn an_agent_in_a_shared_cgroup_moves_to_its_own() {
-        let Ok(tree) = Hierarchy::find() else { return eprintln!("skipped: no cgroup v2") };
+        let test = "an_agent_in_a_shared_cgroup_moves_to_its_own";
+        let Ok(tree) = Hierarchy::find() else { return skip(test, "no cgroup v2") };
         let instance = format!("own-{}", std::process::id());
         let shared = tree.mount().join(format!("weir-test-{instance}"));
-        if fs::create_dir(&shared).is_err() {
-            return eprintln!("skipped: {} is not writable", tree.mount().display());
+        if let Err(error) = fs::create_dir(&shared) {
+            return skip(test, &format!("{}: {error}", shared.display()));
         }
         let own = shared.join(format!("weir-{instance}"));
         let _remove = Remove(vec![own.clone(), shared.clone()]);

@@ -54,13 +54,15 @@ pub struct Config {
 /// An instance names a directory of pins and a cgroup.
 ///
 /// # Errors
-/// When the name has other characters than `a-z`, `0-9` and `-`, or not 1 to 31 of them.
+/// When the name has other characters than `a-z`, `0-9` and `-`, not 1 to 31 of them, or is `maps`.
 pub fn check_instance(name: &str) -> Result<()> {
     ensure!(
         (1..=31).contains(&name.len())
             && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
         "{name:?}: an instance name is 1 to 31 of a-z, 0-9 and -"
     );
+    // In the directory of the instances it is the link to the active maps, and in each of them the maps themselves.
+    ensure!(name != "maps", "{name:?}: no name for an instance, the pinned maps are called so");
     Ok(())
 }
 
@@ -73,7 +75,7 @@ mod tests {
         for good in ["default", "node-1", "a"] {
             assert!(check_instance(good).is_ok(), "{good}");
         }
-        for bad in ["", "..", "a/b", "A", "a.b", &"x".repeat(32)] {
+        for bad in ["", "..", "a/b", "A", "a.b", "maps", &"x".repeat(32)] {
             assert!(check_instance(bad).is_err(), "{bad}");
         }
     }

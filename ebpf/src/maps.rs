@@ -29,7 +29,7 @@ pub const META: &str = "weir_meta";
 pub const PODS_MAX: usize = 4096;
 /// Service ports times addresses times views. 10,000 services of two ports in two families, and as much again.
 pub const SERVICES_MAX: usize = 81_920;
-/// 4 MiB of slots; the allocator refuses with a finding when they run out.
+/// 8 MiB of slots (arrays have a stride of 8 bytes); a service that finds no room is a problem line of `weir status`.
 pub const SLOTS_MAX: usize = 1 << 20;
 /// Endpoint addresses times ports.
 pub const BACKENDS_MAX: usize = 131_072;

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM as a flag, so that whoever waits stops waiting and everything that was made is taken down by
+//! Ctrl-C, SIGTERM and a closed terminal (SIGHUP) as a flag, so that whoever waits stops waiting and everything that was made is taken down by
 //! its `Drop`. Used by `cargo xtask demo`; the wait loops of the harness look at it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,12 +11,17 @@ extern "C" fn on_signal(_: libc::c_int) {
     INTERRUPTED.store(true, Ordering::Relaxed);
 }
 
-/// From now on SIGINT and SIGTERM set the flag instead of ending the process.
+/// From now on SIGINT, SIGTERM and SIGHUP set the flag instead of ending the process. One that our starter had us ignore
+/// (`nohup`) stays ignored.
 pub fn install() {
     let handler = on_signal as extern "C" fn(libc::c_int) as libc::sighandler_t;
-    for signal in [libc::SIGINT, libc::SIGTERM] {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
-        unsafe { libc::signal(signal, handler) };
+        let before = unsafe { libc::signal(signal, handler) };
+        if before == libc::SIG_IGN {
+            // SAFETY: no handler is involved.
+            unsafe { libc::signal(signal, libc::SIG_IGN) };
+        }
     }
 }
 

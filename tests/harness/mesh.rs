@@ -11,13 +11,14 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::netns::{self, NetNs};
 use crate::process::{Place, Process};
@@ -123,6 +124,7 @@ impl Mesh {
     pub fn named(name: &str, outlives: bool) -> Result<Self> {
         let scratch = scratch(name);
         let cgroup = cgroup::root()?.join(name);
+        claim(&scratch)?;
         // From here on, whatever goes wrong, `undo` takes down what is there.
         let undo = Undo(name);
         for part in ["manifests", "staging", "logs"] {
@@ -378,7 +380,10 @@ pub fn demolish(name: &str) {
     }
     // Unlinking a pinned link detaches its program.
     let _none = fs::remove_dir_all(pins(name));
-    let _none = fs::remove_dir_all(scratch(name));
+    let scratch = scratch(name);
+    if is_ours(&scratch) {
+        let _none = fs::remove_dir_all(scratch);
+    }
 }
 
 /// Where the pins of an instance are.
@@ -395,6 +400,24 @@ fn scratch(name: &str) -> PathBuf {
     env::temp_dir().join(name)
 }
 
+/// Makes the directory for us alone. Its name can be guessed and /tmp is everybody's: what somebody else put there, or
+/// could write to, is not taken, because we run as root and would follow their links.
+fn claim(scratch: &Path) -> Result<()> {
+    if let Err(error) = fs::DirBuilder::new().mode(0o700).create(scratch) {
+        let there = error.kind() == std::io::ErrorKind::AlreadyExists;
+        ensure!(there, "making {}: {error}", scratch.display());
+        ensure!(is_ours(scratch), "{} is not ours alone: remove it", scratch.display());
+    }
+    Ok(())
+}
+
+/// Whether this is a directory, no link to one, that nobody else owns or can enter.
+fn is_ours(scratch: &Path) -> bool {
+    // SAFETY: geteuid has no preconditions.
+    let own = unsafe { libc::geteuid() };
+    fs::symlink_metadata(scratch).is_ok_and(|m| m.is_dir() && m.uid() == own && m.mode() & 0o077 == 0)
+}
+
 /// Removes the meshes of test processes that are no more.
 fn sweep() {
     let mut dead: Vec<String> = netns::names(TEST_PREFIX)
@@ -409,5 +432,35 @@ fn sweep() {
     dead.dedup();
     for name in &dead {
         demolish(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_others_prepared_is_not_taken_and_not_removed() {
+        let base = env::temp_dir().join(format!("weir-claim-{}", process::id()));
+        claim(&base).expect("nobody has it");
+        claim(&base).expect("it is ours");
+        let open = base.join("open");
+        fs::create_dir(&open).expect("our own directory");
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).expect("our own directory");
+        let link = base.join("link");
+        symlink(&base, &link).expect("our own directory");
+        for prepared in [&open, &link] {
+            assert!(claim(prepared).is_err() && !is_ours(prepared), "{}", prepared.display());
+        }
+        // SAFETY: geteuid has no preconditions.
+        if unsafe { libc::geteuid() } == 0 {
+            let foreign = base.join("foreign");
+            claim(&foreign).expect("nobody has it");
+            std::os::unix::fs::chown(&foreign, Some(65_534), None).expect("root may");
+            assert!(claim(&foreign).is_err());
+        }
+        fs::remove_dir_all(&base).expect("it is ours");
     }
 }

@@ -1,10 +1,12 @@
 //! What a suite needs of the machine. A suite that cannot run says so, in one line that `cargo xtask test` sums up;
 //! where skipping is not allowed (`WEIR_REQUIRE_KERNEL=1`, as in CI) it fails instead.
 
-use std::fs::OpenOptions;
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use crate::{cgroup, mesh};
 
@@ -41,16 +43,31 @@ impl Need {
                 }
                 (!Path::new("/sys/kernel/btf/vmlinux").exists()).then(|| "the kernel has no BTF".into())
             }),
-            Self::Program(name) => {
-                let found = Command::new("sh")
-                    .args(["-c", "command -v \"$0\"", name])
-                    .stdout(Stdio::null())
-                    .status()
-                    .is_ok_and(|s| s.success());
-                (!found).then(|| format!("{name} is not installed"))
-            }
+            Self::Program(name) => program(name).is_none().then(|| format!("{name} is not installed")),
         }
     }
+}
+
+/// `PATH`, and after it where administrators' programs are: `su` and many services leave those out.
+pub fn search_path() -> OsString {
+    let mut path = env::var_os("PATH").unwrap_or_default();
+    for directory in ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"] {
+        if !env::split_paths(&path).any(|d| d == Path::new(directory)) {
+            path.push(if path.is_empty() { "" } else { ":" });
+            path.push(directory);
+        }
+    }
+    path
+}
+
+/// Where a program of the machine is, by [`search_path`].
+pub fn program(name: &str) -> Option<PathBuf> {
+    found_in(&search_path(), name)
+}
+
+fn found_in(path: &OsStr, name: &str) -> Option<PathBuf> {
+    let runs = |p: &PathBuf| fs::metadata(p).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
+    env::split_paths(path).map(|d| d.join(name)).find(runs)
 }
 
 /// Whether `test` can run here. If not, it has been reported as skipped and the test should return.
@@ -70,12 +87,40 @@ pub fn require(test: &str, needs: &[Need]) -> bool {
 /// # Panics
 /// When `WEIR_REQUIRE_KERNEL=1`.
 pub fn skip(test: &str, reason: &str) {
-    assert!(std::env::var(REQUIRED).as_deref() != Ok("1"), "{test} must not be skipped here: {reason}");
+    assert!(env::var(REQUIRED).as_deref() != Ok("1"), "{test} must not be skipped here: {reason}");
     let line = format!("SKIPPED {test}: {reason}\n");
     let _closed = io::stderr().write_all(line.as_bytes());
-    if let Some(file) = std::env::var_os(SKIPS_FILE)
+    if let Some(file) = env::var_os(SKIPS_FILE)
         && let Ok(mut file) = OpenOptions::new().create(true).append(true).open(file)
     {
         let _full = file.write_all(line.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_administrators_have_in_their_path_is_found() {
+        let path = search_path();
+        let directories: Vec<PathBuf> = env::split_paths(&path).collect();
+        for sbin in ["/usr/local/sbin", "/usr/sbin", "/sbin"] {
+            assert_eq!(directories.iter().filter(|d| **d == Path::new(sbin)).count(), 1, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn a_program_is_a_file_that_can_be_run() {
+        let directory = env::temp_dir().join(format!("weir-require-{}", std::process::id()));
+        fs::create_dir_all(directory.join("a-directory")).expect("a directory of our own");
+        let file = directory.join("a-program");
+        fs::write(&file, "").expect("a file");
+        let path = directory.as_os_str();
+        assert_eq!(found_in(path, "a-program"), None, "not executable");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("our own file");
+        assert_eq!(found_in(path, "a-program"), Some(file));
+        assert_eq!(found_in(path, "a-directory"), None);
+        fs::remove_dir_all(&directory).expect("it is ours");
     }
 }

@@ -62,3 +62,25 @@ fn the_tree_is_tidy() -> Result<()> {
     cargo(&["xtask", "tidy"])?;
     Ok(())
 }
+
+/// A core and a proxy that reach out, each right after a declared test module, and a file that is in order.
+#[test]
+fn a_tree_that_reaches_out_below_its_test_module_is_not_tidy() -> Result<()> {
+    let root = std::env::temp_dir().join(format!("weir-untidy-{}", std::process::id()));
+    for (file, code) in [
+        ("agent/mesh/src/a.rs", "fn now() -> std::time::Instant {\n    std::time::Instant::now()\n}\n"),
+        ("agent/src/proxy/mod.rs", "use crate::datapath::Datapath;\n"),
+        ("agent/src/proxy/fine.rs", "use crate::netns::NetNs;\n"),
+    ] {
+        let path = root.join(file);
+        std::fs::create_dir_all(path.parent().context("a file has a directory")?)?;
+        std::fs::write(path, format!("//! A file.\n#[cfg(test)]\nmod tests;\n\n{code}"))?;
+    }
+    let said = cargo(&["xtask", "tidy", "--root", &root.to_string_lossy()]);
+    std::fs::remove_dir_all(&root)?;
+    let said = format!("{:#}", said.err().context("such a tree must not be called tidy")?);
+    ensure!(said.contains("a.rs:6: the core is pure"), "{said}");
+    ensure!(said.contains("mod.rs:5: proxy must not import datapath"), "{said}");
+    ensure!(!said.contains("fine.rs"), "{said}");
+    Ok(())
+}

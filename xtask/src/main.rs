@@ -3,6 +3,7 @@
 
 mod build_ebpf;
 mod demo;
+mod packages;
 mod test;
 mod tidy;
 mod workspace;

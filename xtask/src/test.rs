@@ -12,12 +12,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use weir_tests::require::{REQUIRED, SKIPS_FILE};
 
+use crate::packages;
+
 /// The profile of everything that is run.
 pub(crate) const PROFILE: &str = "quick";
-
-/// Debian packages that the suites need, by the program that tells whether they are there.
-const PACKAGES: &[(&str, &str)] =
-    &[("ip", "iproute2"), ("curl", "curl"), ("strace", "strace"), ("wrk", "wrk"), ("bpftool", "bpftool")];
 
 /// Which suites.
 #[derive(Debug, clap::Args)]
@@ -54,7 +52,7 @@ struct Row {
 /// # Errors
 /// When something does not build, a test fails, or a kernel test is skipped in CI.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    install_packages()?;
+    packages::install(packages::SUITES)?;
     if !args.no_build {
         build()?;
     }
@@ -198,28 +196,6 @@ fn result_line(line: &str) -> Option<Counts> {
         part.trim().split(' ').next()?.parse().ok()
     };
     Some(Counts { passed: number("passed")?, failed: number("failed")?, skipped: 0 })
-}
-
-/// As root on Debian, what is missing is installed; elsewhere the suites say what they lack.
-fn install_packages() -> Result<()> {
-    let here = |program: &str| {
-        let paths = env::var_os("PATH").unwrap_or_default();
-        env::split_paths(&paths).chain(["/usr/sbin".into(), "/sbin".into()]).any(|d| d.join(program).exists())
-    };
-    let missing: Vec<&str> =
-        PACKAGES.iter().filter(|(program, _)| !here(program)).map(|(_, package)| *package).collect();
-    // SAFETY: geteuid has no preconditions.
-    let root = unsafe { libc::geteuid() } == 0;
-    if missing.is_empty() || !root || !here("apt-get") {
-        return Ok(());
-    }
-    writeln!(io::stdout(), "installing {}", missing.join(" "))?;
-    let install = |command: &mut Command| command.env("DEBIAN_FRONTEND", "noninteractive").status();
-    // A failure is not the end: the suites that need the package report it.
-    let _updated = install(Command::new("apt-get").args(["-qq", "update"]));
-    let _installed =
-        install(Command::new("apt-get").args(["-qq", "-y", "install", "--no-install-recommends"]).args(missing));
-    Ok(())
 }
 
 #[cfg(test)]

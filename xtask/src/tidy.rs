@@ -7,12 +7,19 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// No flags.
+/// What to check.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Check another tree than this workspace
+    #[arg(long)]
+    root: Option<PathBuf>,
+}
+
+/// The parts of the workspace that have sources.
+const PARTS: &[&str] = &["agent", "ebpf", "tests", "xtask"];
 
 /// Longer files tell more than one story.
-const MAX_LINES: usize = 600;
+const MAX_LINES: usize = 500;
 
 /// The modules of `agent/src`, from the outside in. A module may import what stands further down, never what stands
 /// beside it or above it.
@@ -64,11 +71,11 @@ impl fmt::Display for Offence {
 ///
 /// # Errors
 /// With every offence, or when a file cannot be read.
-pub(crate) fn run(_: &Args) -> Result<()> {
-    let root = crate::workspace::root();
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let root = args.root.clone().unwrap_or_else(crate::workspace::root);
     let mut offences = Vec::new();
-    for directory in ["agent", "ebpf", "tests", "xtask"] {
-        for file in sources(&root.join(directory))? {
+    for directory in PARTS.iter().map(|part| root.join(part)).filter(|d| args.root.is_none() || d.is_dir()) {
+        for file in sources(&directory)? {
             let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
             let name = file.strip_prefix(&root).unwrap_or(&file);
             offences.extend(check(name, &text));
@@ -134,12 +141,46 @@ fn is_test_file(file: &Path) -> bool {
     file.file_name().is_some_and(|n| n == "tests.rs") || file.components().any(|c| c.as_os_str() == "tests")
 }
 
-/// The lines without comments, up to the first test module: tests may reach where production code may not.
+/// The lines without comments and without the items that are compiled for tests only, which may reach where production
+/// code may not. Lines keep their numbers.
 fn production(text: &str) -> Vec<&str> {
-    text.lines()
-        .take_while(|l| l.trim() != "#[cfg(test)]")
-        .map(|l| if l.trim_start().starts_with("//") { "" } else { l.split(" // ").next().unwrap_or(l) })
-        .collect()
+    let mut lines = text.lines();
+    let mut code = Vec::new();
+    while let Some(line) = lines.next() {
+        if line.trim() == "#[cfg(test)]" {
+            code.push("");
+            let indent = indentation(line);
+            for skipped in lines.by_ref() {
+                code.push("");
+                if ends_item(skipped, indent) {
+                    break;
+                }
+            }
+        } else {
+            code.push(if is_comment(line) { "" } else { line.split(" // ").next().unwrap_or(line) });
+        }
+    }
+    code
+}
+
+fn is_comment(line: &str) -> bool {
+    line.trim_start().starts_with("//")
+}
+
+fn indentation(line: &str) -> usize {
+    line.len() - line.trim_start().len()
+}
+
+/// Whether the item whose attribute stands at `indent` ends with this line, in the layout that `cargo fmt` gives: what
+/// is inside an item stands further right, so its last line is the first at its own indentation that closes something
+/// (`}`, `});`, a one-line body) or is a whole by itself (`mod tests;`, a field, a match arm). Where a file has another
+/// layout the item seems to end early, and what follows is checked: an offence too many, never one too few.
+fn ends_item(line: &str, indent: usize) -> bool {
+    if line.trim().is_empty() || indentation(line) > indent || is_comment(line) {
+        return false;
+    }
+    let code = line.trim();
+    indentation(line) < indent || code.starts_with('}') || code.ends_with([';', '}', ','])
 }
 
 /// The agent's modules that a file names, with the line: `crate::x`, `weir::x` in `main.rs`, `crate::{x, y::z}`.
@@ -241,6 +282,44 @@ mod tests {
         assert_eq!(offences("agent/mesh/src/a.rs", "let t = std::time::Instant::now();\n").len(), 1);
         assert!(offences("agent/mesh/src/a.rs", "// not Instant::now()\n#[cfg(test)]\nuse std::fs;\n").is_empty());
         assert!(offences("agent/mesh/src/a/tests.rs", "use std::fs;\n").is_empty());
+    }
+
+    #[test]
+    fn only_the_item_below_the_attribute_is_for_tests() {
+        let items = [
+            "mod tests;",
+            "use std::fs;",
+            "use std::{\n    env,\n    fs,\n};",
+            "fn one() { std::fs::read() }",
+            "#[expect(unused, reason = \"a; b\")]\n/// Not the end;\nfn many(\n    a: u8,\n) -> u8\nwhere\n    u8: Copy,\n{\n    \
+             std::fs::read();\n}",
+            "const PATHS: &[&str] = &[\n    \"std::fs\",\n];",
+            "mod tests {\n    use std::fs;\n\n    fn a() {\n        fs::read();\n    }\n}",
+            "macro_rules! a {\n    () => { std::fs::read() };\n}",
+        ];
+        for item in items {
+            let alone = format!("#[cfg(test)]\n{item}\n");
+            assert!(offences("agent/mesh/src/a.rs", &alone).is_empty(), "{alone}");
+            let before = format!("{alone}\nfn f() {{ std::fs::read() }}\n");
+            let line = before.lines().count() + 1;
+            let said = offences("agent/mesh/src/a.rs", &before);
+            assert!(said.len() == 1 && said[0].contains(&format!(":{line}: ")), "{said:?}\n{before}");
+        }
+    }
+
+    #[test]
+    fn a_test_only_field_does_not_hide_the_rest_of_its_struct() {
+        let text = "struct A {\n    #[cfg(test)]\n    clock: std::time::SystemTime,\n    file: std::fs::File,\n}\n";
+        assert_eq!(offences("agent/mesh/src/a.rs", text).len(), 1);
+        let text = "impl A {\n    #[cfg(test)]\n    fn a() {\n        std::fs::read();\n    }\n\n    fn b() {\n        \
+                    std::fs::read();\n    }\n}\n";
+        assert_eq!(offences("agent/mesh/src/a.rs", text).len(), 1);
+    }
+
+    #[test]
+    fn imports_after_a_declared_test_module_are_judged() {
+        let text = "#[cfg(test)]\nmod tests;\n\nuse crate::watch::Source;\n";
+        assert_eq!(offences("agent/src/proxy/mod.rs", text).len(), 1);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Which pods of this node take part: opens their listeners, tells the kernel and the proxy, and lets them go again.
-//! Called by `apply` after each change, and every second (a namespace can vanish without a change of any manifest).
+//! Called by `apply` after each change, and every 250 ms (a namespace can vanish without a change of any manifest).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: a canary from nothing to 50/50 on this machine, with network namespaces for pods, and a check
-//! of every number that it shows. Everything that it makes is gone when it ends, also by Ctrl-C; `--keep` leaves it up
+//! of every number that it shows. Everything that it makes is gone when it ends, also by Ctrl-C or when
+//! the terminal is closed; `--keep` leaves it up
 //! and says how to look around, `--end` takes that down.
 
 mod screen;
@@ -8,7 +9,7 @@ mod steps;
 use anyhow::{Result, bail};
 use weir_tests::{interrupt, mesh};
 
-use crate::test;
+use crate::{packages, test};
 use screen::Screen;
 use steps::Demo;
 
@@ -48,6 +49,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if mesh::exists(NAME) {
         bail!("a demo is up already: `cargo xtask demo --end` takes it down");
     }
+    packages::require_all(packages::DEMO)?;
     let mut screen = Screen::new();
     if !args.no_build {
         screen.say("Building the kernel programs, the agent and the demo's clients.")?;

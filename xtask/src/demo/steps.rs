@@ -9,6 +9,7 @@ use weir_tests::agent::shares;
 use weir_tests::canary::{self, BACKENDS, HTTP_PORT, TCP_PORT};
 use weir_tests::manifests::{admit, cluster_ips};
 use weir_tests::mesh::{binary, pins};
+use weir_tests::require;
 use weir_tests::{Agent, HttpLoad, LiveLoad, Manifests, Mesh, PodSpec, Report, interrupt, load};
 
 use super::screen::Screen;
@@ -159,13 +160,13 @@ impl Demo {
     fn maps(&mut self) -> Result<()> {
         self.screen
             .step("The maps, through bpftool", "what the kernel does is pinned, typed and readable by anybody")?;
+        let bpftool = require::program("bpftool").unwrap_or_else(|| "bpftool".into());
         for map in ["weir_pods", "weir_services"] {
-            let pin = pins(self.mesh.name()).join("v1/maps").join(map);
-            let mut bpftool = Command::new("bpftool");
-            bpftool.args(["map", "dump", "pinned"]).arg(&pin);
-            let output = match bpftool.output() {
+            let pin = pins(self.mesh.name()).join("maps").join(map);
+            let dump = Command::new(&bpftool).args(["map", "dump", "pinned"]).arg(&pin).output();
+            let output = match dump {
                 Ok(output) => output,
-                Err(e) => return Ok(self.screen.say(&format!("   bpftool is not installed ({e})"))?),
+                Err(e) => return self.check(false, &format!("{} runs: {e}", bpftool.display())),
             };
             let dump = String::from_utf8_lossy(&output.stdout);
             self.screen.say(&format!("   bpftool map dump pinned {}", pin.display()))?;
@@ -190,7 +191,7 @@ impl Demo {
              \x20 ip netns exec {node} curl -s http://127.0.0.1:15000/metrics\n\
              \x20 sh -c 'echo $$ > {cgroup}/cgroup.procs; exec nsenter --net={netns} curl -s http://{target}/ -H \"Host: service-b\"'\n\
              \x20 $EDITOR {manifests}/04-canary.yaml\n\
-             \x20 bpftool map dump pinned {pins}/v1/maps/weir_services\n\
+             \x20 bpftool map dump pinned {pins}/maps/weir_services\n\
              \x20 tail -f {log}\n\
              To end it:\n\
              \x20 cargo xtask demo --end",

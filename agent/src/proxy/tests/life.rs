@@ -10,6 +10,7 @@ use http::Response;
 use http_body_util::Full;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use weir_mesh::program::Protocol;
+use weir_tests::require::skip;
 
 use super::harness::{Mesh, Service, VIP, eventually, named, origin, serve, soon};
 use crate::netns::NetNs;
@@ -177,15 +178,17 @@ async fn a_program_that_is_wrong_kills_one_connection_and_not_the_worker() {
     eventually("the worker lives", || proxy.oldest_tick() > ticked).await;
 }
 
-/// A network namespace with a loopback, and an origin in it that says `inside`. `None` without the right to make one.
-fn namespace_with_origin() -> Option<(NetNs, std::net::SocketAddr)> {
+/// A network namespace with a loopback, and an origin in it that says `inside`; or what is missing to make one.
+fn namespace_with_origin() -> Result<(NetNs, std::net::SocketAddr), String> {
     std::thread::spawn(|| {
         // SAFETY: unshare takes no pointers and changes only this thread, which ends here.
         if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-            return None;
+            return Err(format!("no network namespace: {}", std::io::Error::last_os_error()));
         }
         let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
-        up.ok().filter(std::process::ExitStatus::success)?;
+        if !up.is_ok_and(|status| status.success()) {
+            return Err("ip (Debian package iproute2) cannot be run".to_owned());
+        }
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || {
@@ -196,7 +199,7 @@ fn namespace_with_origin() -> Option<(NetNs, std::net::SocketAddr)> {
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\ninside");
             }
         });
-        Some((NetNs::open("/proc/thread-self/ns/net").unwrap(), address))
+        Ok((NetNs::open("/proc/thread-self/ns/net").unwrap(), address))
     })
     .join()
     .unwrap()
@@ -204,7 +207,10 @@ fn namespace_with_origin() -> Option<(NetNs, std::net::SocketAddr)> {
 
 #[tokio::test]
 async fn upstream_connections_are_made_inside_the_pods_namespace() {
-    let Some((netns, inside)) = namespace_with_origin() else { return };
+    let (netns, inside) = match namespace_with_origin() {
+        Ok(made) => made,
+        Err(why) => return skip("upstream_connections_are_made_inside_the_pods_namespace", &why),
+    };
     assert!(tokio::net::TcpStream::connect(inside).await.is_err(), "not reachable from here");
     let home = named("home").await;
     for (netns, endpoint, want) in [(Some(netns), inside, "inside"), (None, home, "home")] {

@@ -1,0 +1,97 @@
+//! What outlives an agent: another one adopts pins, links and heartbeats, under load too, and the former one may write
+//! no more.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use weir::cgroup;
+use weir::datapath::{Datapath, DatapathError, monotonic_ns};
+use weir_mesh::plan::KernelPlan;
+
+use crate::bed::{Bed, balance};
+
+#[test]
+fn reopening_adopts_everything_and_the_former_agent_may_not_write() {
+    let Some(bed) = Bed::new("reopening") else { return };
+    let mut first = bed.open();
+    assert_eq!((first.attached().fresh, first.attached().adopted), (5, 0));
+    let backend: SocketAddr = "10.1.1.1:80".parse().unwrap();
+    let wanted = balance(&[(1, &[backend])]);
+    assert_eq!(first.apply(&wanted, Instant::now()).unwrap().written, 1);
+    first.pod_set(&bed.pod()).unwrap();
+    let mut second = bed.open();
+    assert_eq!((second.attached().fresh, second.attached().adopted, second.attached().renewed), (0, 5, 0));
+    let (cookie, pod) = second.pods().unwrap()[0];
+    assert_eq!((cookie, pod.cgroup_id), (bed.netns.cookie(), cgroup::id_of(&bed.config.cgroup).unwrap()));
+    assert_eq!((pod.cgroup_level, pod.generation, pod.address4), (1, 1, [127, 0, 0, 99]));
+    let report = second.apply(&wanted, Instant::now()).unwrap();
+    assert_eq!((report.unchanged, report.written, report.removed), (1, 0, 0));
+    assert!(matches!(first.apply(&wanted, Instant::now()), Err(DatapathError::Superseded)));
+    assert!(matches!(first.pod_remove(cookie), Err(DatapathError::Superseded)));
+    second.pod_set(&bed.pod()).unwrap();
+    assert_eq!(second.pods().unwrap()[0].1.generation, 2);
+    second.pod_remove(cookie).unwrap();
+    second.pod_remove(cookie).unwrap();
+    assert!(second.pods().unwrap().is_empty());
+    assert_eq!(second.apply(&KernelPlan::default(), Instant::now()).unwrap().removed, 1);
+}
+
+#[test]
+fn agents_take_over_under_load_without_a_miss() {
+    const ROUNDS: u32 = 10;
+    const CONNECTS: u32 = 1_000;
+    let Some(mut bed) = Bed::new("takeover") else { return };
+    let one = bed.server(1);
+    let mut datapath = bed.open();
+    datapath.pod_set(&bed.pod()).unwrap();
+    datapath.apply(&balance(&[(1, &[one])]), Instant::now()).unwrap();
+    let mut client = bed.client();
+    for _ in 0..ROUNDS {
+        client.say(&CONNECTS.to_string());
+        datapath.heartbeat_handle().stop();
+        datapath = bed.open();
+        assert_eq!(datapath.attached().adopted, 5);
+        assert_eq!(client.hear(), format!("1={CONNECTS}"));
+    }
+    assert_eq!(datapath.counters().unwrap()["balance"], u64::from(ROUNDS * CONNECTS));
+}
+
+#[test]
+fn a_link_whose_cgroup_was_made_anew_is_attached_again() {
+    let Some(mut bed) = Bed::new("stale link") else { return };
+    drop(bed.open());
+    fs::remove_dir(&bed.config.cgroup).unwrap();
+    fs::create_dir(&bed.config.cgroup).unwrap();
+    let one = bed.server(1);
+    let mut datapath = bed.open();
+    assert_eq!((datapath.attached().renewed, datapath.attached().adopted), (5, 0));
+    datapath.pod_set(&bed.pod()).unwrap();
+    datapath.apply(&balance(&[(1, &[one])]), Instant::now()).unwrap();
+    assert_eq!(bed.client().ask("10"), "1=10");
+}
+
+#[test]
+fn heartbeats_are_not_shared_by_the_living() {
+    let Some(bed) = Bed::new("heartbeats") else { return };
+    // Opening may take long on a busy machine: the living beat right before each attempt.
+    let attempt = |living: &[&Datapath]| {
+        for agent in living {
+            agent.beat(monotonic_ns());
+        }
+        Datapath::open(&bed.config)
+    };
+    let mut agents: Vec<Datapath> = Vec::new();
+    for expected in 0..weir_ebpf::MAX_AGENTS {
+        let agent = attempt(&agents.iter().collect::<Vec<_>>()).unwrap();
+        assert_eq!(agent.heartbeat_handle().agent(), expected);
+        agents.push(agent);
+    }
+    assert!(matches!(attempt(&agents.iter().collect::<Vec<_>>()), Err(DatapathError::TooManyAgents)));
+    agents[2].heartbeat_handle().stop();
+    let third = attempt(&[&agents[0], &agents[1], &agents[3]]).unwrap();
+    assert_eq!(third.heartbeat_handle().agent(), 2, "it had said goodbye");
+    agents[1].beat(monotonic_ns() - 2_100_000_000);
+    let second = attempt(&[&agents[0], &third, &agents[3]]).unwrap();
+    assert_eq!(second.heartbeat_handle().agent(), 1, "it was silent");
+}

@@ -1,0 +1,78 @@
+//! Programs of the machine that the demo and the suites start, and the Debian packages that hold them. Used by `demo`
+//! and `test`, each with the list of what it needs.
+
+use std::io::{self, Write};
+use std::process::Command;
+
+use anyhow::{Result, bail};
+use weir_tests::require;
+
+/// A program and the Debian package that has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Package {
+    program: &'static str,
+    debian: &'static str,
+}
+
+const fn package(program: &'static str, debian: &'static str) -> Package {
+    Package { program, debian }
+}
+
+/// What every mesh of network namespaces is furnished with.
+pub(crate) const MESH: &[Package] = &[package("ip", "iproute2")];
+/// What the demo starts.
+pub(crate) const DEMO: &[Package] = &[MESH[0], package("bpftool", "bpftool")];
+/// What the suites start.
+pub(crate) const SUITES: &[Package] =
+    &[MESH[0], DEMO[1], package("curl", "curl"), package("strace", "strace"), package("wrk", "wrk")];
+
+/// As root on Debian, installs what is missing; elsewhere does nothing. A failure is not the end: what is still
+/// missing is for [`require_all`] or for the suite that needs it to say.
+pub(crate) fn install(packages: &[Package]) -> io::Result<()> {
+    let missing = missing(packages);
+    // SAFETY: geteuid has no preconditions.
+    let root = unsafe { libc::geteuid() } == 0;
+    let Some(apt) = require::program("apt-get").filter(|_| root && !missing.is_empty()) else {
+        return Ok(());
+    };
+    let names: Vec<&str> = missing.iter().map(|p| p.debian).collect();
+    writeln!(io::stdout(), "installing {}", names.join(" "))?;
+    // apt refuses to work where the directories of its own helpers are not in PATH.
+    let path = require::search_path();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(&apt);
+        command.env("DEBIAN_FRONTEND", "noninteractive").env("PATH", &path).args(arguments).status()
+    };
+    let _updated = run(&["-qq", "update"]);
+    let _installed = run(&[&["-qq", "-y", "install", "--no-install-recommends"], names.as_slice()].concat());
+    Ok(())
+}
+
+/// Installs what is missing.
+///
+/// # Errors
+/// When something is missing even then; the error says what to install.
+pub(crate) fn require_all(packages: &[Package]) -> Result<()> {
+    install(packages)?;
+    let missing: Vec<String> =
+        missing(packages).iter().map(|p| format!("{} (Debian package {})", p.program, p.debian)).collect();
+    if !missing.is_empty() {
+        bail!("not installed: {}; searched {}", missing.join(", "), require::search_path().display());
+    }
+    Ok(())
+}
+
+fn missing(packages: &[Package]) -> Vec<Package> {
+    packages.iter().filter(|p| require::program(p.program).is_none()).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_nowhere_is_missing_and_named_with_its_package() {
+        let nowhere = package("weir-no-such-program", "weir-no-such-package");
+        assert_eq!(missing(&[package("sh", "dash"), nowhere]), [nowhere]);
+    }
+}
