@@ -109,6 +109,9 @@ pub struct ServicePort {
     pub hosts: HostTableId,
     /// Where bytes that are not HTTP go.
     pub tcp: Box<[WeightedCluster]>,
+    /// Where an HTTP/2 connection goes as a whole: by the HTTP rule that takes everything, or to the plain service
+    /// where the host has no rules. Empty: it has rules of which none takes everything, so the connection is refused.
+    pub http2: Box<[WeightedCluster]>,
 }
 
 /// One destination of a weighted route.

@@ -123,6 +123,11 @@ pub fn decide_tcp(program: &Program, port: PortId, roll: u64) -> Option<&Weighte
     choose(&program.port(port).tcp, roll)
 }
 
+/// Where a connection goes that carries HTTP/2, whose requests nobody tells apart. `None`: it is refused.
+pub fn decide_http2(program: &Program, port: PortId, roll: u64) -> Option<&WeightedCluster> {
+    choose(&program.port(port).http2, roll)
+}
+
 /// The destination that a uniformly random `roll` picks; weights of 0 get nothing, a single one gets everything.
 pub fn choose(destinations: &[WeightedCluster], roll: u64) -> Option<&WeightedCluster> {
     if let [only] = destinations {

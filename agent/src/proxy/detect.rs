@@ -13,6 +13,8 @@ use tokio::time::timeout;
 const MAX_METHOD: usize = 24;
 /// What HTTP/2 with prior knowledge begins with.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Length (3 bytes), type 4, no flags, stream 0.
+const SETTINGS_HEAD: usize = 9;
 /// One read; no protocol needs more to be told, and a whole request head usually fits.
 const FIRST_READ: usize = 2048;
 
@@ -49,6 +51,34 @@ pub(crate) async fn listen(
             Ok(Err(error)) => return Err(error),
         }
     }
+}
+
+/// What a server that speaks first speaks: HTTP/2 servers may send their settings before they hear of the client.
+/// `stall` bounds the wait for bytes after the first. The bytes stay in the socket.
+pub(crate) async fn greeting(stream: &TcpStream, stall: Duration) -> Spoken {
+    let mut head = [0; SETTINGS_HEAD];
+    let mut read = match stream.peek(&mut head).await {
+        Ok(read) => read,
+        Err(_) => return Spoken::Other,
+    };
+    // A head in two packets is rare enough to be looked for once more, after the longest pause that is allowed.
+    if is_settings(&head[..read]).is_none() {
+        tokio::time::sleep(stall).await;
+        read = stream.peek(&mut head).await.unwrap_or(0);
+    }
+    if is_settings(&head[..read]) == Some(true) { Spoken::Http2 } else { Spoken::Other }
+}
+
+/// Whether bytes begin an HTTP/2 SETTINGS frame of stream 0, and no acknowledgement; `None` = too few to tell.
+fn is_settings(bytes: &[u8]) -> Option<bool> {
+    const SETTING: usize = 6;
+    let fits = |at: usize, wanted: u8| bytes.get(at).is_none_or(|byte| *byte == wanted);
+    // The frame of a server's first settings is far below 64 KiB.
+    if bytes.is_empty() || !fits(0, 0) || (3..SETTINGS_HEAD).any(|at| !fits(at, if at == 3 { 4 } else { 0 })) {
+        return Some(false);
+    }
+    let head = bytes.get(..SETTINGS_HEAD)?;
+    Some(usize::from(u16::from_be_bytes([head[1], head[2]])) % SETTING == 0)
 }
 
 /// The protocol of a connection that begins with `bytes`; `None` = more bytes are needed to tell.
@@ -140,6 +170,24 @@ mod tests {
             (b"\0\0\0\x08\x04\xd2\x16\x2f", Spoken::Other),
         ] {
             assert_eq!(classify(bytes), Some(spoken), "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_servers_settings_are_told_from_other_greetings() {
+        for (bytes, settings) in [
+            (&b"\0\0\0\x04\0\0\0\0\0"[..], Some(true)),
+            (b"\0\0\x0c\x04\0\0\0\0\0", Some(true)),
+            (b"\0\0\x0c\x04", None),
+            (b"\0", None),
+            (b"", Some(false)),
+            (b"\0\0\x0b\x04\0\0\0\0\0", Some(false)),
+            (b"\0\0\0\x04\x01\0\0\0\0", Some(false)),
+            (b"\0\0\0\x04\0\0\0\0\x01", Some(false)),
+            (b"\x4a\0\0\0\x0a8.0.36", Some(false)),
+            (b"220 hello", Some(false)),
+        ] {
+            assert_eq!(is_settings(bytes), settings, "{}", bytes.escape_ascii());
         }
     }
 

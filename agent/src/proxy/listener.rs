@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use weir_mesh::program::Protocol;
 
 use super::detect::{self, Spoken};
+use super::tcp::Carries;
 use super::worker::{Connection, Open, Pod, Worker};
 use super::{http1, tcp};
 
@@ -89,10 +90,8 @@ async fn serve(connection: Rc<Connection>, stream: TcpStream) {
     match protocol {
         Protocol::Http => http1::serve(connection, stream, Bytes::new()).await,
         Protocol::Detect => detected(connection, stream).await,
-        // HTTP/2 goes as bytes to where bytes go: its requests are not routed one by one by this version.
-        Protocol::Tcp | Protocol::Tls | Protocol::Http2 => {
-            tcp::serve(connection, stream, Bytes::new(), None).await;
-        }
+        Protocol::Http2 => tcp::serve(connection, stream, Bytes::new(), Carries::Http2, None).await,
+        Protocol::Tcp | Protocol::Tls => tcp::serve(connection, stream, Bytes::new(), Carries::Bytes, None).await,
     }
 }
 
@@ -112,7 +111,7 @@ async fn detected(connection: Rc<Connection>, mut stream: TcpStream) {
             Err(_) => return,
         }
         if waiting.is_none() {
-            match tcp::connect(&connection).await {
+            match tcp::connect(&connection, Carries::Bytes).await {
                 Ok(upstream) => waiting = Some(upstream),
                 Err(refused) => return refused.reset(stream),
             }
@@ -120,7 +119,7 @@ async fn detected(connection: Rc<Connection>, mut stream: TcpStream) {
         let Some(upstream) = &waiting else { return };
         tokio::select! {
             readable = stream.readable() => if readable.is_err() { return },
-            _ = upstream.stream.readable() => break Spoken::Other,
+            greeting = detect::greeting(&upstream.stream, limits.detect_stall) => break greeting,
             () = connection.worker.draining.wait() => return,
             () = tokio::time::sleep(limits.tcp_idle) => return,
         }
@@ -131,9 +130,14 @@ async fn detected(connection: Rc<Connection>, mut stream: TcpStream) {
         drop(waiting);
         return http1::serve(connection, stream, prefix).await;
     }
+    if spoken == Spoken::Http2 {
+        // One that was opened for other bytes may have been chosen by other weights.
+        drop(waiting);
+        return tcp::serve(connection, stream, prefix, Carries::Http2, None).await;
+    }
     if spoken == Spoken::Tls && tracing::enabled!(tracing::Level::DEBUG) {
         let name = detect::server_name(&prefix);
         tracing::debug!(destination = %connection.destination, ?name, "TLS is passed through");
     }
-    tcp::serve(connection, stream, prefix, waiting).await;
+    tcp::serve(connection, stream, prefix, Carries::Bytes, waiting).await;
 }

@@ -23,6 +23,15 @@ use super::upstream::connect;
 use super::upstream::target::{Active, Target};
 use super::worker::{Connection, Worker};
 
+/// Which of a port's destinations a connection goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carries {
+    /// Bytes that are no HTTP.
+    Bytes,
+    /// HTTP/2, which is split by connection: its requests are not told apart.
+    Http2,
+}
+
 /// An open connection to an endpoint, counted as its load.
 #[derive(Debug)]
 pub(crate) struct Upstream {
@@ -53,10 +62,16 @@ impl Refused {
 }
 
 /// Serves a connection to its end. `prefix` was read from the client already; `upstream` may be open already.
-pub(crate) async fn serve(connection: Rc<Connection>, client: TcpStream, prefix: Bytes, upstream: Option<Upstream>) {
+pub(crate) async fn serve(
+    connection: Rc<Connection>,
+    client: TcpStream,
+    prefix: Bytes,
+    carries: Carries,
+    upstream: Option<Upstream>,
+) {
     let upstream = match upstream {
         Some(upstream) => upstream,
-        None => match connect(&connection).await {
+        None => match connect(&connection, carries).await {
             Ok(upstream) => upstream,
             Err(refused) => return refused.reset(client),
         },
@@ -78,12 +93,12 @@ fn record(worker: &Worker, entry: Option<Box<Entry>>, flag: Flag, moved: &Moved)
     }
 }
 
-/// Where the bytes go: an endpoint of the port's TCP destinations, or, on a port that nobody describes, where the
+/// Where the bytes go: an endpoint of the port's destinations for such a connection, or, on a port that nobody describes, where the
 /// client wanted to go anyway.
-pub(crate) async fn connect(connection: &Rc<Connection>) -> Result<Upstream, Refused> {
+pub(crate) async fn connect(connection: &Rc<Connection>, carries: Carries) -> Result<Upstream, Refused> {
     let worker = &connection.worker;
     let mut entry = worker.access_log.is_some().then(|| Box::new(Entry::new(connection.peer, connection.destination)));
-    let connected = match target(connection) {
+    let connected = match target(connection, carries) {
         Ok(target) => {
             if let Some(entry) = &mut entry {
                 entry.upstream_cluster = Some(target.name());
@@ -103,13 +118,17 @@ pub(crate) async fn connect(connection: &Rc<Connection>) -> Result<Upstream, Ref
     }
 }
 
-fn target(connection: &Connection) -> Result<Target, ProxyError> {
+fn target(connection: &Connection, carries: Carries) -> Result<Target, ProxyError> {
     let program = connection.worker.program();
     let Some(port) = program.port_of(connection.pod.source.view(), connection.destination) else {
         return Ok(Target::Passthrough(connection.destination));
     };
-    let chosen = route::decide_tcp(&program, port, connection.worker.roll());
-    let cluster = chosen.and_then(|chosen| chosen.cluster).ok_or(Kind::NoCluster)?;
+    let roll = connection.worker.roll();
+    let chosen = match carries {
+        Carries::Bytes => route::decide_tcp(&program, port, roll),
+        Carries::Http2 => route::decide_http2(&program, port, roll),
+    };
+    let cluster = chosen.ok_or(Kind::NoRoute)?.cluster.ok_or(Kind::NoCluster)?;
     Ok(Target::Cluster(program, cluster))
 }
 

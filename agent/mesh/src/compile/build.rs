@@ -10,7 +10,7 @@ use super::registry::{Map, Registry};
 use super::routes::{self, Clusters, HttpRules, Router, TcpRules};
 use super::verdict::{self, Facts};
 use super::visibility::{Views, expand};
-use super::{CompileOptions, Findings, guard, lint};
+use super::{CompileOptions, Findings, guard, http2, lint};
 use crate::crd::{ServiceType, VirtualService};
 use crate::plan::{KernelPlan, PlanKey};
 use crate::program::{HostTableId, PortId, Program, Protocol, Route, ServicePort, WeightedCluster};
@@ -236,6 +236,9 @@ impl<'s> Build<'_, 's> {
         let registered = &self.registry.services[service];
         let port = &registered.ports[position];
         let number = port.port.number;
+        if let Some(http) = rules.http.as_ref().filter(|_| changed) {
+            http2::note(http, registered, port, self.findings);
+        }
         // A headless service is dialled by its pods' addresses: it has a name here, and no entry.
         if registered.object.kind == ServiceType::ClusterIp {
             if changed {
@@ -262,6 +265,10 @@ impl<'s> Build<'_, 's> {
             for address in &registered.object.addresses {
                 self.destinations.entry((view.view, *address, number)).or_insert(id);
             }
+            let http2 = match &rules.http {
+                Some(http) => http.catch_all().unwrap_or_default().into(),
+                None => [rules.plain.clone()].into(),
+            };
             let tcp = rules.tcp.map_or_else(|| [rules.plain.clone()].into(), |tcp| tcp.destinations);
             self.ports.push(ServicePort {
                 host: Arc::clone(&registered.fqdn),
@@ -270,6 +277,7 @@ impl<'s> Build<'_, 's> {
                 plain: rules.plain.cluster.expect("the plain service always has a cluster"),
                 hosts: table,
                 tcp,
+                http2,
             });
         }
         if table != NO_HOSTS {

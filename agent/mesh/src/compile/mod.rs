@@ -6,6 +6,7 @@
 //! - `policy`: the DestinationRule in force for a service
 //! - `hosts`: the VirtualServices in force for a host
 //! - `routes`: rules, weights and clusters
+//! - `http2`: rules that HTTP/2 connections cannot follow
 //! - `verdict`: what the kernel does with each service port
 //! - `guard`: policies that this version does not enforce, so that what they protect refuses
 //! - `enrol`: the pods that take part
@@ -26,6 +27,7 @@ mod build;
 mod enrol;
 mod guard;
 mod hosts;
+mod http2;
 mod lint;
 mod policy;
 mod registry;

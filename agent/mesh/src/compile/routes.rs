@@ -39,6 +39,8 @@ pub(super) struct HttpRules<'s> {
     pub(super) rules: Vec<Rule>,
     /// The oldest VirtualService that they are from.
     pub(super) because: &'s VirtualService,
+    /// Where each rule is from, by its position in `rules`: the VirtualService and the position in its `http`.
+    pub(super) origins: Vec<(&'s VirtualService, usize)>,
 }
 
 impl HttpRules<'_> {
@@ -105,23 +107,26 @@ impl<'s> Router<'_, 's> {
         let mut because = None;
         let mut compiled = Vec::new();
         for vs in rules {
-            for route in &vs.http {
+            for (position, route) in vs.http.iter().enumerate() {
                 let Some(items) = surviving(route, port) else {
                     continue;
                 };
                 because.get_or_insert(*vs);
-                self.rule(vs, route, &items, port, &mut compiled);
+                let mut of_route = Vec::new();
+                self.rule(vs, route, &items, port, &mut of_route);
+                compiled.extend(of_route.into_iter().map(|rule| (rule, (*vs, position))));
             }
         }
         let because = because?;
         if rules.len() > 1 {
             // One object's "everything else" must not hide the rules of the next.
-            compiled.sort_by_key(Rule::is_catch_all);
+            compiled.sort_by_key(|(rule, _)| rule.is_catch_all());
         }
-        if let Some(last) = compiled.iter().position(Rule::is_catch_all) {
+        if let Some(last) = compiled.iter().position(|(rule, _)| rule.is_catch_all()) {
             compiled.truncate(last + 1);
         }
-        Some(HttpRules { rules: compiled, because })
+        let (rules, origins) = compiled.into_iter().unzip();
+        Some(HttpRules { rules, because, origins })
     }
 
     fn rule(

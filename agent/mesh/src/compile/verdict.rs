@@ -74,10 +74,17 @@ impl Facts<'_, '_> {
             self.left_alone(&why, findings);
             return (Verdict::Pass, why, own());
         }
+        if let Some(http) = self.per_connection()
+            && http.catch_all().is_none()
+        {
+            let because = http.because.meta.object.clone();
+            let why = format!("{because} has no HTTP rule that takes everything, and HTTP/2 is split by connection");
+            return (Verdict::Reject, why, Some(because));
+        }
         let layer7 = self.layer7();
         if object.client_ip_affinity {
             let why = "sessionAffinity ClientIP is kept by kube-proxy".to_owned();
-            if layer7.is_none() && self.tcp.is_none() {
+            if layer7.is_none() && self.tcp.is_none() && self.per_connection().is_none() {
                 self.left_alone(&why, findings);
                 return (Verdict::Pass, why, own());
             }
@@ -95,8 +102,20 @@ impl Facts<'_, '_> {
                 let object = tcp.because.meta.object.clone();
                 (Verdict::Balance, format!("the kernel keeps the TCP weights of {object}"), Some(object))
             }
-            None => (Verdict::Balance, "no rule looks into its connections".to_owned(), None),
+            None => match self.per_connection() {
+                Some(http) => {
+                    let object = http.because.meta.object.clone();
+                    let why = format!("the kernel splits HTTP/2 connections by the rule of {object} for everything");
+                    (Verdict::Balance, why, Some(object))
+                }
+                None => (Verdict::Balance, "no rule looks into its connections".to_owned(), None),
+            },
         }
+    }
+
+    /// HTTP rules of which only the one that takes everything can be followed, connection by connection.
+    fn per_connection(&self) -> Option<&HttpRules<'_>> {
+        self.http.filter(|_| self.port.protocol == Protocol::Http2)
     }
 
     /// What asks for the proxy.
@@ -106,7 +125,7 @@ impl Facts<'_, '_> {
             Protocol::Detect => "may carry HTTP",
             Protocol::Tls | Protocol::Tcp => return None,
         };
-        if let Some(http) = self.http {
+        if let Some(http) = self.http.filter(|_| self.port.protocol != Protocol::Http2) {
             let object = http.because.meta.object.clone();
             return Some((format!("{object} has HTTP rules for the host"), Some(object)));
         }

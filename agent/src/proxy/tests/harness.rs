@@ -63,11 +63,13 @@ pub(super) struct Service {
     pub(super) plain: Vec<SocketAddr>,
     /// Path prefix → destinations.
     pub(super) rules: Vec<(&'static str, Vec<Destination>)>,
+    /// Where HTTP/2 goes; `None` = as the rules that take everything, of which there are none here.
+    pub(super) http2: Option<Vec<SocketAddr>>,
 }
 
 impl Service {
     pub(super) fn new(protocol: Protocol, plain: Vec<SocketAddr>) -> Self {
-        Self { protocol, plain, rules: Vec::new() }
+        Self { protocol, http2: Some(plain.clone()), plain, rules: Vec::new() }
     }
 
     pub(super) fn program(self) -> Program {
@@ -90,6 +92,7 @@ impl Service {
             ClusterId(clusters.len() as u32 - 1)
         };
         let plain = cluster(String::new(), self.plain);
+        let http2 = self.http2.map(|addresses| cluster("h2".to_owned(), addresses));
         let mut rules = Vec::new();
         for (prefix, destinations) in self.rules {
             let destinations = destinations.into_iter().enumerate().map(|(n, (weight, addresses))| {
@@ -113,6 +116,10 @@ impl Service {
             plain,
             hosts: HostTableId(0),
             tcp: Box::new([WeightedCluster { cluster: Some(plain), weight: 1, name: "plain".into() }]),
+            http2: http2
+                .map(|id| WeightedCluster { cluster: Some(id), weight: 1, name: "h2".into() })
+                .into_iter()
+                .collect(),
         }]);
         program.destinations.insert((0, VIP.ip(), VIP.port()), PortId(0));
         program.host_tables = Box::new([table]);

@@ -2,5 +2,6 @@
 
 mod harness;
 mod http;
+mod http2;
 mod life;
 mod tcp;

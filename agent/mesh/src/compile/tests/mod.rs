@@ -15,6 +15,7 @@ use crate::store::Store;
 mod canary;
 mod enrolment;
 mod findings;
+mod http2;
 mod order;
 mod protocols;
 mod routing;
