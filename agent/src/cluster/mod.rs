@@ -6,6 +6,7 @@ pub mod agents;
 pub mod crds;
 pub mod installation;
 pub mod leader;
+pub mod report;
 
 use std::path::PathBuf;
 

@@ -1,6 +1,7 @@
 //! `weir-client`: the client inside a test pod. Started by the harness (`load.rs`), which documents the modes; prints
 //! its count as one line of JSON, with `--live` another every 100 ms until all is done or its standard input closes.
 
+mod resolve;
 mod sockets;
 mod tally;
 
@@ -54,6 +55,9 @@ fn main() -> io::Result<()> {
     let mode = arguments.next().ok_or_else(|| io::Error::other("usage: weir-client MODE TARGET… [options]"))?;
     if mode == "sockets" {
         return sockets::run(&arguments.collect::<Vec<_>>());
+    }
+    if mode == "resolve" {
+        return resolve::run(&arguments.collect::<Vec<_>>());
     }
     let (job, connections) = parse(mode, arguments)?;
     let job = Arc::new(job);

@@ -25,11 +25,18 @@ fn http2(compiled: &Compiled) -> Vec<String> {
 
 #[test]
 fn a_version_with_weight_0_gets_nothing() {
-    for port in [GRPC, "{name: http2, port: 80, targetPort: 8080}", "{name: x, appProtocol: kubernetes.io/h2c, port: 80, targetPort: 8080}"] {
+    for port in [
+        GRPC,
+        "{name: http2, port: 80, targetPort: 8080}",
+        "{name: x, appProtocol: kubernetes.io/h2c, port: 80, targetPort: 8080}",
+    ] {
         let compiled = compiled(&[shop(port), vs("shop", "b", CANARY)].concat());
         assert_eq!(
             compiled.verdict("10.96.0.2"),
-            (Verdict::Balance, "the kernel splits HTTP/2 connections by the rule of VirtualService shop/b for everything")
+            (
+                Verdict::Balance,
+                "the kernel splits HTTP/2 connections by the rule of VirtualService shop/b for everything"
+            )
         );
         let groups = compiled.groups(0, "10.96.0.2", 80);
         assert_eq!(groups, ["v1:100:10.0.0.1:8080,10.0.0.2:8080", "v2:0:10.0.0.3:8080"]);
@@ -62,7 +69,10 @@ fn without_a_rule_for_everything_connections_are_refused() {
     assert_eq!(entry.because.as_ref().map(ToString::to_string).as_deref(), Some("VirtualService shop/b"));
     assert_eq!(http2(&declared), ["nowhere"]);
     let found = declared.found(code::NOT_SUPPORTED);
-    assert!(found[0].ends_with("such connections are refused, as no rule takes everything, and http[0] is not looked at"), "{found:?}");
+    assert!(
+        found[0].ends_with("such connections are refused, as no rule takes everything, and http[0] is not looked at"),
+        "{found:?}"
+    );
 
     let detected = compiled(&[shop(UNDECLARED), vs("shop", "b", NO_CATCH_ALL)].concat());
     assert_eq!((detected.verdict("10.96.0.2").0, http2(&detected)), (Verdict::Proxy, vec!["nowhere".to_owned()]));
@@ -106,5 +116,9 @@ fn each_virtual_service_of_the_host_is_told() {
     let compiled = compiled(&[shop(GRPC), one, vs("shop", "b", CANARY)].concat());
     let found = compiled.found(code::NOT_SUPPORTED);
     assert_eq!(found.len(), 2, "{found:?}");
-    assert!(found[0].contains("http[1] of VirtualService shop/b decides, as it takes everything, and http[0] is not looked at"), "{found:?}");
+    assert!(
+        found[0]
+            .contains("http[1] of VirtualService shop/b decides, as it takes everything, and http[0] is not looked at"),
+        "{found:?}"
+    );
 }
