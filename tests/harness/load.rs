@@ -241,6 +241,16 @@ pub fn tcp_live(pod: &Pod, target: SocketAddr, threads: u64) -> Result<LiveLoad>
     LiveLoad::start(pod, &tcp_arguments(target, 0, threads))
 }
 
+/// The same, at most so many connections a second on each thread.
+///
+/// # Errors
+/// When the client cannot be started.
+pub fn tcp_paced(pod: &Pod, target: SocketAddr, threads: u64, per_second: u64) -> Result<LiveLoad> {
+    let mut arguments = tcp_arguments(target, 0, threads);
+    arguments.extend(["--pace".into(), per_second.to_string()]);
+    LiveLoad::start(pod, &arguments)
+}
+
 fn tcp_arguments(target: SocketAddr, count: u64, threads: u64) -> Vec<String> {
     let (count, threads) = (count.to_string(), threads.to_string());
     ["tcp", &target.to_string(), "--requests", &count, "--connections", &threads].map(String::from).to_vec()
