@@ -40,6 +40,25 @@ pub struct Report {
     pub last_start: BTreeMap<String, u64>,
     /// How long it ran.
     pub seconds: f64,
+    /// Every attempt, in the order of their ends; with [`HttpLoad::trace`], and only when the load has ended.
+    pub trace: Vec<Attempt>,
+}
+
+/// One request of a traced load. Times are CLOCK_MONOTONIC ns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Before its connect (of a fresh connection) or its first byte.
+    pub began: u64,
+    /// When its answer was complete, or it failed.
+    pub ended: u64,
+    /// No complete answer.
+    pub failed: bool,
+}
+
+impl Attempt {
+    fn parse(value: &Value) -> Option<Self> {
+        Some(Self { began: value[0].as_u64()?, ended: value[1].as_u64()?, failed: value[2].as_bool()? })
+    }
 }
 
 impl Report {
@@ -66,6 +85,7 @@ impl Report {
             first_answer: table("first_answer"),
             last_start: table("last_start"),
             seconds: v["seconds"].as_f64().unwrap_or_default(),
+            trace: v["trace"].as_array().into_iter().flatten().filter_map(Attempt::parse).collect(),
         })
     }
 
@@ -103,6 +123,7 @@ impl Report {
             first_answer: BTreeMap::new(),
             last_start: BTreeMap::new(),
             seconds: self.seconds - earlier.seconds,
+            trace: Vec::new(),
         }
     }
 }
@@ -168,6 +189,19 @@ impl HttpLoad {
         self.with("--pace", per_second)
     }
 
+    /// Connects, reads and writes that take longer have failed.
+    #[must_use]
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.with("--timeout", timeout.as_millis())
+    }
+
+    /// Keeps the times of every attempt for [`Report::trace`].
+    #[must_use]
+    pub fn trace(mut self) -> Self {
+        self.arguments.push("--trace".into());
+        self
+    }
+
     /// POST with random bodies up to so many bytes, which must come back unchanged.
     #[must_use]
     pub fn bodies(self, up_to: u64) -> Self {
@@ -205,6 +239,16 @@ pub fn tcp(pod: &Pod, target: SocketAddr, count: u64, threads: u64) -> Result<Re
 /// When the client cannot be started.
 pub fn tcp_live(pod: &Pod, target: SocketAddr, threads: u64) -> Result<LiveLoad> {
     LiveLoad::start(pod, &tcp_arguments(target, 0, threads))
+}
+
+/// The same, at most so many connections a second on each thread.
+///
+/// # Errors
+/// When the client cannot be started.
+pub fn tcp_paced(pod: &Pod, target: SocketAddr, threads: u64, per_second: u64) -> Result<LiveLoad> {
+    let mut arguments = tcp_arguments(target, 0, threads);
+    arguments.extend(["--pace".into(), per_second.to_string()]);
+    LiveLoad::start(pod, &arguments)
 }
 
 fn tcp_arguments(target: SocketAddr, count: u64, threads: u64) -> Vec<String> {

@@ -415,7 +415,7 @@ fn claim(scratch: &Path) -> Result<()> {
 fn is_ours(scratch: &Path) -> bool {
     // SAFETY: geteuid has no preconditions.
     let own = unsafe { libc::geteuid() };
-    fs::symlink_metadata(scratch).is_ok_and(|m| m.is_dir() && m.uid() == own && m.mode() & 0o077 == 0)
+    fs::symlink_metadata(scratch).is_ok_and(|m| m.is_dir() && m.uid() == own && m.mode() & 0o777 == 0o700)
 }
 
 /// Removes the meshes of test processes that are no more.

@@ -110,6 +110,30 @@ impl Process {
         Ok(())
     }
 
+    /// Waits until every thread has stopped after a SIGSTOP, which the signal itself does not do.
+    ///
+    /// # Errors
+    /// When one still runs after that time, or the process is gone.
+    pub fn await_stopped(&self, within: Duration) -> Result<()> {
+        let tasks = PathBuf::from(format!("/proc/{}/task", self.pid()));
+        let started = Instant::now();
+        loop {
+            let mut running = 0;
+            for task in fs::read_dir(&tasks).with_context(|| format!("reading {}", tasks.display()))? {
+                let status = fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
+                // The state follows the name, which is in parentheses and may hold any of them.
+                running += i32::from(!status.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')));
+            }
+            if running == 0 {
+                return Ok(());
+            }
+            if started.elapsed() > within {
+                bail!("{running} threads of {} run {within:?} after SIGSTOP", self.pid());
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Whether it has ended, and how.
     ///
     /// # Errors

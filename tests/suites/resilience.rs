@@ -3,17 +3,22 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use weir_tests::canary::{HTTP_PORT, TCP_PORT};
+use weir_tests::load::Attempt;
 use weir_tests::require::Need;
-use weir_tests::{Agent, Canary, HttpLoad, LiveLoad, Report, eventually, load, proved, require};
+use weir_tests::{Agent, Canary, HttpLoad, LiveLoad, Report, eventually, load, monotonic_ns, proved, require};
 
 /// The heartbeat's timeout: how long a hung agent may still be taken for alive.
 const FALLBACK_WITHIN: Duration = Duration::from_millis(500);
-/// And what the harness itself needs to see it on two busy cores.
-const SLACK: Duration = Duration::from_millis(250);
 /// A restart adopts the pins and serves within this.
 const RESTART_WITHIN: Duration = Duration::from_secs(1);
+/// How long an agent stays dead or hung.
+const AWAY: Duration = Duration::from_millis(1200);
+/// New connections a second of the probing load, each on a thread of its own whose next turn comes a second later …
+const PROBES: u64 = 200;
+/// … so that one that hangs has failed before, and the others go on as evenly as they began.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(900);
 
 fn scene() -> Result<(Canary, Agent)> {
     let scene = Canary::new(true)?;
@@ -30,19 +35,48 @@ fn http(scene: &Canary) -> HttpLoad {
     HttpLoad::new(scene.http.at(80)).host("service-b")
 }
 
-/// Waits until a new connection is answered, and gives the time since `since`.
-fn answered_again(scene: &Canary, since: Instant) -> Result<Duration> {
-    eventually("a new connection is answered", Duration::from_secs(5), || {
-        Ok((http(scene).fresh().run(scene.client())?.answered == 1).then_some(()))
-    })?;
-    Ok(since.elapsed())
+/// A new connection every 5 ms, whatever becomes of the others.
+fn probes(scene: &Canary) -> Result<LiveLoad> {
+    let mut probes =
+        http(scene).fresh().connections(PROBES).pace(1).timeout(PROBE_TIMEOUT).trace().start(scene.client())?;
+    // Until each thread has had its first turn.
+    ticks(&mut probes, 12)?;
+    Ok(probes)
 }
 
-/// Waits until a new connection goes through the proxy, not past it.
-fn proxied_again(scene: &Canary, agent: &Agent) -> Result<()> {
-    let accepted = agent.accepted()?;
+/// The report, and its attempts beside it: they would be pages in a message.
+fn untraced(load: LiveLoad) -> Result<(Report, Vec<Attempt>)> {
+    let mut report = load.stop()?;
+    let trace = std::mem::take(&mut report.trace);
+    ensure!(trace.len() as u64 == report.answered + report.failed, "{} attempts: {report:?}", trace.len());
+    Ok((report, trace))
+}
+
+/// Times in ms after `since`, for messages.
+fn after(since: u64, attempts: &[Attempt]) -> Vec<(i64, i64)> {
+    let ms = |at: u64| (at as i64 - since as i64) / 1_000_000;
+    attempts.iter().map(|a| (ms(a.began), ms(a.ended))).collect()
+}
+
+/// Every failed attempt was begun before `until` and over after `from`: it met the agent that went away between the two.
+fn failed_only_in_flight(trace: &[Attempt], from: u64, until: u64) -> Result<u64> {
+    let failed: Vec<Attempt> = trace.iter().filter(|a| a.failed).copied().collect();
+    let wrong: Vec<Attempt> = failed.iter().filter(|a| a.began >= until || a.ended < from).copied().collect();
+    ensure!(wrong.is_empty(), "failed without having been in flight, ms after: {:?}", after(from, &wrong));
+    Ok(failed.len() as u64)
+}
+
+/// The first attempt of those begun after `gone` that was answered before `back`: no proxy was there, so it took the
+/// fallback slots. How long after `since` it was begun, and answered.
+fn first_fallback(trace: &[Attempt], since: u64, gone: u64, back: u64) -> Result<(Duration, Duration)> {
+    let mut answered = trace.iter().filter(|a| !a.failed && a.began >= gone && a.ended <= back);
+    let first = answered.by_ref().min_by_key(|a| a.ended).context("no connection took the fallback slots")?;
+    Ok((Duration::from_nanos(first.began - since), Duration::from_nanos(first.ended - since)))
+}
+
+/// Waits until the proxy has accepted a connection of those that are tried all the time.
+fn proxied_again(agent: &Agent, accepted: f64) -> Result<()> {
     eventually("the proxy has connections again", Duration::from_secs(5), || {
-        http(scene).fresh().run(scene.client())?;
         Ok((agent.accepted()? > accepted).then_some(()))
     })?;
     Ok(())
@@ -73,29 +107,40 @@ fn a_killed_agent_is_not_missed() -> Result<()> {
         return Ok(());
     }
     let (scene, mut agent) = scene()?;
-    let mut kept = http(&scene).connections(4).pace(100).start(scene.client())?;
+    let mut kept = http(&scene).connections(4).pace(100).trace().start(scene.client())?;
     let mut tcp = load::tcp_live(scene.client(), scene.tcp.at(9000), 1)?;
     ticks(&mut kept, 3)?;
     ticks(&mut tcp, 3)?;
+    let probes = probes(&scene)?;
 
+    let killed = monotonic_ns();
     agent.process().kill();
-    let took = answered_again(&scene, Instant::now())?;
-    ensure!(took < FALLBACK_WITHIN + SLACK, "the fallback took {took:?}");
+    // Its listeners went before it could be reaped: what begins from here on meets nobody.
+    let dead = monotonic_ns();
+    std::thread::sleep(AWAY);
     falls_back(&scene)?;
 
+    let spawned = monotonic_ns();
     let restarted = Instant::now();
     let mut agent = Agent::spawn(&scene.mesh)?;
     let ready = agent.await_ready(Duration::from_secs(10))?;
-    proxied_again(&scene, &agent)?;
+    proxied_again(&agent, 0.0)?;
     let back = restarted.elapsed();
-    ensure!(back < RESTART_WITHIN + SLACK, "back after {back:?}, ready after {ready:?}");
+    std::thread::sleep(AWAY);
 
-    let (kept, tcp) = (kept.stop()?, tcp.stop()?);
+    let ((kept, kept_trace), (probed, trace), tcp) = (untraced(kept)?, untraced(probes)?, tcp.stop()?);
     ensure!(tcp.failed == 0 && tcp.answered > 0, "the kernel's connections noticed: {tcp:?}");
     no_v2(&kept)?;
+    no_v2(&probed)?;
     // Four connections: at most one request was in flight on each when the process died.
-    ensure!(kept.failed <= 4, "more failed than was in flight: {kept:?}");
-    proved!("killed: fallback after {took:?}, back after {back:?}, {} of {} failed", kept.failed, kept.answered);
+    let in_flight = failed_only_in_flight(&kept_trace, killed, dead)?;
+    ensure!(in_flight <= 4, "more failed than was in flight: {kept:?}");
+    let fresh_in_flight = failed_only_in_flight(&trace, killed, dead)?;
+    let (_, took) = first_fallback(&trace, killed, dead, spawned)?;
+    ensure!(took < FALLBACK_WITHIN, "the fallback took {took:?}");
+    ensure!(back < RESTART_WITHIN, "back after {back:?}, ready after {ready:?}");
+    proved!("killed: first connection on the fallback slots answered after {took:?}; back after {back:?}");
+    proved!("failed: {in_flight} of {} kept, {fresh_in_flight} of {} fresh", kept.answered, trace.len());
     Ok(())
 }
 
@@ -107,13 +152,30 @@ fn a_hung_agent_is_left_within_half_a_second() -> Result<()> {
     let (scene, mut agent) = scene()?;
     let mut tcp = load::tcp_live(scene.client(), scene.tcp.at(9000), 1)?;
     tcp.tick()?;
+    let probes = probes(&scene)?;
+
+    let signalled = monotonic_ns();
     agent.process().signal(libc::SIGSTOP)?;
-    std::thread::sleep(FALLBACK_WITHIN);
+    agent.process().await_stopped(FALLBACK_WITHIN)?;
+    let stopped = monotonic_ns();
+    std::thread::sleep(AWAY);
     falls_back(&scene)?;
+    let resumed = monotonic_ns();
     agent.process().signal(libc::SIGCONT)?;
-    proxied_again(&scene, &agent)?;
-    let tcp = tcp.stop()?;
+    proxied_again(&agent, agent.accepted()?)?;
+    std::thread::sleep(AWAY);
+
+    let ((probed, trace), tcp) = (untraced(probes)?, tcp.stop()?);
     ensure!(tcp.failed == 0 && tcp.answered > 0, "the kernel's connections noticed: {tcp:?}");
+    no_v2(&probed)?;
+    // The promise: whatever begins half a second after the last sign of life does not wait for the hung one.
+    let left = signalled + FALLBACK_WITHIN.as_nanos() as u64;
+    let hung = failed_only_in_flight(&trace, signalled, left)?;
+    let tried = trace.iter().filter(|a| a.began >= left && a.ended <= resumed).count();
+    ensure!(tried > 50, "only {tried} connections were tried while the agent hung");
+    let (began, answered) = first_fallback(&trace, signalled, stopped, resumed)?;
+    proved!("hung: first connection on the fallback slots begun after {began:?}, answered after {answered:?}");
+    proved!("{hung} of {} waited for the hung agent, none of the {tried} begun after half a second", trace.len());
     Ok(())
 }
 

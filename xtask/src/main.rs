@@ -3,7 +3,9 @@
 
 mod build_ebpf;
 mod demo;
+mod ground;
 mod packages;
+mod soak;
 mod test;
 mod tidy;
 mod workspace;
@@ -25,6 +27,8 @@ enum Command {
     BuildEbpf(build_ebpf::Options),
     /// Show a canary on this machine, step by step, and check every number
     Demo(demo::Args),
+    /// Run a canary under load for minutes or days, with everything changing around it
+    Soak(soak::Args),
     /// Build and run every suite, one after the other
     Test(test::Args),
     /// Check the direction of imports, the purity of the core and the shape of files
@@ -35,6 +39,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::BuildEbpf(options) => build_ebpf::run(&options),
         Command::Demo(args) => demo::run(&args),
+        Command::Soak(args) => soak::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Tidy(args) => tidy::run(&args),
     };

@@ -17,7 +17,7 @@ use weir_tests::monotonic_ns;
 use weir_tests::socket::reset_on_close;
 use weir_tests::wire::{self, Head, Otherwise, Random};
 
-/// A connect or a read that takes longer has failed.
+/// A connect or a read that takes longer has failed, unless `--timeout` says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two lines of a live count.
 const TICK: Duration = Duration::from_millis(100);
@@ -33,6 +33,7 @@ struct Job {
     fresh: bool,
     bodies: Option<u64>,
     pace: Option<Duration>,
+    timeout: Duration,
     live: bool,
     next: AtomicU64,
     stop: AtomicBool,
@@ -66,7 +67,7 @@ fn main() -> io::Result<()> {
         .map(|worker| {
             let job = Arc::clone(&job);
             thread::spawn(move || match job.mode.as_str() {
-                "http" => http(&job, worker),
+                "http" => http(&job, worker, connections),
                 "tcp" => each(&job, tcp_once),
                 "half-close" => each(&job, half_close),
                 "listen-first" => each(&job, listen_first),
@@ -89,7 +90,7 @@ fn main() -> io::Result<()> {
     for worker in workers {
         worker.join().map_err(|_| io::Error::other("a worker panicked"))?;
     }
-    writeln!(out, "{}", job.tally.json(started.elapsed()))
+    writeln!(out, "{}", job.tally.last_json(started.elapsed()))
 }
 
 fn parse(mode: String, mut arguments: impl Iterator<Item = String>) -> io::Result<(Job, u64)> {
@@ -104,6 +105,7 @@ fn parse(mode: String, mut arguments: impl Iterator<Item = String>) -> io::Resul
         fresh: false,
         bodies: None,
         pace: None,
+        timeout: TIMEOUT,
         live: false,
         next: AtomicU64::new(0),
         stop: AtomicBool::new(false),
@@ -123,6 +125,8 @@ fn parse(mode: String, mut arguments: impl Iterator<Item = String>) -> io::Resul
             "--connections" => connections = number(value()?)?,
             "--bodies" => job.bodies = Some(number(value()?)?),
             "--pace" => job.pace = Some(Duration::from_secs(1) / number(value()?)?.max(1) as u32),
+            "--timeout" => job.timeout = Duration::from_millis(number(value()?)?.max(1)),
+            "--trace" => job.tally.trace(),
             "--fresh" => job.fresh = true,
             "--live" => job.live = true,
             target => {
@@ -141,19 +145,20 @@ fn parse(mode: String, mut arguments: impl Iterator<Item = String>) -> io::Resul
     Ok((job, connections))
 }
 
-fn connect(target: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&target, TIMEOUT)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
+fn connect(job: &Job, target: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&target, job.timeout)?;
+    stream.set_read_timeout(Some(job.timeout))?;
+    stream.set_write_timeout(Some(job.timeout))?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-/// One thread of HTTP load: one connection, made again when it ends.
-fn http(job: &Job, worker: u64) {
+/// One of `workers` threads of HTTP load: one connection, made again when it ends. With a pace they begin evenly spread
+/// over its interval, so that a request that hangs for less than that does not thin out the load.
+fn http(job: &Job, worker: u64, workers: u64) {
     let mut random = Random::new(0x9e37_79b9_7f4a_7c15 ^ (worker + 1));
     let mut kept: Option<BufReader<TcpStream>> = None;
-    let mut due = Instant::now();
+    let mut due = Instant::now() + job.pace.unwrap_or_default().mul_f64(worker as f64 / workers as f64);
     while job.take().is_some() {
         if let Some(pace) = job.pace {
             thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -173,7 +178,7 @@ fn http(job: &Job, worker: u64) {
             Ok((head, body)) => request.judge(job, &head, &body, began),
             Err(e) => {
                 kept = None;
-                job.tally.failed(&e);
+                job.tally.failed(&e, began);
             }
         }
     }
@@ -219,7 +224,7 @@ impl Request {
         let mut peer = match kept.take() {
             Some(peer) => peer,
             None => BufReader::new(
-                connect(job.targets[0].0).map_err(|e| io::Error::new(e.kind(), format!("connect: {e}")))?,
+                connect(job, job.targets[0].0).map_err(|e| io::Error::new(e.kind(), format!("connect: {e}")))?,
             ),
         };
         let unanswered = |e: io::Error| match e.kind() {
@@ -264,7 +269,8 @@ impl Request {
         let status = head.status().unwrap_or_default();
         if status == 200 && self.body.as_deref().is_some_and(|sent| sent != body) {
             let sent = self.body.as_ref().map_or(0, Vec::len);
-            job.tally.failed(&io::Error::other(format!("body of {sent} bytes came back as {} others", body.len())));
+            job.tally
+                .failed(&io::Error::other(format!("body of {sent} bytes came back as {} others", body.len())), began);
             return;
         }
         job.tally.answered(Some(status), head.get("x-version"), head.get("x-pod"), began);
@@ -277,7 +283,7 @@ fn each(job: &Job, once: fn(&Job, u64) -> io::Result<(String, String)>) {
         let began = monotonic_ns();
         match once(job, number) {
             Ok((version, pod)) => job.tally.answered(None, Some(&version), Some(&pod), began),
-            Err(e) => job.tally.failed(&e),
+            Err(e) => job.tally.failed(&e, began),
         }
         if let Some(pace) = job.pace {
             thread::sleep(pace);
@@ -287,7 +293,7 @@ fn each(job: &Job, once: fn(&Job, u64) -> io::Result<(String, String)>) {
 
 /// Says a line, reads who answered and the line's echo.
 fn tcp_once(job: &Job, number: u64) -> io::Result<(String, String)> {
-    let stream = connect(job.targets[0].0)?;
+    let stream = connect(job, job.targets[0].0)?;
     let mut peer = BufReader::new(stream);
     let line = format!("hello {number}\n");
     peer.get_mut().write_all(line.as_bytes())?;
@@ -308,7 +314,7 @@ fn half_close(job: &Job, number: u64) -> io::Result<(String, String)> {
 
 /// The same, but says nothing before the origin has said who it is.
 fn listen_first(job: &Job, number: u64) -> io::Result<(String, String)> {
-    let mut peer = BufReader::new(connect(job.targets[0].0)?);
+    let mut peer = BufReader::new(connect(job, job.targets[0].0)?);
     let heard = who(&mut peer)?;
     exchange(job, number, Some((peer, heard)))
 }
@@ -323,7 +329,7 @@ fn exchange(
     let sent = random.bytes(size as usize);
     let (mut peer, mut known) = match heard {
         Some((peer, who)) => (peer, Some(who)),
-        None => (BufReader::new(connect(job.targets[0].0)?), None),
+        None => (BufReader::new(connect(job, job.targets[0].0)?), None),
     };
     let mut writer = peer.get_ref().try_clone()?;
     thread::scope(|scope| {
@@ -340,7 +346,7 @@ fn exchange(
 /// be what was dialled.
 fn original_destination(job: &Job, number: u64) -> io::Result<(String, String)> {
     let (target, expected) = &job.targets[number as usize % job.targets.len()];
-    let stream = connect(*target)?;
+    let stream = connect(job, *target)?;
     let peer_name = stream.peer_addr()?;
     if peer_name != *target {
         return Err(io::Error::other(format!("getpeername says {peer_name} for {target}")));

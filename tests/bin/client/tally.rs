@@ -5,11 +5,13 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use weir_tests::monotonic_ns;
 
 /// Different errors that are told apart; what comes beyond is counted together.
 const MAX_ERRORS: usize = 32;
+/// Attempts that a trace holds: minutes of a paced load, in a line of some 4 MB.
+const MAX_TRACE: usize = 100_000;
 
 /// Counts of all threads.
 #[derive(Default)]
@@ -27,6 +29,16 @@ struct Counts {
     failed_at: Vec<u64>,
     first_answer: BTreeMap<String, u64>,
     last_start: BTreeMap<String, u64>,
+    /// Start and end of each attempt, and whether it failed.
+    trace: Option<Vec<(u64, u64, bool)>>,
+}
+
+impl Counts {
+    fn trace(&mut self, began: u64, ended: u64, failed: bool) {
+        if let Some(trace) = self.trace.as_mut().filter(|t| t.len() < MAX_TRACE) {
+            trace.push((began, ended, failed));
+        }
+    }
 }
 
 impl Tally {
@@ -34,11 +46,17 @@ impl Tally {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// From now on every attempt is kept.
+    pub(crate) fn trace(&self) {
+        self.counts().trace = Some(Vec::new());
+    }
+
     /// A complete answer; `began` is when its request was started (CLOCK_MONOTONIC, ns).
     pub(crate) fn answered(&self, status: Option<u16>, version: Option<&str>, pod: Option<&str>, began: u64) {
         let now = monotonic_ns();
         let mut counts = self.counts();
         counts.answered += 1;
+        counts.trace(began, now, false);
         if let Some(status) = status {
             *counts.by_status.entry(status).or_default() += 1;
         }
@@ -57,12 +75,14 @@ impl Tally {
         }
     }
 
-    /// A request or connection that failed.
-    pub(crate) fn failed(&self, error: &io::Error) {
+    /// A request or connection that failed; `began` as above.
+    pub(crate) fn failed(&self, error: &io::Error, began: u64) {
+        let now = monotonic_ns();
         let mut counts = self.counts();
         counts.failed += 1;
+        counts.trace(began, now, true);
         if counts.failed_at.len() < MAX_ERRORS {
-            counts.failed_at.push(monotonic_ns());
+            counts.failed_at.push(now);
         }
         let name = error.to_string();
         let known = counts.errors.len() < MAX_ERRORS || counts.errors.contains_key(&name);
@@ -76,6 +96,19 @@ impl Tally {
 
     /// One line.
     pub(crate) fn json(&self, elapsed: Duration) -> String {
+        self.value(elapsed).to_string()
+    }
+
+    /// The last line, which has the trace.
+    pub(crate) fn last_json(&self, elapsed: Duration) -> String {
+        let mut value = self.value(elapsed);
+        if let Some(trace) = &self.counts().trace {
+            value["trace"] = json!(trace);
+        }
+        value.to_string()
+    }
+
+    fn value(&self, elapsed: Duration) -> Value {
         let c = self.counts();
         let by_status: BTreeMap<String, u64> = c.by_status.iter().map(|(k, v)| (k.to_string(), *v)).collect();
         json!({
@@ -84,7 +117,6 @@ impl Tally {
             "failed_at": c.failed_at,
             "first_answer": c.first_answer, "last_start": c.last_start, "seconds": elapsed.as_secs_f64(),
         })
-        .to_string()
     }
 }
 

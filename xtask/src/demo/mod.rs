@@ -7,9 +7,9 @@ mod screen;
 mod steps;
 
 use anyhow::{Result, bail};
-use weir_tests::{interrupt, mesh};
+use weir_tests::mesh;
 
-use crate::{packages, test};
+use crate::{ground, packages};
 use screen::Screen;
 use steps::Demo;
 
@@ -38,10 +38,7 @@ pub(crate) struct Args {
 /// # Errors
 /// When a step does not hold its bound, or the machine lacks something.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    // SAFETY: geteuid has no preconditions.
-    if unsafe { libc::geteuid() } != 0 {
-        bail!("network namespaces and eBPF need root: sudo -E cargo xtask demo");
-    }
+    ground::require_root("demo")?;
     if args.end {
         mesh::demolish(NAME);
         return Ok(());
@@ -49,18 +46,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if mesh::exists(NAME) {
         bail!("a demo is up already: `cargo xtask demo --end` takes it down");
     }
-    packages::require_all(packages::DEMO)?;
     let mut screen = Screen::new();
     if !args.no_build {
         screen.say("Building the kernel programs, the agent and the demo's clients.")?;
-        test::build()?;
     }
-    // This program is target/debug/xtask; what it starts is beside it, in the profile that was just built.
-    let own = std::env::current_exe()?;
-    if let Some(target) = own.ancestors().nth(2) {
-        mesh::take_binaries_from(target.join(test::PROFILE));
-    }
-    interrupt::install();
+    ground::prepare(packages::DEMO, args.no_build)?;
     let mut demo = Demo::new(NAME, args.keep, args.requests, screen)?;
     demo.play()?;
     if args.keep { demo.leave_up() } else { Ok(()) }
