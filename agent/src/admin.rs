@@ -1,8 +1,10 @@
-//! The admin endpoint on loopback: probes, status and metrics. Runs on the control runtime, never on a worker.
+//! The HTTP endpoints: on loopback probes, status and metrics; on the node's address metrics and nothing else. They run
+//! on the control runtime, never on a worker. Opened by `app`.
 
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::time::Duration;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
@@ -16,12 +18,18 @@ use tokio::sync::Semaphore;
 
 /// A probe or a scrape takes a connection each; more than this at once is a mistake.
 const MAX_CONNECTIONS: usize = 64;
+/// Everybody who reaches the node can scrape it; these many collectors at once are plenty.
+const MAX_SCRAPES: usize = 16;
 /// A client that sends no request within this time is closed.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A scrape that is not read to its end by then is cut. Prometheus gives up after 10 s by default.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
+/// On the node's address the numbers are made at most this often: asking faster costs the agent a copy, no more.
+const METRICS_AGE: Duration = Duration::from_secs(1);
 /// After an error of accept (no descriptors left): wait instead of spinning.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// What the endpoint shows; `app` gives it.
+/// What the endpoints show; `app` gives it.
 pub trait Answers: Send + Sync {
     /// A configuration is in force.
     fn ready(&self) -> bool;
@@ -37,61 +45,227 @@ pub trait Answers: Send + Sync {
     fn metrics(&self) -> Result<String, String>;
 }
 
-/// Serves until the runtime ends.
-pub async fn serve(listener: TcpListener, answers: Arc<dyn Answers>) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+/// Which of the endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Surface {
+    /// Everything, for loopback.
+    Admin,
+    /// Metrics alone, for the node's address: one request a connection, made at most once a second.
+    Metrics,
+}
+
+/// Serves until `end` is ready, and closes the listener then, so that another agent can have its port.
+pub async fn serve(listener: TcpListener, surface: Surface, answers: Arc<dyn Answers>, end: impl Future<Output = ()>) {
+    let permits = Arc::new(Semaphore::new(match surface {
+        Surface::Admin => MAX_CONNECTIONS,
+        Surface::Metrics => MAX_SCRAPES,
+    }));
+    let endpoint = Arc::new(Endpoint { surface, answers, rendered: Mutex::new(None) });
+    tokio::pin!(end);
     loop {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "admin endpoint");
-                tokio::time::sleep(ACCEPT_BACKOFF).await;
-                continue;
-            }
+        let accepted = tokio::select! {
+            () = &mut end => return,
+            accepted = accept(&listener, &permits) => accepted,
         };
-        let answers = Arc::clone(&answers);
+        let Some((stream, permit)) = accepted else { continue };
+        let endpoint = Arc::clone(&endpoint);
         tokio::spawn(async move {
             let service = service_fn(|request| {
-                let answers = Arc::clone(&answers);
-                async move { Ok::<_, Infallible>(answer(&request, &*answers)) }
+                let endpoint = Arc::clone(&endpoint);
+                async move { Ok::<_, Infallible>(endpoint.answer(&request)) }
             });
             let mut server = http1::Builder::new();
             server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+            server.keep_alive(surface == Surface::Admin);
+            let connection = server.serve_connection(TokioIo::new(stream), service);
             // A client that goes away in the middle of its own request is its own business.
-            drop(server.serve_connection(TokioIo::new(stream), service).await);
+            match surface {
+                Surface::Admin => drop(connection.await),
+                Surface::Metrics => drop(tokio::time::timeout(SCRAPE_TIMEOUT, connection).await),
+            }
             drop(permit);
         });
     }
 }
 
-fn answer(request: &Request<Incoming>, answers: &dyn Answers) -> Response<Full<Bytes>> {
-    if request.method() != Method::GET && request.method() != Method::HEAD {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> Option<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = Arc::clone(permits).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => Some((stream, permit)),
+        Err(error) => {
+            tracing::warn!(%error, "admin endpoint");
+            tokio::time::sleep(ACCEPT_BACKOFF).await;
+            None
+        }
     }
-    match request.uri().path() {
-        "/healthz" => text(StatusCode::OK, "ok\n"),
-        "/readyz" if answers.ready() => text(StatusCode::OK, "ready\n"),
-        "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "no configuration in force\n"),
-        "/status" => match answers.status() {
-            Ok(json) => reply(StatusCode::OK, "application/json", json),
-            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
-        },
-        "/metrics" | "/stats/prometheus" => match answers.metrics() {
-            Ok(body) => reply(StatusCode::OK, "text/plain; version=0.0.4", body.into_bytes()),
-            Err(why) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{why}\n")),
-        },
-        _ => text(StatusCode::NOT_FOUND, "/healthz /readyz /status /metrics\n"),
+}
+
+struct Endpoint {
+    surface: Surface,
+    answers: Arc<dyn Answers>,
+    /// The last metrics and when they were made.
+    rendered: Mutex<Option<(Instant, Bytes)>>,
+}
+
+impl Endpoint {
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
+        }
+        match (self.surface, request.uri().path()) {
+            (_, "/metrics" | "/stats/prometheus") => match self.metrics() {
+                Ok(body) => reply(StatusCode::OK, "text/plain; version=0.0.4", body),
+                Err(why) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{why}\n")),
+            },
+            (Surface::Metrics, _) => text(StatusCode::NOT_FOUND, "/metrics /stats/prometheus\n"),
+            (Surface::Admin, "/healthz") => text(StatusCode::OK, "ok\n"),
+            (Surface::Admin, "/readyz") if self.answers.ready() => text(StatusCode::OK, "ready\n"),
+            (Surface::Admin, "/readyz") => text(StatusCode::SERVICE_UNAVAILABLE, "no configuration in force\n"),
+            (Surface::Admin, "/status") => match self.answers.status() {
+                Ok(json) => reply(StatusCode::OK, "application/json", json.into()),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
+            },
+            (Surface::Admin, _) => text(StatusCode::NOT_FOUND, "/healthz /readyz /status /metrics\n"),
+        }
+    }
+
+    fn metrics(&self) -> Result<Bytes, String> {
+        if self.surface == Surface::Admin {
+            return self.answers.metrics().map(Bytes::from);
+        }
+        let mut rendered = self.rendered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((made, body)) = rendered.as_ref()
+            && made.elapsed() < METRICS_AGE
+        {
+            return Ok(body.clone());
+        }
+        let body = Bytes::from(self.answers.metrics()?);
+        *rendered = Some((Instant::now(), body.clone()));
+        Ok(body)
     }
 }
 
 fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
-    reply(status, "text/plain; charset=utf-8", body.to_owned().into_bytes())
+    reply(status, "text/plain; charset=utf-8", body.to_owned().into())
 }
 
-fn reply(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn reply(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::sync::oneshot;
+
+    #[derive(Default)]
+    struct Counting(AtomicU32);
+    impl Answers for Counting {
+        fn ready(&self) -> bool {
+            true
+        }
+        fn status(&self) -> serde_json::Result<Vec<u8>> {
+            Ok(b"{}".to_vec())
+        }
+        fn metrics(&self) -> Result<String, String> {
+            Ok(format!("made {}\n", self.0.fetch_add(1, Ordering::Relaxed) + 1))
+        }
+    }
+
+    /// The endpoint's address, and what ends it.
+    async fn start(surface: Surface) -> (SocketAddr, oneshot::Sender<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let address = listener.local_addr().expect("bound");
+        let (end, ended) = oneshot::channel();
+        tokio::spawn(serve(listener, surface, Arc::new(Counting::default()), async move {
+            let _closed = ended.await;
+        }));
+        (address, end)
+    }
+
+    async fn ask(address: SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        stream.write_all(request.as_bytes()).await.expect("written");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("read to the end");
+        answer
+    }
+
+    fn get(path: &str) -> String {
+        format!("GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(test);
+    }
+
+    #[test]
+    fn the_nodes_address_shows_metrics_and_nothing_else() {
+        run(async {
+            let (address, _end) = start(Surface::Metrics).await;
+            for path in ["/metrics", "/stats/prometheus"] {
+                assert!(ask(address, &get(path)).await.contains("made 1"), "{path}, twice within a second");
+            }
+            for path in ["/", "/healthz", "/readyz", "/status", "/metrics/", "/debug/pprof"] {
+                assert!(ask(address, &get(path)).await.starts_with("HTTP/1.1 404 "), "{path}");
+            }
+            let post = "POST /metrics HTTP/1.1\r\nHost: node\r\nContent-Length: 0\r\n\r\n";
+            assert!(ask(address, post).await.starts_with("HTTP/1.1 405 "));
+            let kept = ask(address, "GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n").await;
+            assert!(kept.contains("connection: close"), "one request a connection: {kept}");
+        });
+    }
+
+    #[test]
+    fn loopback_shows_everything_and_fresh() {
+        run(async {
+            let (address, _end) = start(Surface::Admin).await;
+            for path in ["/healthz", "/readyz", "/status"] {
+                assert!(ask(address, &get(path)).await.starts_with("HTTP/1.1 200 "), "{path}");
+            }
+            assert!(ask(address, &get("/metrics")).await.contains("made 1"));
+            assert!(ask(address, &get("/metrics")).await.contains("made 2"));
+        });
+    }
+
+    #[test]
+    fn more_connections_than_allowed_wait_for_silent_ones_to_be_closed() {
+        run(async {
+            let (address, _end) = start(Surface::Metrics).await;
+            let mut silent = Vec::new();
+            for _ in 0..MAX_SCRAPES {
+                silent.push(TcpStream::connect(address).await.expect("it listens"));
+            }
+            let started = Instant::now();
+            assert!(ask(address, &get("/metrics")).await.contains("made 1"));
+            let waited = started.elapsed();
+            let expected = HEADER_TIMEOUT.mul_f64(0.8)..HEADER_TIMEOUT.mul_f64(1.5);
+            assert!(expected.contains(&waited), "{waited:?}");
+        });
+    }
+
+    #[test]
+    fn the_port_is_free_once_it_ends() {
+        run(async {
+            let (address, end) = start(Surface::Admin).await;
+            end.send(()).expect("it serves");
+            let again = async {
+                while TcpListener::bind(address).await.is_err() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(5), again).await.expect("the listener is closed");
+        });
+    }
 }

@@ -6,10 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+use crate::cluster::Access;
+
 /// The instance of a node that runs one agent.
 pub const DEFAULT_INSTANCE: &str = "default";
 /// Istio's admin port, so that habits and scripts carry over.
 pub const DEFAULT_ADMIN: &str = "127.0.0.1:15000";
+/// The port of [`DEFAULT_ADMIN`], which is asked through the API server.
+pub const ADMIN_PORT: u16 = 15000;
 /// The agent is a guest on the node: two workers carry about 100,000 requests a second.
 pub const DEFAULT_WORKERS: usize = 2;
 /// More threads than CPUs of a large node only add memory.
@@ -39,6 +43,12 @@ pub struct Config {
     pub workers: usize,
     /// The admin endpoint.
     pub admin: SocketAddr,
+    /// Where metrics, and nothing else, are served to others than this node; `None` = nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// The cluster whose installation this agent is a part of; `None` = none.
+    pub cluster: Option<Access>,
+    /// Whether the elected agent creates the CRDs that are absent.
+    pub create_crds: bool,
     /// The file that access log lines are appended to; `None` = off, Istio's default.
     pub access_log: Option<PathBuf>,
     /// This node's name.

@@ -27,8 +27,9 @@ const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli"],
     &["app"],
-    &["admin", "cluster", "datapath", "identity", "proxy", "watch"],
-    &["cgroup", "config", "drain", "netns", "telemetry"],
+    &["admin", "datapath", "identity", "proxy", "watch"],
+    &["config"],
+    &["cgroup", "cluster", "drain", "netns", "telemetry"],
 ];
 
 /// What the pure core does not name, outside its tests.

@@ -5,15 +5,17 @@
 //! configuration cannot slow traffic.
 
 mod apply;
+mod endpoints;
 mod enrol;
 mod heart;
+mod installation;
 mod listeners;
 mod metrics;
 mod shared;
 mod status;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -24,8 +26,9 @@ use weir_mesh::program::Program;
 use self::apply::{Applier, Event, Parts};
 use self::enrol::Pods;
 use self::heart::Heart;
+use self::installation::Installation;
 use self::shared::Shared;
-use crate::admin;
+use crate::admin::Answers;
 use crate::cgroup::Hierarchy;
 use crate::config::{self, Config};
 use crate::datapath::{Datapath, DatapathConfig, Flows};
@@ -82,6 +85,7 @@ pub fn run(config: &Config) -> Result<()> {
         "kernel programs are in place"
     );
     let kernel_log = datapath.kernel_log();
+    let reign = datapath.reign();
     let datapath = Arc::new(Mutex::new(datapath));
     let shared = Arc::new(Shared::new(Arc::clone(&datapath), Arc::clone(&proxy)));
 
@@ -91,7 +95,8 @@ pub fn run(config: &Config) -> Result<()> {
     // The receiver is gone only when the agent ends.
     let watch = directory.watch(move |paths| drop(wake.send(Event::Paths(paths))))?;
     let pods = Pods::new(home, own, hierarchy, config.workers);
-    let parts = Parts { datapath, proxy: Arc::clone(&proxy), program, shared: Arc::clone(&shared) };
+    let parts =
+        Parts { datapath: Arc::clone(&datapath), proxy: Arc::clone(&proxy), program, shared: Arc::clone(&shared) };
     let mut applier = Applier::new(config, directory, pods, parts);
     let readiness = Arc::clone(&shared);
     let apply = std::thread::Builder::new().name("weir-apply".into()).spawn(move || {
@@ -101,12 +106,13 @@ pub fn run(config: &Config) -> Result<()> {
     })?;
 
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    control.block_on(async {
-        let listener = tokio::net::TcpListener::bind(config.admin)
-            .await
-            .with_context(|| format!("admin endpoint on {}", config.admin))?;
-        tracing::info!(address = %listener.local_addr()?, "admin endpoint");
-        tokio::spawn(admin::serve(listener, Arc::clone(&shared) as Arc<dyn admin::Answers>));
+    let remove = control.block_on(async {
+        let answers = Arc::clone(&shared) as Arc<dyn Answers>;
+        let superseded = endpoints::open(config, reign, &answers).await?;
+        let installation = match &config.cluster {
+            Some(access) => Installation::join(access, config.node.as_deref(), config.create_crds).await,
+            None => None,
+        };
         if let Some(records) = kernel_log {
             tokio::spawn(records);
         }
@@ -122,16 +128,27 @@ pub fn run(config: &Config) -> Result<()> {
         tokio::time::sleep(LISTENERS_LINGER).await;
         drop(watch);
         drop(events.send(Event::Stop));
-        let cut = proxy.drain(config.drain).await;
+        let asked = async {
+            match installation {
+                Some(installation) => installation.leave(*superseded.borrow()).await,
+                None => false,
+            }
+        };
+        let (cut, remove) = tokio::join!(proxy.drain(config.drain), asked);
         if cut > 0 {
             tracing::warn!(connections = cut, "cut at the drain deadline");
         }
-        anyhow::Ok(())
+        anyhow::Ok(remove)
     })?;
     if apply.join().is_err() {
         tracing::error!("weir-apply panicked");
     }
-    tracing::info!("drained; pins stay for the next agent");
+    if remove {
+        datapath.lock().unwrap_or_else(PoisonError::into_inner).remove().context("removing the pins")?;
+        tracing::info!("drained; programs, links and maps are removed");
+    } else {
+        tracing::info!("drained; pins stay for the next agent");
+    }
     Ok(())
 }
 

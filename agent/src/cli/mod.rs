@@ -1,12 +1,21 @@
 //! The command line: what was typed, turned into calls. The only module that prints to standard output.
 
+mod completion;
+mod crds;
+mod mount_bpffs;
 mod run;
 mod status;
 mod uninstall;
 
+use std::ffi::OsStr;
+use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::{Context, Result};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::cluster::Access;
 
 /// weir: a service mesh for Kubernetes without sidecars.
 #[derive(Debug, Parser)]
@@ -22,22 +31,55 @@ enum Command {
     Run(run::Args),
     /// Show the verdict of every service port, and why it is not a shorter way
     Status(status::Args),
+    /// Create the CustomResourceDefinitions of Istio's kinds that a cluster lacks, or print them
+    Crds(crds::Args),
     /// Remove an instance's programs, links and maps from this node
     Uninstall(uninstall::Args),
+    /// Mount a bpffs on this node unless there is one (the DaemonSet's first step)
+    MountBpffs,
+    /// Print a shell's completion script
+    Completion(completion::Args),
     /// Print the version, the kernel ABI and whether the kernel programs are built in
     Version,
 }
 
+/// How to reach a cluster, on every command that can.
+#[derive(Debug, Default, clap::Args)]
+struct ClusterArgs {
+    /// Kubeconfig file [default: KUBECONFIG, ~/.kube/config, or the pod's own account]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig [default: the current one]
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+}
+
+impl ClusterArgs {
+    fn access(&self) -> Access {
+        Access { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() }
+    }
+
+    /// Somebody said which cluster.
+    fn is_given(&self) -> bool {
+        self.kubeconfig.is_some() || self.context.is_some()
+    }
+}
+
 /// Parses the arguments and runs the command: 0 done, 1 failed, 2 wrong usage.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let parsed = command(arguments.first().map(AsRef::as_ref)).try_get_matches_from(arguments);
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
     let result = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Status(args) => status::run(&args),
+        Command::Crds(args) => crds::run(&args),
         Command::Uninstall(args) => uninstall::run(&args),
+        Command::MountBpffs => mount_bpffs::run(),
+        Command::Completion(args) => completion::run(&args),
         Command::Version => {
             version();
             Ok(())
@@ -50,6 +92,19 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The command line under the name that it was called by: as `kubectl-weir` it is a plugin, and its help says
+/// `kubectl weir`.
+fn command(called: Option<&OsStr>) -> clap::Command {
+    let name = called.and_then(|path| Path::new(path).file_name()).unwrap_or_default();
+    if name == "kubectl-weir" { Cli::command().bin_name("kubectl weir") } else { Cli::command() }
+}
+
+/// Runs what talks to a cluster.
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start a runtime")?.block_on(work)
 }
 
 #[expect(clippy::print_stderr, reason = "the command line's last word on a failure")]
@@ -68,4 +123,24 @@ fn version() {
         object(crate::datapath::object::normal()),
         object(crate::datapath::object::debug()),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_says_the_name_that_was_typed() {
+        let usage = |called: &str| {
+            let error = command(Some(called.as_ref())).try_get_matches_from([called, "status", "--no-such"]);
+            error.expect_err("no such flag").to_string()
+        };
+        assert!(usage("/usr/local/bin/kubectl-weir").contains("Usage: kubectl weir status"));
+        assert!(usage("weir").contains("Usage: weir status"));
+    }
 }

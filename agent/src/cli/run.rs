@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::cluster::Access;
 use crate::config::{self, Config};
 use crate::{app, telemetry};
 
@@ -14,6 +15,7 @@ const STDOUT: &str = "/dev/stdout";
 
 /// Arguments of `weir run`.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Args {
     /// Directory of Kubernetes manifests (YAML or JSON) to watch; Pods carry weir.mesh/netns and weir.mesh/cgroup
     #[arg(long, value_name = "DIR")]
@@ -30,6 +32,12 @@ pub(super) struct Args {
     /// Where status, metrics and probes are served; loopback only
     #[arg(long, default_value = config::DEFAULT_ADMIN, value_name = "ADDRESS")]
     admin: SocketAddr,
+    /// Where metrics, and nothing else, are served to others than this node, such as 0.0.0.0:15020 [default: nowhere]
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
+    /// Have the elected agent create the CustomResourceDefinitions of Istio's kinds that are absent
+    #[arg(long)]
+    create_crds: bool,
     /// Write an access log line per request to this file, or `-` for standard output [default: off]
     #[arg(long, value_name = "FILE|-")]
     access_log: Option<String>,
@@ -75,6 +83,9 @@ fn check(args: Args) -> Result<Config> {
         cgroup: args.cgroup,
         workers: args.workers,
         admin: args.admin,
+        metrics: args.metrics,
+        cluster: args.create_crds.then(Access::default),
+        create_crds: args.create_crds,
         access_log: args.access_log.map(|file| if file == "-" { STDOUT.into() } else { file.into() }),
         node: args.node,
         drain: Duration::from_secs(args.drain),

@@ -1,15 +1,20 @@
-//! `weir status`: asks the agent on this node, and prints a table.
+//! `weir status`: asks the agent on this node, or all agents of a cluster through the API server, and prints a table.
 
-use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use serde::Serialize;
 
+use self::render::render;
+use super::ClusterArgs;
 use crate::app::Status;
+use crate::cluster::agents;
 use crate::config;
+
+mod render;
 
 /// The agent answers from memory; longer means that it hangs.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -17,9 +22,20 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Arguments of `weir status`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The agent's admin endpoint
-    #[arg(long, default_value = config::DEFAULT_ADMIN, value_name = "ADDRESS")]
-    admin: SocketAddr,
+    /// Ask this admin endpoint and no other [default: the one on this node, else the cluster's agents]
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["kubernetes", "node", "kubeconfig", "context"])]
+    admin: Option<SocketAddr>,
+    /// Ask the cluster's agents through the API server, even if one runs on this node
+    #[arg(long)]
+    kubernetes: bool,
+    /// Ask the agent of this node of the cluster only
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// Show the services and pods of this namespace only
+    #[arg(long, short, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
     /// How to print it
     #[arg(long, short, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -31,17 +47,80 @@ enum Output {
     Json,
 }
 
+/// What one node's agent said, or why there is nothing.
+#[derive(Debug, Serialize)]
+struct NodeAnswer {
+    node: String,
+    pod: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
 #[expect(clippy::print_stdout, reason = "the command's output")]
 pub(super) fn run(args: &Args) -> Result<()> {
-    let body = get(args.admin, "/status").with_context(|| {
-        format!("no answer from an agent on {} (is `weir run` running here, and with this --admin?)", args.admin)
-    })?;
-    let status: Status = serde_json::from_str(&body).context("the agent's answer")?;
+    let in_cluster = args.kubernetes || args.node.is_some() || args.cluster.is_given();
+    let here = args.admin.unwrap_or(config::DEFAULT_ADMIN.parse().expect("the default is an address"));
+    let local = if in_cluster { None } else { Some(ask_here(here)) };
+    let answers = match local {
+        Some(Ok(status)) => {
+            let status = only_namespace(status, args.namespace.as_deref());
+            match args.output {
+                Output::Json => println!("{}", serde_json::to_string_pretty(&status)?),
+                Output::Text => print!("{}", render::one(&status)),
+            }
+            return Ok(());
+        }
+        Some(Err(error)) if args.admin.is_some() => return Err(error),
+        Some(Err(error)) => super::block_on(ask_cluster(args))
+            .map_err(|cluster| anyhow::anyhow!("{error:#}; and in the cluster: {cluster:#}"))?,
+        None => super::block_on(ask_cluster(args))?,
+    };
     match args.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&status)?),
-        Output::Text => print!("{}", render(&status)),
+        Output::Json => println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "nodes": answers }))?),
+        Output::Text => print!("{}", render(&answers)),
+    }
+    if answers.iter().all(|answer| answer.status.is_none()) {
+        bail!("no agent answered");
     }
     Ok(())
+}
+
+fn ask_here(admin: SocketAddr) -> Result<Status> {
+    let body = get(admin, "/status").with_context(|| {
+        format!("no answer from an agent on {admin} (is `weir run` running here, and with this --admin?)")
+    })?;
+    serde_json::from_str(&body).with_context(|| format!("the answer of {admin} is not an agent's"))
+}
+
+/// A node that does not answer is a line of the answer, not a failure of the command.
+async fn ask_cluster(args: &Args) -> Result<Vec<NodeAnswer>> {
+    let client = args.cluster.access().client().await?;
+    let found = agents::list(&client, args.node.as_deref()).await?;
+    let answers = agents::ask(&client, found, config::ADMIN_PORT, "/status").await;
+    let namespace = args.namespace.as_deref();
+    Ok(answers
+        .into_iter()
+        .map(|answer| {
+            let status = answer.body.and_then(|body| Ok(serde_json::from_slice::<Status>(&body)?));
+            let (status, error) = match status {
+                Ok(status) => (Some(only_namespace(status, namespace)), None),
+                Err(error) => (None, Some(format!("{error:#}"))),
+            };
+            NodeAnswer { node: answer.agent.node, pod: answer.agent.pod, status, error }
+        })
+        .collect())
+}
+
+/// Names are `namespace/…` in both lists. Findings and problems stay: what is wrong elsewhere may be the reason here.
+fn only_namespace(mut status: Status, namespace: Option<&str>) -> Status {
+    if let Some(namespace) = namespace {
+        let inside = |name: &str| name.split_once('/').is_some_and(|(ns, _)| ns == namespace);
+        status.services.retain(|s| inside(&s.service));
+        status.pods.retain(|p| inside(&p.pod));
+    }
+    status
 }
 
 /// One GET over a connection of its own.
@@ -58,83 +137,23 @@ fn get(address: SocketAddr, path: &str) -> Result<String> {
     Ok(body.to_owned())
 }
 
-/// Writing to a String cannot fail, so its results are dropped.
-fn render(status: &Status) -> String {
-    let mut rows =
-        vec![["SERVICE", "ADDRESS", "VERDICT", "BALANCED", "PROXIED", "FALLBACK", "REFUSED", "WHY"].map(String::from)];
-    for s in &status.services {
-        let why = if s.because.is_empty() { s.why.clone() } else { format!("{} ({})", s.why, s.because) };
-        let address = if s.view == 0 { s.address.clone() } else { format!("{} (view {})", s.address, s.view) };
-        let c = s.counters;
-        rows.push([
-            s.service.clone(),
-            address,
-            s.verdict.clone(),
-            c.balanced.to_string(),
-            c.proxied.to_string(),
-            c.fallback.to_string(),
-            c.rejected.to_string(),
-            why,
-        ]);
-    }
-    let mut text = table(&rows);
-    text.push('\n');
-    let mut rows = vec![["POD", "ADDRESSES", "LISTENERS"].map(String::from)];
-    for p in &status.pods {
-        let listeners = p.listeners.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        rows.push([p.pod.clone(), p.addresses.join(","), listeners]);
-    }
-    text.push_str(&table(&rows));
-    for (title, lines) in [("Findings", &status.findings), ("Not carried out", &status.problems)] {
-        if !lines.is_empty() {
-            let _ = writeln!(text, "\n{title}:");
-            for line in lines {
-                let _ = writeln!(text, "  {line}");
-            }
-        }
-    }
-    let _ = writeln!(text, "\ngeneration {}, in force after {} us", status.generation, status.applied_in_us);
-    text
-}
-
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let width: Vec<usize> =
-        (0..N).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells: Vec<String> =
-            row.iter().zip(&width).map(|(cell, width)| format!("{cell:<width$}", width = *width)).collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::ServiceStatus;
+    use crate::app::{PodStatus, ServiceStatus};
 
     #[test]
-    fn the_table_shows_verdict_and_reason() {
+    fn a_namespace_is_matched_whole() {
+        let service = |name: &str| ServiceStatus { service: name.into(), ..ServiceStatus::default() };
+        let pod = |name: &str| PodStatus { pod: name.into(), ..PodStatus::default() };
         let status = Status {
-            services: vec![ServiceStatus {
-                service: "default/service-b:80".into(),
-                address: "10.96.0.2:80".into(),
-                verdict: "proxy".into(),
-                why: "HTTP rules".into(),
-                because: "VirtualService default/b".into(),
-                ..ServiceStatus::default()
-            }],
-            findings: vec!["Error [IST0101] nothing there".into()],
+            services: vec![service("shop/web:80"), service("shop-2/web:80")],
+            pods: vec![pod("shop/a"), pod("other/shop")],
+            findings: vec!["one".into()],
             ..Status::default()
         };
-        let text = render(&status);
-        let line = text.lines().nth(1).expect("a row");
-        assert_eq!(
-            line.split_whitespace().collect::<Vec<_>>().join(" "),
-            "default/service-b:80 10.96.0.2:80 proxy 0 0 0 0 HTTP rules (VirtualService default/b)"
-        );
-        assert!(text.contains("Findings:\n  Error [IST0101] nothing there"));
+        let filtered = only_namespace(status, Some("shop"));
+        assert_eq!((filtered.services.len(), filtered.pods.len(), filtered.findings.len()), (1, 1, 1));
+        assert_eq!(filtered.services[0].service, "shop/web:80");
     }
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 /// A kind of Istio's.
 struct Kind {
     group: &'static str,
-    kind: &'static str,
+    name: &'static str,
     plural: &'static str,
     short: &'static [&'static str],
     /// The newest first; that one is stored.
@@ -33,7 +33,7 @@ const AGE: (&str, &str, &str) = ("Age", "date", ".metadata.creationTimestamp");
 const KINDS: &[Kind] = &[
     Kind {
         group: NETWORKING,
-        kind: "VirtualService",
+        name: "VirtualService",
         plural: "virtualservices",
         short: &["vs"],
         versions: NETWORKING_VERSIONS,
@@ -41,7 +41,7 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         group: NETWORKING,
-        kind: "DestinationRule",
+        name: "DestinationRule",
         plural: "destinationrules",
         short: &["dr"],
         versions: NETWORKING_VERSIONS,
@@ -49,7 +49,7 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         group: NETWORKING,
-        kind: "Gateway",
+        name: "Gateway",
         plural: "gateways",
         short: &["gw"],
         versions: NETWORKING_VERSIONS,
@@ -57,7 +57,7 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         group: NETWORKING,
-        kind: "ServiceEntry",
+        name: "ServiceEntry",
         plural: "serviceentries",
         short: &["se"],
         versions: NETWORKING_VERSIONS,
@@ -70,7 +70,7 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         group: NETWORKING,
-        kind: "Sidecar",
+        name: "Sidecar",
         plural: "sidecars",
         short: &[],
         versions: NETWORKING_VERSIONS,
@@ -78,7 +78,7 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         group: NETWORKING,
-        kind: "WorkloadEntry",
+        name: "WorkloadEntry",
         plural: "workloadentries",
         short: &["we"],
         versions: NETWORKING_VERSIONS,
@@ -86,7 +86,7 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         group: SECURITY,
-        kind: "AuthorizationPolicy",
+        name: "AuthorizationPolicy",
         plural: "authorizationpolicies",
         short: &["ap"],
         versions: SECURITY_VERSIONS,
@@ -94,7 +94,7 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         group: SECURITY,
-        kind: "PeerAuthentication",
+        name: "PeerAuthentication",
         plural: "peerauthentications",
         short: &["pa"],
         versions: SECURITY_VERSIONS,
@@ -102,7 +102,7 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         group: SECURITY,
-        kind: "RequestAuthentication",
+        name: "RequestAuthentication",
         plural: "requestauthentications",
         short: &["ra"],
         versions: SECURITY_VERSIONS,
@@ -110,7 +110,7 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         group: "telemetry.istio.io",
-        kind: "Telemetry",
+        name: "Telemetry",
         plural: "telemetries",
         short: &["telemetry"],
         versions: &["v1", "v1alpha1"],
@@ -125,10 +125,10 @@ impl Kind {
         // `networking.istio.io` is in the category `networking-istio-io`.
         let categories = ["istio-io".to_owned(), format!("{group_category}-io")];
         let mut names = json!({
-            "kind": self.kind,
-            "listKind": format!("{}List", self.kind),
+            "kind": self.name,
+            "listKind": format!("{}List", self.name),
             "plural": self.plural,
-            "singular": self.kind.to_lowercase(),
+            "singular": self.name.to_lowercase(),
             "categories": categories,
         });
         if !self.short.is_empty() {

@@ -82,26 +82,26 @@ mod tests {
     use kube::api::ObjectMeta;
     use kube::core::Status;
 
-    fn found(deleted: bool) -> Result<Option<PartialObjectMeta<DaemonSet>>, Error> {
+    fn found(deleted: bool) -> PartialObjectMeta<DaemonSet> {
         let deletion_timestamp = deleted.then_some(Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH));
         let metadata = ObjectMeta { deletion_timestamp, ..ObjectMeta::default() };
-        Ok(Some(PartialObjectMeta { metadata, ..PartialObjectMeta::default() }))
+        PartialObjectMeta { metadata, ..PartialObjectMeta::default() }
     }
 
-    fn refused(code: u16) -> Result<Option<PartialObjectMeta<DaemonSet>>, Error> {
-        Err(Error::Api(Status::failure("no", "No").with_code(code).boxed()))
+    fn refused(code: u16) -> Error {
+        Error::Api(Status::failure("no", "No").with_code(code).boxed())
     }
 
     #[test]
     fn pins_stay_unless_the_daemon_set_is_known_to_go() {
-        assert_eq!(judge(found(false)), Answer::Settled(Installed::Yes));
-        assert!(matches!(judge(found(true)), Answer::Settled(Installed::No(_))));
+        assert_eq!(judge(Ok(Some(found(false)))), Answer::Settled(Installed::Yes));
+        assert!(matches!(judge(Ok(Some(found(true)))), Answer::Settled(Installed::No(_))));
         assert!(matches!(judge(Ok(None)), Answer::Settled(Installed::No(_))));
         for code in [429, 500, 503] {
-            assert!(matches!(judge(refused(code)), Answer::Settled(Installed::Unknown(_))), "{code}");
+            assert!(matches!(judge(Err(refused(code))), Answer::Settled(Installed::Unknown(_))), "{code}");
         }
         for code in [401, 403] {
-            assert!(matches!(judge(refused(code)), Answer::ShutOut(_)), "{code}");
+            assert!(matches!(judge(Err(refused(code))), Answer::ShutOut(_)), "{code}");
         }
     }
 }

@@ -19,7 +19,7 @@ use super::NAMESPACE;
 /// The Lease that is competed for.
 pub const LEASE: &str = "weir-leader";
 /// A holder that was silent for so long has lost it.
-const DURATION: Duration = Duration::from_secs(60);
+const DURATION: Duration = Duration::from_mins(1);
 /// A third of the duration: two renewals may be lost.
 const RENEW: Duration = Duration::from_secs(20);
 /// A holder that could not renew for so long stops leading, before anybody else may begin.
@@ -76,25 +76,28 @@ impl Candidate {
         // Its own word counts, where it is longer than ours: another version of weir may be patient.
         let seconds = lease.spec.as_ref().and_then(|s| s.lease_duration_seconds).unwrap_or_default();
         let duration = DURATION.max(Duration::from_secs(u64::try_from(seconds).unwrap_or_default()));
-        if age >= duration { Step::Write } else { Step::Wait(duration - age + self.jitter) }
+        duration
+            .checked_sub(age)
+            .filter(|left| !left.is_zero())
+            .map_or(Step::Write, |left| Step::Wait(left + self.jitter))
     }
+}
 
-    /// The Lease with us as its holder. With the version that was read, so that a write of somebody else in between
-    /// makes ours fail.
-    fn written(&self, lease: Option<&Lease>, holder: &str, now: Timestamp) -> Lease {
-        let old = lease.and_then(|l| l.spec.clone()).unwrap_or_default();
-        let stays = old.holder_identity.as_deref() == Some(holder);
-        let spec = LeaseSpec {
-            holder_identity: Some(holder.to_owned()),
-            lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
-            acquire_time: if stays { old.acquire_time } else { Some(MicroTime(now)) },
-            renew_time: Some(MicroTime(now)),
-            lease_transitions: Some(old.lease_transitions.unwrap_or_default() + i32::from(!stays && lease.is_some())),
-            ..LeaseSpec::default()
-        };
-        let named = || ObjectMeta { name: Some(LEASE.into()), ..ObjectMeta::default() };
-        Lease { metadata: lease.map_or_else(named, |l| l.metadata.clone()), spec: Some(spec) }
-    }
+/// The Lease with `holder` as its holder. With the version that was read, so that a write of somebody else in between
+/// makes this one fail.
+fn written(lease: Option<&Lease>, holder: &str, now: Timestamp) -> Lease {
+    let old = lease.and_then(|l| l.spec.clone()).unwrap_or_default();
+    let stays = old.holder_identity.as_deref() == Some(holder);
+    let spec = LeaseSpec {
+        holder_identity: Some(holder.to_owned()),
+        lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+        acquire_time: if stays { old.acquire_time } else { Some(MicroTime(now)) },
+        renew_time: Some(MicroTime(now)),
+        lease_transitions: Some(old.lease_transitions.unwrap_or_default() + i32::from(!stays && lease.is_some())),
+        ..LeaseSpec::default()
+    };
+    let named = || ObjectMeta { name: Some(LEASE.into()), ..ObjectMeta::default() };
+    Lease { metadata: lease.map_or_else(named, |l| l.metadata.clone()), spec: Some(spec) }
 }
 
 /// Competes under the name `me` until `stop` is ready, and tells by `leading`. Frees the Lease at the end when it is
@@ -102,7 +105,7 @@ impl Candidate {
 pub async fn campaign(client: Client, me: &str, leading: &watch::Sender<bool>, stop: impl Future<Output = ()>) {
     let leases: Api<Lease> = Api::namespaced(client, NAMESPACE);
     let mut candidate = Candidate::new(me);
-    let mut renewed = None;
+    let mut renewed: Option<Instant> = None;
     tokio::pin!(stop);
     loop {
         let wait = tokio::select! {
@@ -118,8 +121,8 @@ pub async fn campaign(client: Client, me: &str, leading: &watch::Sender<bool>, s
                     tell(leading, false, me);
                     wait
                 }
-                Ok(Err(error)) => retry(&error.to_string(), renewed, leading, me),
-                Err(_) => retry("no answer in time", renewed, leading, me),
+                Ok(Err(error)) => retry(&error.to_string(), renewed.map(|at| at.elapsed()), leading, me),
+                Err(_) => retry("no answer in time", renewed.map(|at| at.elapsed()), leading, me),
             },
         };
         tokio::select! {
@@ -141,7 +144,7 @@ enum Round {
 
 async fn round(leases: &Api<Lease>, candidate: &mut Candidate) -> Result<Round, Error> {
     let lease = leases.get_opt(LEASE).await?;
-    let written = candidate.written(lease.as_ref(), &candidate.me, Timestamp::now());
+    let written = written(lease.as_ref(), &candidate.me, Timestamp::now());
     let result = match candidate.step(lease.as_ref(), Instant::now()) {
         Step::Wait(wait) => return Ok(Round::Following(wait)),
         Step::Create => leases.create(&PostParams::default(), &written).await,
@@ -156,9 +159,9 @@ async fn round(leases: &Api<Lease>, candidate: &mut Candidate) -> Result<Round, 
 }
 
 /// How long to wait after a failure; a leader that may have been succeeded stops leading.
-fn retry(why: &str, renewed: Option<Instant>, leading: &watch::Sender<bool>, me: &str) -> Duration {
+fn retry(why: &str, since_renewal: Option<Duration>, leading: &watch::Sender<bool>, me: &str) -> Duration {
     tracing::debug!(why, "the Lease {NAMESPACE}/{LEASE}");
-    if renewed.is_none_or(|at| at.elapsed() + RETRY >= STEP_DOWN) {
+    if since_renewal.is_none_or(|since| since + RETRY >= STEP_DOWN) {
         tell(leading, false, me);
     }
     RETRY
@@ -174,7 +177,7 @@ async fn free(leases: &Api<Lease>, candidate: &Candidate) -> Result<(), Error> {
     if let Some(lease) = leases.get_opt(LEASE).await?
         && lease.spec.as_ref().and_then(|s| s.holder_identity.as_deref()) == Some(&candidate.me)
     {
-        let freed = candidate.written(Some(&lease), "", Timestamp::now());
+        let freed = written(Some(&lease), "", Timestamp::now());
         leases.replace(LEASE, &PostParams::default(), &freed).await?;
     }
     Ok(())
@@ -223,13 +226,12 @@ mod tests {
 
     #[test]
     fn a_write_names_the_version_that_was_read_and_counts_transitions() {
-        let b = Candidate::new("b");
-        let taken = b.written(Some(&lease("a", "7")), "b", Timestamp::UNIX_EPOCH);
+        let taken = written(Some(&lease("a", "7")), "b", Timestamp::UNIX_EPOCH);
         assert_eq!(taken.metadata.resource_version.as_deref(), Some("7"));
         let spec = taken.spec.clone().expect("a spec");
         assert_eq!((spec.holder_identity.as_deref(), spec.lease_transitions), (Some("b"), Some(4)));
         let later = Timestamp::from_second(20).expect("a time");
-        let renewed = b.written(Some(&taken), "b", later).spec.expect("a spec");
+        let renewed = written(Some(&taken), "b", later).spec.expect("a spec");
         assert_eq!((renewed.lease_transitions, renewed.acquire_time), (Some(4), spec.acquire_time));
         assert_eq!(renewed.renew_time, Some(MicroTime(later)));
     }
@@ -246,10 +248,9 @@ mod tests {
     #[test]
     fn a_leader_steps_down_before_another_one_may_begin() {
         let (leading, told) = watch::channel(true);
-        assert_eq!(retry("", Some(Instant::now()), &leading, "a"), RETRY);
+        assert_eq!(retry("", Some(RENEW + TIMEOUT), &leading, "a"), RETRY);
         assert!(*told.borrow(), "one failure is no end");
-        let Some(long_ago) = Instant::now().checked_sub(STEP_DOWN - RETRY) else { return };
-        retry("", Some(long_ago), &leading, "a");
+        retry("", Some(RENEW + TIMEOUT + RETRY + TIMEOUT), &leading, "a");
         assert!(!*told.borrow());
         // From the last renewal to the end of leading: the age that is looked at, and one request that hangs.
         assert!(STEP_DOWN + TIMEOUT <= DURATION);

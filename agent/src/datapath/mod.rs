@@ -43,7 +43,7 @@ pub use error::DatapathError;
 pub use flows::Flows;
 pub use links::Attached;
 pub use log::KernelLog;
-pub use pins::{DEFAULT_INSTANCE, uninstall};
+pub use pins::{DEFAULT_INSTANCE, ensure_bpffs, uninstall};
 pub use pods::{PodCgroup, PodEntry};
 pub use slots::REUSE_GRACE;
 
@@ -73,6 +73,21 @@ impl DatapathConfig {
     /// The default instance, attached to `cgroup` ([`Hierarchy::attach_point`]).
     pub fn new(cgroup: PathBuf) -> Self {
         Self { instance: DEFAULT_INSTANCE.to_owned(), bpffs: BPFFS.into(), cgroup, kernel_log: false }
+    }
+}
+
+/// Tells whether another agent has taken the instance over.
+#[derive(Clone, Debug)]
+pub struct Reign {
+    pins: Pins,
+    token: u32,
+}
+
+impl Reign {
+    /// Another agent's programs are in force, of this ABI version or of another one. What cannot be read, or was
+    /// removed, is nobody else's.
+    pub fn is_over(&self) -> bool {
+        links::current_token(&self.pins).is_ok_and(|token| token != self.token) || self.pins.is_other_active()
     }
 }
 
@@ -248,6 +263,20 @@ impl Datapath {
     /// The reader of the programs' log, once, when [`DatapathConfig::kernel_log`] was set.
     pub fn kernel_log(&mut self) -> Option<KernelLog> {
         self.kernel_log.take()
+    }
+
+    /// Whether this agent is still the instance's, to be asked without holding the datapath.
+    pub fn reign(&self) -> Reign {
+        Reign { pins: self.pins.clone(), token: self.token }
+    }
+
+    /// Removes everything that the instance has in the kernel, as [`uninstall`] does.
+    ///
+    /// # Errors
+    /// When another agent has taken over, to whom it belongs then, or when a pin cannot be removed.
+    pub fn remove(&self) -> Result<(), DatapathError> {
+        let lock = self.exclusive()?;
+        pins::remove(&self.pins, &lock)
     }
 
     /// The right to write, which ends with this agent's reign over the instance.

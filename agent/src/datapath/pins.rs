@@ -97,6 +97,11 @@ impl Pins {
         Ok(())
     }
 
+    /// Whether the link `maps` leads to another version than this one.
+    pub(super) fn is_other_active(&self) -> bool {
+        fs::read_link(self.root().join(ACTIVE)).is_ok_and(|to| to != Path::new(&format!("v{ABI_VERSION}/maps")))
+    }
+
     /// Waits for the right to change this instance.
     pub(super) fn lock(&self) -> Result<Lock, DatapathError> {
         let path = self.root();
@@ -196,7 +201,10 @@ fn is_bpffs(path: &Path) -> io::Result<bool> {
 }
 
 /// Mounts a bpffs at `path` unless there is one. `bpftool` and systemd do the same when they need it.
-pub(super) fn ensure_bpffs(path: &Path) -> Result<(), DatapathError> {
+///
+/// # Errors
+/// When `path` is not there, or mounting is not permitted.
+pub fn ensure_bpffs(path: &Path) -> Result<(), DatapathError> {
     let is = |path: &Path| is_bpffs(path).map_err(DatapathError::io("look at", path));
     if is(path)? {
         return Ok(());
@@ -243,7 +251,14 @@ pub fn uninstall(instance: &str, bpffs: &Path) -> Result<bool, DatapathError> {
     if !root.exists() {
         return Ok(false);
     }
-    let _lock = pins.lock()?;
+    let lock = pins.lock()?;
+    remove(&pins, &lock)?;
+    Ok(true)
+}
+
+/// What [`uninstall`] does, for who holds the lock.
+pub(super) fn remove(pins: &Pins, _lock: &Lock) -> Result<(), DatapathError> {
+    let root = pins.root();
     let versions: Vec<PathBuf> = directories(&root)?;
     // The connect hooks go first: without them nothing new is steered, while answers about what was still hold.
     for version in &versions {
@@ -257,7 +272,7 @@ pub fn uninstall(instance: &str, bpffs: &Path) -> Result<bool, DatapathError> {
             }
         }
     }
-    if instance == DEFAULT_INSTANCE {
+    if pins.instance == DEFAULT_INSTANCE {
         remove_file(&pins.weir.join(ACTIVE))?;
     }
     for version in &versions {
@@ -281,7 +296,7 @@ pub fn uninstall(instance: &str, bpffs: &Path) -> Result<bool, DatapathError> {
     if let Err(error) = fs::remove_dir(&pins.weir) {
         tracing::debug!(path = %pins.weir.display(), %error, "left in place");
     }
-    Ok(true)
+    Ok(())
 }
 
 fn directories(path: &Path) -> Result<Vec<PathBuf>, DatapathError> {

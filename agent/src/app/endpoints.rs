@@ -1,0 +1,100 @@
+//! Opens the admin and the metrics endpoint, and hands their ports over to the agent that succeeds this one. Called by
+//! `mod`.
+//!
+//! During an upgrade two agents run on a node, in its one network namespace. The younger one has to be reachable before
+//! it counts as ready, and only then is the older one stopped. So the older one closes its listeners as soon as the
+//! younger one's programs are in force, and the younger one waits for that. They never listen side by side: a probe of
+//! the younger one must not be answered by the older one.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::admin::{self, Answers, Surface};
+use crate::config::Config;
+use crate::datapath::Reign;
+
+/// How often an agent asks whether it has a successor: a hundredth of a CPU's thousandth, and well below what a probe
+/// waits.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a port may stay taken. A predecessor lets go after [`LOOK`]; one that does not within this time hangs, or
+/// the port is somebody else's.
+const TAKEOVER: Duration = Duration::from_secs(5);
+/// Between two attempts to listen.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// True once another agent has taken over.
+pub(super) type Superseded = watch::Receiver<bool>;
+
+/// Opens what is configured, and serves it until this agent is superseded. To be called once the programs are in force.
+///
+/// # Errors
+/// When a port stays taken, or cannot be had.
+pub(super) async fn open(config: &Config, reign: Reign, answers: &Arc<dyn Answers>) -> Result<Superseded> {
+    let (tell, superseded) = watch::channel(false);
+    tokio::spawn(async move {
+        while !reign.is_over() {
+            tokio::time::sleep(LOOK).await;
+        }
+        tracing::info!("another agent has taken over: its endpoints are asked from here on");
+        tell.send_replace(true);
+        // Held until the end: a closed channel would look like news.
+        std::future::pending::<()>().await;
+    });
+    let endpoints = [(Surface::Admin, Some(config.admin)), (Surface::Metrics, config.metrics)];
+    for (surface, address) in endpoints {
+        let Some(address) = address else { continue };
+        let listener = listen(address).await.with_context(|| format!("{surface:?} endpoint on {address}"))?;
+        tracing::info!(address = %listener.local_addr()?, ?surface, "endpoint");
+        let mut end = superseded.clone();
+        let answers = Arc::clone(answers);
+        tokio::spawn(async move {
+            admin::serve(listener, surface, answers, async {
+                let _told = end.wait_for(|over| *over).await;
+            })
+            .await;
+        });
+    }
+    Ok(superseded)
+}
+
+async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let until = Instant::now() + TAKEOVER;
+    loop {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                tokio::time::sleep(RETRY).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_waited_for_while_its_owner_lets_go() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let former = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+            let address = former.local_addr().expect("bound");
+            let (mine, ()) = tokio::join!(listen(address), async {
+                tokio::time::sleep(Duration::from_millis(150)).await;
+                drop(former);
+            });
+            assert_eq!(mine.expect("the port is free now").local_addr().expect("bound"), address);
+            let kept = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+            let started = Instant::now();
+            let refused = listen(kept.local_addr().expect("bound")).await.expect_err("it stays taken");
+            assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+            assert!(started.elapsed() >= TAKEOVER);
+        });
+    }
+}

@@ -1,0 +1,21 @@
+//! `weir completion`: a script for the shell that completes commands and flags.
+
+use anyhow::Result;
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use super::Cli;
+
+/// Arguments of `weir completion`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Which shell; for bash: `source <(weir completion bash)`
+    #[arg(value_parser = clap::builder::EnumValueParser::<Shell>::new())]
+    shell: Shell,
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "a command like the others")]
+pub(super) fn run(args: &Args) -> Result<()> {
+    clap_complete::generate(args.shell, &mut Cli::command(), "weir", &mut std::io::stdout());
+    Ok(())
+}

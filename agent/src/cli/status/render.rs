@@ -1,0 +1,206 @@
+//! The tables of `weir status`: one node's, and many nodes' put together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use super::NodeAnswer;
+use crate::app::{Counters, ServiceStatus, Status};
+
+/// So many nodes are named; of more the number is given.
+const NAMED: usize = 3;
+
+/// One agent's status. Writing to a String cannot fail, so its results are dropped.
+pub(super) fn one(status: &Status) -> String {
+    let mut rows =
+        vec![["SERVICE", "ADDRESS", "VERDICT", "BALANCED", "PROXIED", "FALLBACK", "REFUSED", "WHY"].map(String::from)];
+    rows.extend(status.services.iter().map(|s| service_row(s, s.counters)));
+    let mut text = table(&rows);
+    text.push('\n');
+    let mut rows = vec![["POD", "ADDRESSES", "LISTENERS"].map(String::from)];
+    for p in &status.pods {
+        rows.push([p.pod.clone(), p.addresses.join(","), ports(p.listeners)]);
+    }
+    text.push_str(&table(&rows));
+    list(&mut text, "Findings", &status.findings);
+    list(&mut text, "Not carried out", &status.problems);
+    let _ = writeln!(text, "\ngeneration {}, in force after {} us", status.generation, status.applied_in_us);
+    text
+}
+
+/// Many agents' answers. A service port that is the same everywhere is one line, with the counters added up; where
+/// nodes differ, each version has its line and says whose it is.
+pub(super) fn render(answers: &[NodeAnswer]) -> String {
+    let told: Vec<(&str, &Status)> =
+        answers.iter().filter_map(|a| Some((a.node.as_str(), a.status.as_ref()?))).collect();
+    let mut text = table(&services(&told));
+    text.push('\n');
+    let mut rows = vec![["POD", "NODE", "ADDRESSES", "LISTENERS"].map(String::from)];
+    for (node, status) in &told {
+        for p in &status.pods {
+            rows.push([p.pod.clone(), (*node).to_owned(), p.addresses.join(","), ports(p.listeners)]);
+        }
+    }
+    rows[1..].sort();
+    text.push_str(&table(&rows));
+    text.push('\n');
+    text.push_str(&table(&nodes(answers)));
+    // Every agent compiles the same objects: what they all find is said once.
+    let findings: BTreeSet<&String> = told.iter().flat_map(|(_, s)| &s.findings).collect();
+    list(&mut text, "Findings", findings);
+    let problems = told.iter().flat_map(|(node, s)| s.problems.iter().map(move |p| format!("{node}: {p}")));
+    list(&mut text, "Not carried out", &problems.collect::<Vec<_>>());
+    text
+}
+
+fn services(told: &[(&str, &Status)]) -> Vec<[String; 9]> {
+    let mut merged: BTreeMap<_, (Counters, Vec<&str>, &ServiceStatus)> = BTreeMap::new();
+    for (node, status) in told {
+        for s in &status.services {
+            let key = (&s.service, &s.address, s.view, &s.verdict, &s.why, &s.because);
+            let (sum, nodes, _) = merged.entry(key).or_insert((Counters::default(), Vec::new(), s));
+            sum.balanced += s.counters.balanced;
+            sum.proxied += s.counters.proxied;
+            sum.fallback += s.counters.fallback;
+            sum.rejected += s.counters.rejected;
+            nodes.push(node);
+        }
+    }
+    let mut rows = vec![
+        ["SERVICE", "ADDRESS", "VERDICT", "BALANCED", "PROXIED", "FALLBACK", "REFUSED", "NODES", "WHY"]
+            .map(String::from),
+    ];
+    for (counters, nodes, s) in merged.values() {
+        let [service, address, verdict, balanced, proxied, fallback, refused, why] = service_row(s, *counters);
+        let nodes = if nodes.len() == told.len() {
+            "all".to_owned()
+        } else if nodes.len() <= NAMED {
+            nodes.join(",")
+        } else {
+            format!("{} of {}", nodes.len(), told.len())
+        };
+        rows.push([service, address, verdict, balanced, proxied, fallback, refused, nodes, why]);
+    }
+    rows
+}
+
+fn nodes(answers: &[NodeAnswer]) -> Vec<[String; 5]> {
+    let mut rows = vec![["NODE", "AGENT", "GENERATION", "PODS", "STATE"].map(String::from)];
+    for answer in answers {
+        let (generation, pods, state) = match (&answer.status, &answer.error) {
+            (Some(s), _) => {
+                let state = if s.generation == 0 { "nothing in force yet" } else { "in force" };
+                (s.generation.to_string(), s.pods.len().to_string(), state)
+            }
+            (None, error) => ("-".into(), "-".into(), error.as_deref().unwrap_or("no answer")),
+        };
+        rows.push([answer.node.clone(), answer.pod.clone(), generation, pods, state.to_owned()]);
+    }
+    rows
+}
+
+fn service_row(s: &ServiceStatus, c: Counters) -> [String; 8] {
+    let why = if s.because.is_empty() { s.why.clone() } else { format!("{} ({})", s.why, s.because) };
+    let address = if s.view == 0 { s.address.clone() } else { format!("{} (view {})", s.address, s.view) };
+    [
+        s.service.clone(),
+        address,
+        s.verdict.clone(),
+        c.balanced.to_string(),
+        c.proxied.to_string(),
+        c.fallback.to_string(),
+        c.rejected.to_string(),
+        why,
+    ]
+}
+
+fn ports(listeners: [u16; 2]) -> String {
+    listeners.map(|port| port.to_string()).join(",")
+}
+
+fn list<'a>(text: &mut String, title: &str, lines: impl IntoIterator<Item = &'a String>) {
+    let mut lines = lines.into_iter().peekable();
+    if lines.peek().is_some() {
+        let _ = writeln!(text, "\n{title}:");
+        for line in lines {
+            let _ = writeln!(text, "  {line}");
+        }
+    }
+}
+
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width: Vec<usize> =
+        (0..N).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> =
+            row.iter().zip(&width).map(|(cell, width)| format!("{cell:<width$}", width = *width)).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::PodStatus;
+
+    fn words(line: &str) -> String {
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    fn service(verdict: &str, proxied: u64) -> ServiceStatus {
+        ServiceStatus {
+            service: "default/service-b:80".into(),
+            address: "10.96.0.2:80".into(),
+            verdict: verdict.into(),
+            why: "HTTP rules".into(),
+            because: "VirtualService default/b".into(),
+            counters: Counters { proxied, ..Counters::default() },
+            ..ServiceStatus::default()
+        }
+    }
+
+    fn answer(node: &str, services: Vec<ServiceStatus>) -> NodeAnswer {
+        let pods = vec![PodStatus { pod: format!("default/on-{node}"), ..PodStatus::default() }];
+        let findings = vec!["Error [IST0101] nothing there".to_owned()];
+        let status = Status { generation: 4, services, pods, findings, ..Status::default() };
+        NodeAnswer { node: node.into(), pod: format!("weir-{node}"), status: Some(status), error: None }
+    }
+
+    #[test]
+    fn the_table_shows_verdict_and_reason() {
+        let status = answer("a", vec![service("proxy", 0)]).status.expect("it answers");
+        let text = one(&status);
+        assert_eq!(
+            words(text.lines().nth(1).expect("a row")),
+            "default/service-b:80 10.96.0.2:80 proxy 0 0 0 0 HTTP rules (VirtualService default/b)"
+        );
+        assert!(text.contains("Findings:\n  Error [IST0101] nothing there"));
+    }
+
+    #[test]
+    fn nodes_that_agree_are_one_line_and_a_silent_one_is_a_line_too() {
+        let silent = NodeAnswer { node: "c".into(), pod: "weir-c".into(), status: None, error: Some("gone".into()) };
+        let same = [answer("a", vec![service("proxy", 3)]), answer("b", vec![service("proxy", 4)]), silent];
+        let text = render(&same);
+        assert_eq!(
+            words(text.lines().nth(1).expect("a row")),
+            "default/service-b:80 10.96.0.2:80 proxy 0 7 0 0 all HTTP rules (VirtualService default/b)"
+        );
+        assert_eq!(text.matches("IST0101").count(), 1, "said once: {text}");
+        let lines: Vec<String> = text.lines().map(words).collect();
+        assert!(lines.contains(&"c weir-c - - gone".to_owned()), "{text}");
+        assert!(lines.contains(&"a weir-a 4 1 in force".to_owned()), "{text}");
+        assert!(lines.contains(&"default/on-b b 0,0".to_owned()), "{text}");
+    }
+
+    #[test]
+    fn nodes_that_differ_are_named() {
+        let differ = [answer("a", vec![service("proxy", 1)]), answer("b", vec![service("balance", 0)])];
+        let text = render(&differ);
+        let rows: Vec<String> = text.lines().skip(1).take(2).map(words).collect();
+        assert!(rows[0].contains("balance 0 0 0 0 b HTTP"), "{text}");
+        assert!(rows[1].contains("proxy 0 1 0 0 a HTTP"), "{text}");
+    }
+}
