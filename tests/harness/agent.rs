@@ -49,14 +49,14 @@ impl Agent {
     /// # Errors
     /// When it cannot be started.
     pub fn spawn(mesh: &Mesh) -> Result<Self> {
-        Self::spawn_with(mesh, &[])
+        Self::spawn_with(mesh, |_| ())
     }
 
-    /// The same with further arguments.
+    /// Starts `weir run` with more arguments, or fewer rights, and does not wait.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn spawn_with(mesh: &Mesh, arguments: &[&str]) -> Result<Self> {
+    pub fn spawn_with(mesh: &Mesh, adjust: impl FnOnce(&mut Command)) -> Result<Self> {
         let place: &Place = mesh.agent_place();
         let access_log = mesh.log("access");
         let mut command = Command::new(binary("weir"));
@@ -69,8 +69,8 @@ impl Agent {
             .arg(mesh.cgroup())
             .args(["--admin", &ADMIN.to_string()])
             .arg("--access-log")
-            .arg(&access_log)
-            .args(arguments);
+            .arg(&access_log);
+        adjust(&mut command);
         let log = mesh.log("agent");
         let process = Process::spawn(place, command, &log)?;
         Ok(Self { process, netns: place.netns.clone(), log, access_log })

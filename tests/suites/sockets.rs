@@ -75,7 +75,9 @@ fn the_kernel_tells_of_its_verdicts_when_asked() -> Result<()> {
         return Ok(());
     }
     let scene = Canary::new(true)?;
-    let mut agent = Agent::spawn_with(&scene.mesh, &["--kernel-log"])?;
+    let mut agent = Agent::spawn_with(&scene.mesh, |command| {
+        command.arg("--kernel-log");
+    })?;
     agent.await_ready(Duration::from_secs(15))?;
     agent.await_verdict(HTTP_PORT, "balance")?;
     agent.await_enrolled("default/client", true)?;

@@ -52,8 +52,11 @@ struct Candidate {
 
 impl Candidate {
     fn new(me: &str) -> Self {
-        // The name's hash spreads nodes as well as a random number would, and needs none.
+        // The name's hash (FNV, its bits stirred once more, since names differ in their last letters only) spreads nodes
+        // as well as a random number would.
         let hash = me.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        let hash = hash ^ (hash >> 33);
         let jitter = DURATION.mul_f64((hash >> 11) as f64 / (1_u64 << 53) as f64);
         Self { me: me.to_owned(), seen: None, jitter }
     }

@@ -1,0 +1,289 @@
+//! The installation as `kubectl` renders it: what it contains, what it never contains, and every right that it asks for.
+//! A right that is added to deploy/daemonset must be added here, where somebody reads why. Needs no root.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use weir_tests::require;
+use weir_tests::require::Need;
+
+/// The directories that can be applied, relative to `deploy/daemonset`.
+const INSTALLATIONS: [&str; 3] = [".", "overlays/kind", "overlays/hybrid-cgroup"];
+
+/// Everything that is installed, as `Kind/name`.
+const OBJECTS: [&str; 8] = [
+    "ClusterRole/weir-agent",
+    "ClusterRoleBinding/weir-agent",
+    "DaemonSet/weir",
+    "Namespace/weir-system",
+    "Role/weir-agent",
+    "RoleBinding/weir-agent",
+    "Service/weir-metrics",
+    "ServiceAccount/weir",
+];
+
+const READ: &str = "get list watch";
+
+/// Group, resource, verbs; `resource/name` where the rule is for one object. In the order of the alphabet.
+const CLUSTER_RIGHTS: &[(&str, &str, &str)] = &[
+    ("", "namespaces", READ),
+    ("", "pods", READ),
+    ("", "services", READ),
+    ("apiextensions.k8s.io", "customresourcedefinitions", "create get list watch"),
+    ("discovery.k8s.io", "endpointslices", READ),
+    ("events.k8s.io", "events", "create patch"),
+    ("extensions.istio.io", "wasmplugins", READ),
+    ("gateway.networking.k8s.io", "gateways", READ),
+    ("gateway.networking.k8s.io", "grpcroutes", READ),
+    ("gateway.networking.k8s.io", "httproutes", READ),
+    ("gateway.networking.k8s.io", "tcproutes", READ),
+    ("gateway.networking.k8s.io", "tlsroutes", READ),
+    ("networking.istio.io", "destinationrules", READ),
+    ("networking.istio.io", "envoyfilters", READ),
+    ("networking.istio.io", "gateways", READ),
+    ("networking.istio.io", "proxyconfigs", READ),
+    ("networking.istio.io", "serviceentries", READ),
+    ("networking.istio.io", "sidecars", READ),
+    ("networking.istio.io", "virtualservices", READ),
+    ("networking.istio.io", "workloadentries", READ),
+    ("networking.istio.io", "workloadgroups", READ),
+    ("security.istio.io", "authorizationpolicies", READ),
+    ("security.istio.io", "peerauthentications", READ),
+    ("security.istio.io", "requestauthentications", READ),
+    ("telemetry.istio.io", "telemetries", READ),
+];
+const NAMESPACE_RIGHTS: &[(&str, &str, &str)] = &[
+    ("apps", "daemonsets/weir", "get"),
+    ("coordination.k8s.io", "leases", "create"),
+    ("coordination.k8s.io", "leases/weir-leader", "get update"),
+];
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/daemonset")
+}
+
+fn render(directory: &Path) -> Result<Vec<Value>> {
+    let output = Command::new("kubectl").arg("kustomize").arg(directory).output().context("running kubectl")?;
+    let said = String::from_utf8(output.stdout)?;
+    let complained = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success() && complained.trim().is_empty(), "{}: {complained}", directory.display());
+    Ok(serde_saphyr::from_multiple(&said)?)
+}
+
+fn find<'a>(objects: &'a [Value], kind: &str) -> Result<&'a Value> {
+    objects.iter().find(|o| o["kind"] == kind).with_context(|| format!("no {kind}"))
+}
+
+/// Each right by itself, however the rules are grouped.
+fn rights(role: &Value) -> Result<BTreeMap<(String, String), BTreeSet<String>>> {
+    let strings = |value: &Value| -> Result<Vec<String>> {
+        let list = value.as_array().context("a list is missing")?;
+        list.iter().map(|v| Ok(v.as_str().context("no string")?.to_owned())).collect()
+    };
+    let mut rights: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
+    for rule in role["rules"].as_array().context("no rules")? {
+        let keys = rule.as_object().context("no rule")?.keys();
+        let known = ["apiGroups", "resources", "resourceNames", "verbs"];
+        ensure!(keys.clone().all(|k| known.contains(&k.as_str())), "a rule of another form: {rule}");
+        for group in strings(&rule["apiGroups"])? {
+            for resource in strings(&rule["resources"])? {
+                let names = if rule["resourceNames"].is_null() {
+                    vec![resource]
+                } else {
+                    strings(&rule["resourceNames"])?.iter().map(|name| format!("{resource}/{name}")).collect()
+                };
+                for name in names {
+                    rights.entry((group.clone(), name)).or_default().extend(strings(&rule["verbs"])?);
+                }
+            }
+        }
+    }
+    Ok(rights)
+}
+
+fn listed(rights: &[(&str, &str, &str)]) -> BTreeMap<(String, String), BTreeSet<String>> {
+    let verbs = |text: &str| text.split(' ').map(str::to_owned).collect();
+    rights.iter().map(|(group, resource, v)| ((group.to_string(), resource.to_string()), verbs(v))).collect()
+}
+
+#[test]
+fn every_installation_has_these_objects_and_no_definition_of_others() -> Result<()> {
+    let name = "every_installation_has_these_objects_and_no_definition_of_others";
+    if !require(name, &[Need::Program("kubectl")]) {
+        return Ok(());
+    }
+    for installation in INSTALLATIONS {
+        let objects = render(&directory().join(installation))?;
+        let mut names: Vec<String> = objects
+            .iter()
+            .map(|o| format!("{}/{}", o["kind"].as_str().unwrap_or("?"), o["metadata"]["name"].as_str().unwrap_or("?")))
+            .collect();
+        names.sort();
+        ensure!(names == OBJECTS, "{installation}: {names:?}");
+        let labels = &find(&objects, "Namespace")?["metadata"]["labels"];
+        ensure!(labels["pod-security.kubernetes.io/enforce"] == "privileged", "{installation}: {labels}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_rights_are_these_and_no_others() -> Result<()> {
+    if !require("the_rights_are_these_and_no_others", &[Need::Program("kubectl")]) {
+        return Ok(());
+    }
+    for installation in INSTALLATIONS {
+        let objects = render(&directory().join(installation))?;
+        for (kind, wanted) in [("ClusterRole", CLUSTER_RIGHTS), ("Role", NAMESPACE_RIGHTS)] {
+            let found = rights(find(&objects, kind)?)?;
+            ensure!(found == listed(wanted), "{installation}: the {kind} asks for {found:#?}");
+        }
+        for kind in ["ClusterRoleBinding", "RoleBinding"] {
+            let subjects = &find(&objects, kind)?["subjects"];
+            let account = json!([{"kind": "ServiceAccount", "name": "weir", "namespace": "weir-system"}]);
+            ensure!(*subjects == account, "{installation}: {kind} is for {subjects}");
+        }
+    }
+    Ok(())
+}
+
+/// The comments are for people, so the file is read as text: every rule has one right above it.
+#[test]
+fn every_rule_has_its_reason() -> Result<()> {
+    let text = fs::read_to_string(directory().join("base/rbac.yaml"))?;
+    let lines: Vec<&str> = text.lines().collect();
+    let mut rules = 0;
+    let mut explained = false;
+    for (at, line) in lines.iter().enumerate() {
+        if !line.starts_with("  - apiGroups:") {
+            continue;
+        }
+        rules += 1;
+        // Kinds of one list: a rule that follows another one is under the same comment.
+        let above = lines[at - 1].trim_start();
+        explained = above.starts_with('#') || (above.starts_with("verbs:") && explained);
+        ensure!(explained, "line {}: a rule without a reason", at + 1);
+    }
+    ensure!(rules > 5, "that is not the file: {rules} rules");
+    Ok(())
+}
+
+#[test]
+fn the_agent_is_bound_to_its_node_and_not_to_ports() -> Result<()> {
+    if !require("the_agent_is_bound_to_its_node_and_not_to_ports", &[Need::Program("kubectl")]) {
+        return Ok(());
+    }
+    for installation in INSTALLATIONS {
+        let objects = render(&directory().join(installation))?;
+        let set = &find(&objects, "DaemonSet")?["spec"];
+        let update = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
+        ensure!(set["updateStrategy"] == update, "{installation}: {}", set["updateStrategy"]);
+        let pod = &set["template"]["spec"];
+        for (field, wanted) in [
+            ("hostPID", json!(true)),
+            ("hostNetwork", json!(true)),
+            ("dnsPolicy", json!("ClusterFirstWithHostNet")),
+            ("priorityClassName", json!("system-node-critical")),
+            ("serviceAccountName", json!("weir")),
+            ("tolerations", json!([{"operator": "Exists"}])),
+        ] {
+            ensure!(pod[field] == wanted, "{installation}: {field} is {}", pod[field]);
+        }
+        let containers = pod["containers"].as_array().context("no containers")?;
+        let init = pod["initContainers"].as_array().context("no init containers")?;
+        ensure!(containers.len() == 1 && init.len() == 1, "{installation}: {containers:?} {init:?}");
+        for container in containers.iter().chain(init) {
+            // A declared port is a host port, and the second agent of an upgrade could not be scheduled.
+            ensure!(container["ports"].is_null(), "{installation}: {}", container["ports"]);
+            ensure!(container["securityContext"]["readOnlyRootFilesystem"] == true, "{installation}: {container}");
+            ensure!(container["resources"]["limits"]["cpu"].is_null(), "{installation}: a CPU limit stalls the node");
+            ensure!(container["resources"]["requests"]["cpu"].is_string(), "{installation}: no CPU request");
+        }
+        let agent = &containers[0];
+        for (probe, path) in
+            [("startupProbe", "/healthz"), ("readinessProbe", "/readyz"), ("livenessProbe", "/healthz")]
+        {
+            let wanted = json!({"host": "127.0.0.1", "port": 15000, "path": path});
+            ensure!(agent[probe]["httpGet"] == wanted, "{installation}: {probe} is {}", agent[probe]);
+        }
+        let security = &agent["securityContext"];
+        let capabilities = json!({"drop": ["ALL"], "add": ["SYS_ADMIN", "SYS_PTRACE"]});
+        ensure!(security["capabilities"] == capabilities, "{installation}: {}", security["capabilities"]);
+        ensure!(security["privileged"].is_null(), "{installation}: the agent is privileged");
+    }
+    Ok(())
+}
+
+/// The drain and the question at its end fit into the time that the kubelet gives.
+#[test]
+fn the_agent_has_time_to_leave() -> Result<()> {
+    if !require("the_agent_has_time_to_leave", &[Need::Program("kubectl")]) {
+        return Ok(());
+    }
+    let objects = render(&directory())?;
+    let grace = find(&objects, "DaemonSet")?["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].as_u64();
+    let config = fs::read_to_string(directory().join("../../agent/src/config.rs"))?;
+    let drain = config.split("DEFAULT_DRAIN: Duration = Duration::from_secs(").nth(1).and_then(|s| s.split(')').next());
+    let drain: u64 = drain.context("no DEFAULT_DRAIN in config.rs")?.parse()?;
+    ensure!(grace >= Some(drain + 20), "{grace:?} s for a drain of {drain} s");
+    Ok(())
+}
+
+#[test]
+fn the_image_can_be_anybodys() -> Result<()> {
+    if !require("the_image_can_be_anybodys", &[Need::Program("kubectl")]) {
+        return Ok(());
+    }
+    let scratch = std::env::temp_dir().join(format!("weir-kustomize-{}", std::process::id()));
+    fs::create_dir_all(&scratch)?;
+    // Kustomize takes relative paths only.
+    let up = "../".repeat(scratch.components().count() - 1);
+    let base = directory().canonicalize()?;
+    let text = format!(
+        "resources: [{up}{}]\nimages: [{{name: weir, newName: registry.example/mesh/weir, newTag: 9.9.9}}]\n",
+        base.strip_prefix("/")?.display()
+    );
+    fs::write(scratch.join("kustomization.yaml"), text)?;
+    let objects = render(&scratch);
+    fs::remove_dir_all(&scratch)?;
+    let objects = objects?;
+    let pod = &find(&objects, "DaemonSet")?["spec"]["template"]["spec"];
+    for container in ["containers", "initContainers"] {
+        let image = &pod[container][0]["image"];
+        ensure!(image == "registry.example/mesh/weir:9.9.9", "{container}: {image}");
+    }
+    let plain = render(&directory())?;
+    let image = &find(&plain, "DaemonSet")?["spec"]["template"]["spec"]["containers"][0]["image"];
+    let version = format!("weir:{}", env!("CARGO_PKG_VERSION"));
+    ensure!(*image == version, "the manifests are of {image}, the sources of {version}");
+    Ok(())
+}
+
+/// `weir crds --print` is what `kubectl create -f -` takes: whole, typed, with nothing pruned.
+#[test]
+fn printed_definitions_can_be_read_back() -> Result<()> {
+    let weir = weir_tests::mesh::binary("weir");
+    if !weir.exists() {
+        weir_tests::require::skip("printed_definitions_can_be_read_back", "weir is not built");
+        return Ok(());
+    }
+    let output = Command::new(weir).args(["crds", "--print"]).output()?;
+    ensure!(output.status.success(), "{output:?}");
+    let printed: Vec<Value> = serde_saphyr::from_multiple(&String::from_utf8(output.stdout)?)?;
+    let read: BTreeSet<String> =
+        CLUSTER_RIGHTS.iter().map(|(group, resource, _)| format!("{resource}.{group}")).collect();
+    ensure!(printed.len() >= 10, "{} definitions", printed.len());
+    for definition in &printed {
+        ensure!(definition["kind"] == "CustomResourceDefinition", "{definition}");
+        let name = definition["metadata"]["name"].as_str().context("no name")?;
+        ensure!(read.contains(name), "{name} is created and not read");
+        for version in definition["spec"]["versions"].as_array().context("no versions")? {
+            let spec = &version["schema"]["openAPIV3Schema"]["properties"]["spec"];
+            ensure!(spec["x-kubernetes-preserve-unknown-fields"] == true, "{name} {version}");
+        }
+    }
+    Ok(())
+}
