@@ -83,6 +83,16 @@ impl Program {
         &self.ports[id.index()]
     }
 
+    /// True when `cluster` is asked for by clients that chose its endpoint themselves, by dialling a pod of a headless
+    /// service. One without endpoints leads nowhere all the same.
+    pub fn is_dialled(&self, port: PortId, cluster: ClusterId) -> bool {
+        let (port, cluster) = (self.port(port), self.cluster(cluster));
+        port.headless
+            && cluster.port == port.number
+            && cluster.host == port.host
+            && !(cluster.endpoints4.is_empty() && cluster.endpoints6.is_empty())
+    }
+
     /// A cluster.
     pub fn cluster(&self, id: ClusterId) -> &Cluster {
         &self.clusters[id.index()]
@@ -103,6 +113,8 @@ pub struct ServicePort {
     pub number: u16,
     /// How its bytes are read.
     pub protocol: Protocol,
+    /// Its clients dial a pod of a headless service: what goes to this very port goes to the pod that was dialled.
+    pub headless: bool,
     /// The plain service: every endpoint, no subset. Where a Host that nobody knows goes.
     pub plain: ClusterId,
     /// The hosts that can be asked for on this port.

@@ -30,6 +30,8 @@ pub struct HostTable {
 pub struct VirtualHost {
     /// The FQDN.
     pub host: Box<str>,
+    /// A headless service, whose pods have names of their own below its own: `web-0.web.shop`.
+    pub headless: bool,
     /// In order; the first that matches wins. A host with rules of which none matches answers 404 (NR).
     pub rules: Box<[Rule]>,
 }
@@ -63,10 +65,15 @@ impl HostTable {
         lower.copy_from_slice(bare.as_bytes());
         lower.make_ascii_lowercase();
         let host = std::str::from_utf8(lower).ok()?;
-        let index =
-            self.names.get(host).or_else(|| self.short_names.get(namespace)?.get(host)).copied().or_else(|| {
-                self.suffixes.iter().find(|(suffix, _)| host.ends_with(&**suffix)).map(|(_, index)| *index)
-            })?;
+        let exact = |host: &str| self.names.get(host).or_else(|| self.short_names.get(namespace)?.get(host)).copied();
+        let index = exact(host).or_else(|| {
+            let suffix = self.suffixes.iter().find(|(suffix, _)| host.ends_with(&**suffix));
+            // A pod's name is one label below its service's; only that same suffix, written out, is as specific.
+            let (_, above) = host.split_once('.')?;
+            let of_pod = || exact(above).filter(|index| self.hosts.get(*index as usize).is_some_and(|h| h.headless));
+            let (written, index) = suffix.map_or((0, None), |(suffix, index)| (suffix.len(), Some(*index)));
+            if written > above.len() { index } else { of_pod().or(index) }
+        })?;
         self.hosts.get(index as usize)
     }
 }

@@ -57,9 +57,8 @@ pub(crate) async fn listen(
 /// `stall` bounds the wait for bytes after the first. The bytes stay in the socket.
 pub(crate) async fn greeting(stream: &TcpStream, stall: Duration) -> Spoken {
     let mut head = [0; SETTINGS_HEAD];
-    let mut read = match stream.peek(&mut head).await {
-        Ok(read) => read,
-        Err(_) => return Spoken::Other,
+    let Ok(mut read) = stream.peek(&mut head).await else {
+        return Spoken::Other;
     };
     // A head in two packets is rare enough to be looked for once more, after the longest pause that is allowed.
     if is_settings(&head[..read]).is_none() {

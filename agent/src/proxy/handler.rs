@@ -89,7 +89,7 @@ fn choose(
             destination.and_then(|destination| destination.cluster).ok_or(Kind::NoCluster)?
         }
     };
-    Ok(record.toward(Target::Cluster(program, cluster)))
+    Ok(record.toward(Target::new(program, port, cluster, connection.destination)))
 }
 
 /// An upstream's response.

@@ -129,7 +129,7 @@ fn target(connection: &Connection, carries: Carries) -> Result<Target, ProxyErro
         Carries::Http2 => route::decide_http2(&program, port, roll),
     };
     let cluster = chosen.ok_or(Kind::NoRoute)?.cluster.ok_or(Kind::NoCluster)?;
-    Ok(Target::Cluster(program, cluster))
+    Ok(Target::new(program, port, cluster, connection.destination))
 }
 
 /// Tries further endpoints when a connect fails, as requests do.

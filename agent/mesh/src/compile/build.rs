@@ -11,12 +11,11 @@ use super::routes::{self, Clusters, HttpRules, Router, TcpRules};
 use super::verdict::{self, Facts};
 use super::visibility::{Views, expand};
 use super::{CompileOptions, Findings, guard, http2, lint};
-use crate::crd::{ServiceType, VirtualService};
-use crate::plan::{KernelPlan, PlanKey};
+use crate::crd::{Protection, ServiceType, VirtualService};
+use crate::plan::{KernelPlan, PlanKey, Verdict};
 use crate::program::{HostTableId, PortId, Program, Protocol, Route, ServicePort, WeightedCluster};
 use crate::route::{HostTable, Rule, VirtualHost};
 use crate::snapshot::Snapshot;
-use crate::source::ObjectRef;
 
 /// The table of ports that carry no HTTP.
 const NO_HOSTS: HostTableId = HostTableId(0);
@@ -54,6 +53,10 @@ pub(super) fn build(
         };
         if let Some(everybody) = resolved.first() {
             rules.changed = rules.differences(everybody, &registry, options);
+            // A pod's address has one entry for all its headless services, so they differ together.
+            if registry.entangled.iter().any(|service| rules.changed.contains(service)) {
+                rules.changed.extend(&registry.entangled);
+            }
         }
         resolved.push(rules);
     }
@@ -70,6 +73,7 @@ pub(super) fn build(
         ports: Vec::new(),
         tables: vec![Table::default()],
         destinations: Map::default(),
+        dialled: Map::default(),
         plan: KernelPlan::default(),
         findings,
     };
@@ -118,13 +122,15 @@ struct Build<'a, 's> {
     registry: &'a Registry<'s>,
     hosts: &'a Hosts<'s>,
     policies: &'a Policies<'s>,
-    guards: &'a [Option<ObjectRef>],
+    guards: &'a [Option<&'s Protection>],
     options: &'a CompileOptions,
     telemetry: BTreeSet<Arc<str>>,
     clusters: Clusters,
     ports: Vec<ServicePort>,
     tables: Vec<Table>,
     destinations: Map<(u32, IpAddr, u16), PortId>,
+    /// The verdict for each pod of a headless service that has one: of several, the strictest holds.
+    dialled: Map<(u32, IpAddr, u16), Verdict>,
     plan: KernelPlan,
     findings: &'a mut Findings,
 }
@@ -239,29 +245,46 @@ impl<'s> Build<'_, 's> {
         if let Some(http) = rules.http.as_ref().filter(|_| changed) {
             http2::note(http, registered, port, self.findings);
         }
-        // A headless service is dialled by its pods' addresses: it has a name here, and no entry.
-        if registered.object.kind == ServiceType::ClusterIp {
-            if changed {
-                let facts = Facts {
-                    service: registered,
-                    port,
-                    http: rules.http.as_ref(),
-                    tcp: rules.tcp.as_ref(),
-                    policy: view.policies[service].map(|id| self.policies.get(id)),
-                    guard: self.guards[service].as_ref(),
-                    telemetry: self.telemetry.contains(registered.namespace()),
-                    knows_node: self.options.node.is_some(),
-                    plain: &rules.plain,
-                    clusters: &self.clusters.all,
-                    endpoints: &self.registry.endpoints,
-                };
+        if registered.object.kind != ServiceType::ExternalName {
+            let facts = Facts {
+                service: registered,
+                port,
+                http: rules.http.as_ref(),
+                tcp: rules.tcp.as_ref(),
+                policy: view.policies[service].map(|id| self.policies.get(id)),
+                guard: self.guards[service],
+                telemetry: self.telemetry.contains(registered.namespace()),
+                knows_node: self.options.node.is_some(),
+                plain: &rules.plain,
+                clusters: &self.clusters,
+                endpoints: &self.registry.endpoints,
+            };
+            let id = PortId(self.ports.len() as u32);
+            let headless = registered.is_headless();
+            if headless {
+                let decision = facts.decide(self.findings);
+                for backend in &port.endpoints {
+                    let dialled = backend.address;
+                    let key = (view.view, dialled.ip(), dialled.port());
+                    if !self.registry.is_dialled(registered, dialled.ip())
+                        || self.dialled.get(&key).is_some_and(|stricter| *stricter >= decision.verdict)
+                    {
+                        continue;
+                    }
+                    self.dialled.insert(key, decision.verdict);
+                    self.destinations.insert(key, id);
+                    if changed {
+                        let key = PlanKey { view: key.0, address: Some(key.1), port: key.2, udp: false };
+                        self.plan.services.insert(key, facts.dialled(&decision, dialled));
+                    }
+                }
+            } else if changed {
                 let decision = facts.decide(self.findings);
                 for address in &registered.object.addresses {
                     let key = PlanKey { view: view.view, address: Some(*address), port: number, udp: false };
                     self.plan.services.entry(key).or_insert_with(|| facts.planned(&decision, address.is_ipv6()));
                 }
             }
-            let id = PortId(self.ports.len() as u32);
             for address in &registered.object.addresses {
                 self.destinations.entry((view.view, *address, number)).or_insert(id);
             }
@@ -274,6 +297,7 @@ impl<'s> Build<'_, 's> {
                 host: Arc::clone(&registered.fqdn),
                 number,
                 protocol: port.protocol,
+                headless,
                 plain: rules.plain.cluster.expect("the plain service always has a cluster"),
                 hosts: table,
                 tcp,
@@ -299,6 +323,7 @@ impl<'s> Build<'_, 's> {
         let addresses = registered.object.addresses.iter().map(IpAddr::to_string);
         let table = &mut self.tables[table.index()];
         let index = table.add(&registered.fqdn, names.into_iter().chain(addresses), rules);
+        table.hosts[index as usize].headless = registered.is_headless();
         table.short_names.entry(namespace.into()).or_default().entry(name.into()).or_insert(index);
     }
 
@@ -348,7 +373,7 @@ impl Table {
     /// The first that claims a name has it: services come in the order of their names.
     fn add(&mut self, host: &str, names: impl Iterator<Item = String>, rules: Vec<Rule>) -> u32 {
         let index = self.hosts.len() as u32;
-        self.hosts.push(VirtualHost { host: host.into(), rules: rules.into() });
+        self.hosts.push(VirtualHost { host: host.into(), headless: false, rules: rules.into() });
         for name in names {
             self.names.entry(name.into()).or_insert(index);
         }

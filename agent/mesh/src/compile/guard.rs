@@ -5,18 +5,21 @@ use super::{CompileOptions, EXCLUDED_NAMESPACES, Findings};
 use crate::crd::{Mark, Protection};
 use crate::finding::{Severity, code};
 use crate::snapshot::Snapshot;
-use crate::source::ObjectRef;
 
 /// For each service, the first policy for which its ports must refuse.
-pub(super) fn guards(
-    snapshot: &Snapshot,
+pub(super) fn guards<'s>(
+    snapshot: &'s Snapshot,
     registry: &Registry<'_>,
     options: &CompileOptions,
     findings: &mut Findings,
-) -> Vec<Option<ObjectRef>> {
+) -> Vec<Option<&'s Protection>> {
     let mut by_namespace: Map<&str, Vec<&Protection>> = Map::default();
     for protection in snapshot.protections.values().filter(|p| p.restricts) {
         by_namespace.entry(protection.meta.namespace()).or_default().push(protection);
+        // What is wrong with one that cannot be read, and what it does, was said by whoever read it.
+        if protection.broken {
+            continue;
+        }
         findings.push(
             Severity::Error,
             code::NOT_ENFORCED,
@@ -39,7 +42,7 @@ pub(super) fn guards(
             let mut root = root
                 .iter()
                 .filter(|p| !EXCLUDED_NAMESPACES.contains(&namespace) && protects(p, service, registry, false));
-            own.next().or_else(|| root.next()).map(|p| p.meta.object.clone())
+            own.next().or_else(|| root.next()).copied()
         })
         .collect()
 }

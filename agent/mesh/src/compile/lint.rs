@@ -99,6 +99,7 @@ fn virtual_service(vs: &VirtualService, registry: &Registry<'_>, options: &Compi
         let full = expand(host, vs.meta.namespace(), &options.cluster_domain);
         if let Some(service) = registry.find(&full) {
             protocols(vs, &registry.services[service], *mark, findings);
+            headless(vs, &registry.services[service], options, findings);
         } else {
             findings.with_help(
                 Severity::Warning,
@@ -125,6 +126,31 @@ fn protocols(vs: &VirtualService, service: &Registered<'_>, mark: Mark, findings
             let message = format!("`spec.{field}` has no effect on {}: none of its ports carries {what}", service.fqdn);
             findings.push(Severity::Warning, code::NO_EFFECT, &vs.meta, mark, message);
         }
+    }
+}
+
+/// Subsets of a headless service choose only for those who come to it through another one.
+fn headless(vs: &VirtualService, service: &Registered<'_>, options: &CompileOptions, findings: &mut Findings) {
+    if !service.is_headless() {
+        return;
+    }
+    let http = vs.http.iter().flat_map(|route| match &route.action {
+        Action::Forward(destinations) => &destinations[..],
+        Action::Unsupported(_) => &[],
+    });
+    let all = http.chain(vs.tcp.iter().flat_map(|route| &route.destinations));
+    let is_own = |host: &str| expand(host, vs.meta.namespace(), &options.cluster_domain) == service.fqdn;
+    for destination in all.filter(|one| !one.subset.is_empty() && is_own(&one.host)) {
+        findings.push(
+            Severity::Warning,
+            code::NO_EFFECT,
+            &vs.meta,
+            destination.mark,
+            format!(
+                "subset {} does not choose: clients of the headless service {} dial a pod, and get that pod",
+                destination.subset, service.fqdn
+            ),
+        );
     }
 }
 

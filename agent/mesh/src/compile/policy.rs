@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::registry::{Map, Registered};
 use super::visibility::{expand, is_public, sees};
 use super::{CompileOptions, Findings};
-use crate::crd::{DestinationRule, Subset};
+use crate::crd::{ClientTls, DestinationRule, Subset};
 use crate::finding::{Severity, code};
 use crate::program::LoadBalancer;
 use crate::snapshot::Snapshot;
@@ -23,6 +23,8 @@ pub(super) struct PolicyId(u32);
 pub(super) struct Policies<'s> {
     rules: Vec<&'s DestinationRule>,
     by_namespace: Map<&'s str, NamespaceRules>,
+    /// Rules for some clients of their namespace that ask for encryption: they close their hosts for all of them.
+    for_some: Map<&'s str, NamespaceRules>,
     root: Arc<str>,
     merged: Vec<Policy<'s>>,
     ids: Map<Vec<u32>, PolicyId>,
@@ -35,6 +37,14 @@ struct NamespaceRules {
     suffixes: Vec<(Box<str>, Vec<u32>)>,
 }
 
+impl NamespaceRules {
+    /// The rules for a host, those with the most specific host first.
+    fn of(&self, fqdn: &str) -> impl Iterator<Item = &Vec<u32>> {
+        let suffixes = self.suffixes.iter().filter(move |(suffix, _)| fqdn.ends_with(&**suffix)).map(|(_, r)| r);
+        self.exact.get(fqdn).into_iter().chain(suffixes)
+    }
+}
+
 /// Rules for one host, merged.
 pub(super) struct Policy<'s> {
     /// Whose `trafficPolicy` it is, where one has any.
@@ -43,6 +53,8 @@ pub(super) struct Policy<'s> {
     pub(super) subsets: Vec<(&'s Subset, &'s DestinationRule)>,
     /// The rules that it was made of, the oldest first.
     pub(super) rules: Vec<&'s DestinationRule>,
+    /// A rule for some of the clients, who cannot be told apart, that asks for encryption.
+    closed_by: Option<&'s DestinationRule>,
 }
 
 impl<'s> Policy<'s> {
@@ -62,6 +74,17 @@ impl<'s> Policy<'s> {
         )
     }
 
+    /// The rule that asks for encryption, which this version does not do, toward a port of the service or of a subset.
+    pub(super) fn encryption(&self, subset: &str, port: u16) -> Option<(&'s DestinationRule, &'s ClientTls)> {
+        if let Some(rule) = self.closed_by {
+            return Some((rule, rule.encryption()?));
+        }
+        let own = self.subsets.iter().find(|(one, _)| !subset.is_empty() && *one.name == *subset);
+        let own = own.and_then(|(subset, rule)| Some((*rule, subset.policy.tls_of(port)?)));
+        let common = || self.ruled_by.and_then(|rule| Some((rule, rule.policy.as_ref()?.tls_of(port)?)));
+        own.or_else(common).filter(|(_, tls)| tls.encrypts())
+    }
+
     /// The rule that sets a load balancer for the plain service.
     pub(super) fn load_balancer(&self) -> Option<(&'s DestinationRule, LoadBalancer)> {
         let rule = self.ruled_by?;
@@ -76,13 +99,16 @@ pub(super) fn defaults() -> (LoadBalancer, Duration) {
 
 impl<'s> Policies<'s> {
     pub(super) fn new(snapshot: &'s Snapshot, options: &CompileOptions) -> Self {
+        let in_force = |rule: &&DestinationRule| rule.applies || rule.encryption().is_some();
         let mut rules: Vec<&DestinationRule> =
-            snapshot.destination_rules.values().map(|rule| &**rule).filter(|rule| rule.applies).collect();
+            snapshot.destination_rules.values().map(|rule| &**rule).filter(in_force).collect();
         rules.sort_by(|a, b| a.meta.seniority().cmp(&b.meta.seniority()));
         let mut by_namespace: Map<&str, NamespaceRules> = Map::default();
+        let mut for_some: Map<&str, NamespaceRules> = Map::default();
         for (index, rule) in (0_u32..).zip(&rules) {
             let namespace = rule.meta.namespace();
-            let own = by_namespace.entry(namespace).or_default();
+            let group = if rule.applies { &mut by_namespace } else { &mut for_some };
+            let own = group.entry(namespace).or_default();
             if let Some(suffix) = rule.host.strip_prefix('*') {
                 match own.suffixes.iter_mut().find(|(s, _)| **s == *suffix) {
                     Some((_, same)) => same.push(index),
@@ -92,10 +118,11 @@ impl<'s> Policies<'s> {
                 own.exact.entry(expand(&rule.host, namespace, &options.cluster_domain)).or_default().push(index);
             }
         }
-        for own in by_namespace.values_mut() {
+        for own in by_namespace.values_mut().chain(for_some.values_mut()) {
             own.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
         }
-        Self { rules, by_namespace, root: Arc::clone(&options.root_namespace), merged: Vec::new(), ids: Map::default() }
+        let root = Arc::clone(&options.root_namespace);
+        Self { rules, by_namespace, for_some, root, merged: Vec::new(), ids: Map::default() }
     }
 
     pub(super) fn get(&self, id: PolicyId) -> &Policy<'s> {
@@ -111,7 +138,7 @@ impl<'s> Policies<'s> {
     ) -> Option<PolicyId> {
         let root = Arc::clone(&self.root);
         let in_root = client == Some(&root);
-        let found = client
+        let mut found = client
             // Of the root namespace, only what is not for everybody is its own clients' first.
             .map(|own| {
                 self.within(own, service, |rule| {
@@ -121,8 +148,12 @@ impl<'s> Policies<'s> {
             .filter(|found| !found.is_empty())
             .or_else(|| Some(self.within(service.namespace(), service, |r| sees(client, &r.meta, &r.export_to))))
             .filter(|found| !found.is_empty())
-            .or_else(|| Some(self.within(&root, service, |r| sees(client, &r.meta, &r.export_to))))
-            .filter(|found| !found.is_empty())?;
+            .unwrap_or_else(|| self.within(&root, service, |r| sees(client, &r.meta, &r.export_to)));
+        let for_some = client.and_then(|own| self.for_some.get(&**own));
+        found.extend(for_some.into_iter().flat_map(|rules| rules.of(&service.fqdn)).flatten());
+        if found.is_empty() {
+            return None;
+        }
         if let Some(id) = self.ids.get(&found) {
             return Some(*id);
         }
@@ -138,18 +169,15 @@ impl<'s> Policies<'s> {
         let Some(own) = self.by_namespace.get(namespace) else {
             return Vec::new();
         };
-        let suffixes = own.suffixes.iter().filter(|(suffix, _)| service.fqdn.ends_with(&**suffix)).map(|(_, r)| r);
-        own.exact
-            .get(&service.fqdn)
-            .into_iter()
-            .chain(suffixes)
+        own.of(&service.fqdn)
             .map(|rules| rules.iter().copied().filter(|i| wanted(self.rules[*i as usize])).collect::<Vec<_>>())
             .find(|rules| !rules.is_empty())
             .unwrap_or_default()
     }
 
     fn merge(&self, found: &[u32], findings: &mut Findings) -> Policy<'s> {
-        let rules: Vec<&DestinationRule> = found.iter().map(|i| self.rules[*i as usize]).collect();
+        let (rules, for_some): (Vec<&DestinationRule>, Vec<_>) =
+            found.iter().map(|i| self.rules[*i as usize]).partition(|rule| rule.applies);
         let ruled_by = rules.iter().copied().find(|rule| rule.policy.is_some());
         let mut subsets: Vec<(&Subset, &DestinationRule)> = Vec::new();
         for rule in &rules {
@@ -176,6 +204,6 @@ impl<'s> Policies<'s> {
                 );
             }
         }
-        Policy { ruled_by, subsets, rules }
+        Policy { ruled_by, subsets, rules, closed_by: for_some.first().copied() }
     }
 }

@@ -1,6 +1,6 @@
 //! Services, their ports and their endpoints, indexed by what the other modules ask for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use crate::program::{Endpoint, EndpointId, Protocol};
 use crate::snapshot::Snapshot;
 
 pub(super) type Map<K, V> = HashMap<K, V, RandomState>;
+type Set<K> = HashSet<K, RandomState>;
 
 /// Names the Service of an EndpointSlice.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -20,6 +21,10 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub(super) struct Registry<'s> {
     pub(super) services: Vec<Registered<'s>>,
     by_host: Map<Arc<str>, usize>,
+    /// Addresses of services.
+    addresses: Set<IpAddr>,
+    /// Headless services that share an endpoint with another one.
+    pub(super) entangled: BTreeSet<usize>,
     pub(super) pods: Pods<'s>,
     /// What [`EndpointId`]s stand for.
     pub(super) endpoints: Vec<Endpoint>,
@@ -43,6 +48,10 @@ impl Registered<'_> {
         self.object.meta.name()
     }
 
+    pub(super) fn is_headless(&self) -> bool {
+        is_headless(self.object)
+    }
+
     /// The position of the port of this number in `ports`.
     pub(super) fn position(&self, number: u16) -> Option<usize> {
         self.ports.iter().position(|p| p.port.number == number)
@@ -53,11 +62,11 @@ impl Registered<'_> {
 pub(super) struct RegisteredPort<'s> {
     pub(super) port: &'s Port,
     pub(super) protocol: Protocol,
-    /// Ready endpoints, by address.
+    /// Ready endpoints, by address; of a headless service also those that are not, as clients may know their addresses.
     pub(super) endpoints: Vec<Backend>,
 }
 
-/// One ready endpoint of a service port.
+/// One endpoint of a service port.
 #[derive(Clone)]
 pub(super) struct Backend {
     pub(super) id: EndpointId,
@@ -66,6 +75,16 @@ pub(super) struct Backend {
     pub(super) pod: Option<u32>,
     /// True when it is some pod, known or not.
     pub(super) is_pod: bool,
+    /// False only for those of headless services.
+    pub(super) ready: bool,
+}
+
+/// An endpoint before it has an id.
+struct Found {
+    address: SocketAddr,
+    pod: Option<u32>,
+    name: Option<Arc<str>>,
+    ready: bool,
 }
 
 /// Pods by name, address and label.
@@ -123,6 +142,8 @@ impl<'s> Registry<'s> {
         let mut registry = Self {
             services: Vec::with_capacity(snapshot.services.len()),
             by_host: Map::default(),
+            addresses: snapshot.services.values().flat_map(|service| service.addresses.iter().copied()).collect(),
+            entangled: BTreeSet::new(),
             pods: Pods::new(snapshot),
             endpoints: Vec::new(),
         };
@@ -152,7 +173,27 @@ impl<'s> Registry<'s> {
             registry.by_host.insert(Arc::clone(&fqdn), registry.services.len());
             registry.services.push(Registered { object: service, fqdn, ports });
         }
+        registry.entangle();
         registry
+    }
+
+    fn entangle(&mut self) {
+        let mut first: Map<SocketAddr, usize> = Map::default();
+        for (index, service) in self.services.iter().enumerate().filter(|(_, service)| service.is_headless()) {
+            for address in service.ports.iter().flat_map(|port| port.endpoints.iter().map(|e| e.address)) {
+                let other = *first.entry(address).or_insert(index);
+                if other != index {
+                    self.entangled.extend([other, index]);
+                }
+            }
+        }
+    }
+
+    /// True when those who dial this endpoint of a headless service mean the service. A pod of another namespace, or
+    /// the address of a service, belongs to somebody else, whatever a slice says.
+    pub(super) fn is_dialled(&self, service: &Registered<'_>, address: IpAddr) -> bool {
+        let pod = self.pods.by_address.get(&address).map(|index| self.pods.get(*index).meta.namespace());
+        !self.addresses.contains(&address) && pod.is_none_or(|namespace| namespace == service.namespace())
     }
 
     /// The service of this FQDN, with or without the last dot.
@@ -175,17 +216,17 @@ impl<'s> Registry<'s> {
         };
         let mut backends: Vec<Backend> = found
             .into_iter()
-            .map(|(address, pod, name)| {
+            .map(|Found { address, pod, name, ready }| {
                 let is_pod = name.is_some();
                 let id = *ids.entry(address).or_insert_with(|| {
                     self.endpoints.push(Endpoint { address, pod: name });
                     EndpointId(self.endpoints.len() as u32 - 1)
                 });
-                Backend { id, address, pod, is_pod }
+                Backend { id, address, pod, is_pod, ready }
             })
             .collect();
         // The order of objects must not show, and slices may overlap while they are rewritten.
-        backends.sort_by_key(|b| b.address);
+        backends.sort_by_key(|b| (b.address, !b.ready));
         backends.dedup_by_key(|b| b.address);
         backends
     }
@@ -196,14 +237,14 @@ impl<'s> Registry<'s> {
         port: &Port,
         slices: &[&EndpointSlice],
         options: &CompileOptions,
-    ) -> Vec<(SocketAddr, Option<u32>, Option<Arc<str>>)> {
+    ) -> Vec<Found> {
         let namespace: &str = service.meta.namespace();
         let mut found = Vec::new();
         for slice in slices {
             let Some(target) = slice.ports.iter().find(|p| p.name == port.name && !p.udp) else {
                 continue;
             };
-            for endpoint in slice.endpoints.iter().filter(|e| e.ready) {
+            for endpoint in slice.endpoints.iter().filter(|e| e.ready || is_headless(service)) {
                 for address in &endpoint.addresses {
                     let pod = match &endpoint.pod {
                         Some(name) => self.pods.by_name.get(&(namespace, &**name)),
@@ -219,7 +260,8 @@ impl<'s> Registry<'s> {
                         (None, Some(pod)) => Some(self.pod_name(pod)),
                         (None, None) => None,
                     };
-                    found.push((SocketAddr::new(*address, target.number), pod, name));
+                    let address = SocketAddr::new(*address, target.number);
+                    found.push(Found { address, pod, name, ready: endpoint.ready });
                 }
             }
         }
@@ -232,7 +274,7 @@ impl<'s> Registry<'s> {
         service: &Service,
         port: &Port,
         options: &CompileOptions,
-    ) -> Vec<(SocketAddr, Option<u32>, Option<Arc<str>>)> {
+    ) -> Vec<Found> {
         let mut found = Vec::new();
         for index in self.pods.select(service.meta.namespace(), &service.selector) {
             let pod = self.pods.get(index);
@@ -241,11 +283,14 @@ impl<'s> Registry<'s> {
                 TargetPort::Name(name) => pod.port_named(name),
             };
             let Some(number) = number else { continue };
-            if pod.ready && is_wanted(service, options, Some(&pod.node)) {
+            if (pod.ready || is_headless(service)) && is_wanted(service, options, Some(&pod.node)) {
                 let name = self.pod_name(index);
-                found.extend(
-                    pod.addresses.iter().map(|ip| (SocketAddr::new(*ip, number), Some(index), Some(Arc::clone(&name)))),
-                );
+                found.extend(pod.addresses.iter().map(|ip| Found {
+                    address: SocketAddr::new(*ip, number),
+                    pod: Some(index),
+                    name: Some(Arc::clone(&name)),
+                    ready: pod.ready,
+                }));
             }
         }
         found
@@ -257,9 +302,14 @@ impl<'s> Registry<'s> {
     }
 }
 
+fn is_headless(service: &Service) -> bool {
+    service.kind == ServiceType::Headless
+}
+
 /// `internalTrafficPolicy: Local` keeps to the client's node.
 fn is_wanted(service: &Service, options: &CompileOptions, node: Option<&Arc<str>>) -> bool {
-    !service.local_only || options.node.as_ref().is_none_or(|own| node == Some(own))
+    // Nobody chooses for the clients of a headless service.
+    !service.local_only || is_headless(service) || options.node.as_ref().is_none_or(|own| node == Some(own))
 }
 
 /// How a port's bytes are read, and whether the port itself says so.

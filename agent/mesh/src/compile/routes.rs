@@ -7,7 +7,7 @@ use super::policy::{self, Policies, PolicyId};
 use super::registry::{Map, Registered, Registry, has_labels};
 use super::visibility::expand;
 use super::{CompileOptions, Findings};
-use crate::crd::{Action, HttpMatchItem, HttpRoute, RouteDestination, ServiceType, Subset, VirtualService};
+use crate::crd::{Action, HttpMatchItem, HttpRoute, Protection, RouteDestination, ServiceType, Subset, VirtualService};
 use crate::finding::{Severity, code};
 use crate::program::{Cluster, ClusterId, Route, WeightedCluster};
 use crate::route::Rule;
@@ -18,6 +18,16 @@ use crate::source::ObjectRef;
 pub(super) struct Clusters {
     pub(super) all: Vec<Cluster>,
     ids: Map<(usize, u16, Arc<str>, Option<PolicyId>), ClusterId>,
+    /// Those that nobody is sent to, because a rule asks for encryption.
+    pub(super) closed: Map<ClusterId, Closed>,
+}
+
+/// Why a cluster has no endpoints.
+pub(super) struct Closed {
+    /// The DestinationRule.
+    pub(super) rule: ObjectRef,
+    /// Its `tls.mode`.
+    pub(super) mode: Arc<str>,
 }
 
 /// Makes the routes of one view.
@@ -27,7 +37,7 @@ pub(super) struct Router<'a, 's> {
     /// The policy of each service in this view.
     pub(super) in_force: &'a [Option<PolicyId>],
     /// The policy that each service must refuse for.
-    pub(super) guards: &'a [Option<ObjectRef>],
+    pub(super) guards: &'a [Option<&'s Protection>],
     pub(super) options: &'a CompileOptions,
     pub(super) clusters: &'a mut Clusters,
     pub(super) findings: &'a mut Findings,
@@ -76,9 +86,10 @@ impl<'s> Router<'_, 's> {
         let (load_balancer, connect_timeout) =
             in_force.map_or_else(policy::defaults, |id| self.policies.get(id).settings(subset));
         let (mut endpoints4, mut endpoints6) = (Vec::new(), Vec::new());
+        let encryption = in_force.and_then(|id| self.policies.get(id).encryption(&subset_name, number));
         // Whoever a guarded service is asked through, nobody gets to its endpoints.
-        let open = self.guards[service].is_none();
-        for backend in port.endpoints.iter().filter(|_| open) {
+        let open = self.guards[service].is_none() && encryption.is_none();
+        for backend in port.endpoints.iter().filter(|backend| open && backend.ready) {
             let chosen = subset.is_none_or(|subset| {
                 subset.labels.is_empty()
                     || backend.pod.is_some_and(|p| has_labels(&self.registry.pods.get(p).meta.labels, &subset.labels))
@@ -88,6 +99,10 @@ impl<'s> Router<'_, 's> {
             }
         }
         let id = ClusterId(self.clusters.all.len() as u32);
+        if let Some((rule, tls)) = encryption {
+            let closed = Closed { rule: rule.meta.object.clone(), mode: Arc::clone(&tls.mode) };
+            self.clusters.closed.insert(id, closed);
+        }
         self.clusters.all.push(Cluster {
             name: cluster_name(number, &subset_name, &registered.fqdn),
             host: Arc::clone(&registered.fqdn),

@@ -1,16 +1,18 @@
 //! What the kernel does with a service port: the shortest way that its rules allow, and why it is no shorter.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Findings;
 use super::policy::Policy;
 use super::registry::{Registered, RegisteredPort};
-use super::routes::{HttpRules, TcpRules, subset_of};
-use crate::crd::Mark;
+use super::routes::{Closed, Clusters, HttpRules, TcpRules, subset_of};
+use crate::crd::{Mark, Protection, TrafficPolicy};
 use crate::finding::{Severity, code};
 use crate::plan::{OnFailure, PlannedService, Verdict, WeightedGroup};
-use crate::program::{Cluster, Endpoint, LoadBalancer, Protocol, WeightedCluster};
+use crate::program::{Endpoint, LoadBalancer, Protocol, WeightedCluster};
 use crate::source::ObjectRef;
 
 /// Label or annotation of a Service: what its proxied ports do while no proxy is alive.
@@ -23,19 +25,19 @@ pub(super) struct Facts<'a, 's> {
     pub(super) http: Option<&'a HttpRules<'s>>,
     pub(super) tcp: Option<&'a TcpRules<'s>>,
     pub(super) policy: Option<&'a Policy<'s>>,
-    pub(super) guard: Option<&'a ObjectRef>,
+    pub(super) guard: Option<&'s Protection>,
     /// The namespace asks for telemetry of requests.
     pub(super) telemetry: bool,
     /// Whether the node's name is known.
     pub(super) knows_node: bool,
     pub(super) plain: &'a WeightedCluster,
-    pub(super) clusters: &'a [Cluster],
+    pub(super) clusters: &'a Clusters,
     pub(super) endpoints: &'a [Endpoint],
 }
 
 /// A verdict and its reason, the same for both families.
 pub(super) struct Decision {
-    verdict: Verdict,
+    pub(super) verdict: Verdict,
     why: String,
     because: Option<ObjectRef>,
     on_failure: OnFailure,
@@ -54,7 +56,16 @@ impl Facts<'_, '_> {
     /// Decides.
     pub(super) fn decide(&self, findings: &mut Findings) -> Decision {
         let (verdict, why, because) = self.verdict(findings);
+        if verdict == Verdict::Balance || (verdict == Verdict::Pass && self.service.is_headless()) {
+            self.unkept(findings);
+        }
         let mut decision = Decision { verdict, why, because, on_failure: self.on_failure(findings) };
+        if verdict != Verdict::Reject {
+            for (name, closed) in self.closed() {
+                let Closed { rule, mode } = closed;
+                let _ = write!(decision.why, "; {name} is refused, as {rule} asks for TLS ({mode})");
+            }
+        }
         if verdict == Verdict::Proxy && self.groups().is_none() {
             decision.on_failure = OnFailure::Refuse;
             decision.why.push_str("; refused while no proxy is alive, as no rule takes everything");
@@ -66,13 +77,18 @@ impl Facts<'_, '_> {
         let object = self.service.object;
         let own = || Some(object.meta.object.clone());
         if let Some(guard) = self.guard {
-            let why = format!("{guard} protects its pods and is not enforced by this version");
-            return (Verdict::Reject, why, Some(guard.clone()));
+            let name = guard.meta.object.clone();
+            let why = if guard.broken {
+                format!("{name} may protect its pods and cannot be read")
+            } else {
+                format!("{name} protects its pods and is not enforced by this version")
+            };
+            return (Verdict::Reject, why, Some(name));
         }
-        if object.local_only && !self.knows_node {
-            let why = "internalTrafficPolicy Local needs the name of this node, which is not known".to_owned();
-            self.left_alone(&why, findings);
-            return (Verdict::Pass, why, own());
+        if let Some(closed) = self.all_closed() {
+            let Closed { rule, mode } = closed;
+            let why = format!("{rule} asks for TLS ({mode}), and this version would send plain text");
+            return (Verdict::Reject, why, Some(rule.clone()));
         }
         if let Some(http) = self.per_connection()
             && http.catch_all().is_none()
@@ -80,6 +96,14 @@ impl Facts<'_, '_> {
             let because = http.because.meta.object.clone();
             let why = format!("{because} has no HTTP rule that takes everything, and HTTP/2 is split by connection");
             return (Verdict::Reject, why, Some(because));
+        }
+        if self.service.is_headless() {
+            return self.headless();
+        }
+        if object.local_only && !self.knows_node {
+            let why = "internalTrafficPolicy Local needs the name of this node, which is not known".to_owned();
+            self.left_alone(&why, findings);
+            return (Verdict::Pass, why, own());
         }
         let layer7 = self.layer7();
         if object.client_ip_affinity {
@@ -97,20 +121,63 @@ impl Facts<'_, '_> {
         if let Some((why, because)) = layer7 {
             return (Verdict::Proxy, why, because);
         }
-        match self.tcp {
-            Some(tcp) => {
-                let object = tcp.because.meta.object.clone();
-                (Verdict::Balance, format!("the kernel keeps the TCP weights of {object}"), Some(object))
-            }
-            None => match self.per_connection() {
-                Some(http) => {
-                    let object = http.because.meta.object.clone();
-                    let why = format!("the kernel splits HTTP/2 connections by the rule of {object} for everything");
-                    (Verdict::Balance, why, Some(object))
-                }
-                None => (Verdict::Balance, "no rule looks into its connections".to_owned(), None),
-            },
+        match (self.tcp, self.per_connection()) {
+            (_, Some(http)) => Self::split_by_connection(http),
+            (Some(tcp), None) => Self::kept_by_kernel(tcp),
+            (None, None) => (Verdict::Balance, "no rule looks into its connections".to_owned(), None),
         }
+    }
+
+    fn kept_by_kernel(tcp: &TcpRules<'_>) -> (Verdict, String, Option<ObjectRef>) {
+        let object = tcp.because.meta.object.clone();
+        (Verdict::Balance, format!("the kernel keeps the TCP weights of {object}"), Some(object))
+    }
+
+    fn split_by_connection(http: &HttpRules<'_>) -> (Verdict, String, Option<ObjectRef>) {
+        let object = http.because.meta.object.clone();
+        let why = format!("the kernel splits HTTP/2 connections by the rule of {object} for everything");
+        (Verdict::Balance, why, Some(object))
+    }
+
+    /// Everywhere that connections can be sent by the rules; to the plain service where none looks at them.
+    fn destinations(&self) -> impl Iterator<Item = &WeightedCluster> {
+        let (http, tcp) = match self.port.protocol {
+            Protocol::Http | Protocol::Http2 => (true, false),
+            Protocol::Tls | Protocol::Tcp => (false, true),
+            Protocol::Detect => (true, true),
+        };
+        let plain = (http && self.http.is_none()) || (tcp && self.tcp.is_none());
+        let by_http = self.http.iter().flat_map(|http| &http.rules).map(|rule| &*rule.route.destinations);
+        by_http
+            .chain(self.tcp.iter().map(|tcp| &*tcp.destinations))
+            .chain(plain.then(|| std::slice::from_ref(self.plain)))
+            .flat_map(|group| group.iter().filter(|one| one.weight > 0 || group.len() == 1))
+    }
+
+    /// Destinations that would be sent plain text where encryption is asked for, each once.
+    fn closed(&self) -> BTreeMap<&str, &Closed> {
+        let closed = |one: &'_ WeightedCluster| one.cluster.and_then(|id| self.clusters.closed.get(&id));
+        self.destinations().filter_map(|one| Some((&*one.name, closed(one)?))).collect()
+    }
+
+    /// The reason, when nothing is left but what is closed.
+    fn all_closed(&self) -> Option<&Closed> {
+        let open = |one: &WeightedCluster| one.cluster.is_some_and(|id| !self.clusters.closed.contains_key(&id));
+        self.closed().into_values().next().filter(|_| !self.destinations().any(open))
+    }
+
+    /// Clients dial a pod: no balancing, so without rules there is nothing to do.
+    fn headless(&self) -> (Verdict, String, Option<ObjectRef>) {
+        if let Some((why, because)) = self.layer7() {
+            return (Verdict::Proxy, why, because);
+        }
+        if let Some(http) = self.per_connection() {
+            return Self::split_by_connection(http);
+        }
+        if let Some(tcp) = self.tcp {
+            return Self::kept_by_kernel(tcp);
+        }
+        (Verdict::Pass, "clients dial its pods themselves, and no rule looks into its connections".to_owned(), None)
     }
 
     /// HTTP rules of which only the one that takes everything can be followed, connection by connection.
@@ -129,13 +196,10 @@ impl Facts<'_, '_> {
             let object = http.because.meta.object.clone();
             return Some((format!("{object} has HTTP rules for the host"), Some(object)));
         }
-        if let Some((rule, balancer)) = self.policy.and_then(Policy::load_balancer) {
+        let balanced = !self.service.is_headless();
+        if let Some((rule, balancer)) = self.policy.filter(|_| balanced).and_then(Policy::load_balancer) {
             let object = rule.meta.object.clone();
-            let name = match balancer {
-                LoadBalancer::LeastRequest => "LEAST_REQUEST",
-                LoadBalancer::RoundRobin => "ROUND_ROBIN",
-                LoadBalancer::Random => "RANDOM",
-            };
+            let name = name_of(balancer);
             return Some((format!("{object} asks for {name} on a port that {carries}"), Some(object)));
         }
         if let Some(tcp) = self.tcp.filter(|_| self.port.protocol == Protocol::Detect) {
@@ -152,13 +216,36 @@ impl Facts<'_, '_> {
     fn has_endpoint(&self) -> bool {
         let serves = |destination: &WeightedCluster| {
             destination.cluster.is_some_and(|id| {
-                let cluster = &self.clusters[id.index()];
+                let cluster = &self.clusters.all[id.index()];
                 !cluster.endpoints4.is_empty() || !cluster.endpoints6.is_empty()
             })
         };
         let http = self.http.iter().flat_map(|http| &http.rules).flat_map(|rule| &*rule.route.destinations);
         let tcp = self.tcp.iter().flat_map(|tcp| &*tcp.destinations);
         serves(self.plain) || http.chain(tcp).any(serves)
+    }
+
+    /// Says which settings the kernel's way does without.
+    fn unkept(&self, findings: &mut Findings) {
+        let Some(policy) = self.policy else { return };
+        let (host, number) = (&self.service.fqdn, self.port.port.number);
+        let asked_for = |subset: &str| {
+            let own = |one: &WeightedCluster| {
+                one.cluster.is_some_and(|id| {
+                    let cluster = &self.clusters.all[id.index()];
+                    cluster.host == *host && *cluster.subset == *subset
+                })
+            };
+            self.destinations().any(own)
+        };
+        let common = policy.ruled_by.and_then(|rule| Some((rule, rule.policy.as_ref()?)));
+        let subsets = policy.subsets.iter().filter(|(subset, _)| asked_for(&subset.name));
+        for (rule, settings) in common.into_iter().chain(subsets.map(|(subset, rule)| (*rule, &subset.policy))) {
+            for lost in unkept(settings, self.service.is_headless()) {
+                let message = format!("port {number} of {host}: {lost}");
+                findings.push(Severity::Info, code::NO_EFFECT, &rule.meta, settings.mark, message);
+            }
+        }
     }
 
     fn left_alone(&self, why: &str, findings: &mut Findings) {
@@ -179,9 +266,32 @@ impl Facts<'_, '_> {
         }
     }
 
-    /// The entry for an address of this family.
+    /// The entry for an address of a service.
     pub(super) fn planned(&self, decision: &Decision, ipv6: bool) -> PlannedService {
-        let groups = || self.groups().map(|groups| self.family(groups, ipv6)).unwrap_or_default();
+        self.entry(decision, || self.groups().map(|groups| self.family(groups, ipv6)).unwrap_or_default())
+    }
+
+    /// The entry for a pod of a headless service: what would go to some pod of it goes to this one.
+    pub(super) fn dialled(&self, decision: &Decision, pod: SocketAddr) -> PlannedService {
+        let port = self.port.port.number;
+        let is_own = |destination: &WeightedCluster| {
+            let cluster = destination.cluster.map(|id| &self.clusters.all[id.index()]);
+            cluster.is_some_and(|cluster| cluster.host == self.service.fqdn && cluster.port == port)
+        };
+        self.entry(decision, || {
+            let given = self.groups().unwrap_or_default();
+            let mut groups = self.family(given, pod.is_ipv6());
+            for (group, _) in groups.iter_mut().zip(given).filter(|(_, given)| is_own(given)) {
+                // What is closed stays so.
+                if !group.endpoints.is_empty() {
+                    group.endpoints = vec![pod];
+                }
+            }
+            groups
+        })
+    }
+
+    fn entry(&self, decision: &Decision, groups: impl Fn() -> Vec<WeightedGroup>) -> PlannedService {
         PlannedService {
             name: entry_name(self.service, self.port.port.number),
             verdict: decision.verdict,
@@ -201,12 +311,36 @@ impl Facts<'_, '_> {
                 subset: subset_of(&destination.name).into(),
                 weight: destination.weight,
                 endpoints: destination.cluster.map_or_else(Vec::new, |id| {
-                    let cluster = &self.clusters[id.index()];
+                    let cluster = &self.clusters.all[id.index()];
                     let ids = if ipv6 { &cluster.endpoints6 } else { &cluster.endpoints4 };
                     ids.iter().map(|id| self.endpoints[id.index()].address).collect::<Vec<SocketAddr>>()
                 }),
             })
             .collect()
+    }
+}
+
+/// What of a traffic policy is not in force where the kernel connects a client to an endpoint, and what is instead.
+fn unkept(settings: &TrafficPolicy, headless: bool) -> impl Iterator<Item = String> {
+    let balancer = match settings.load_balancer {
+        Some(_) if headless => Some("loadBalancer has no effect, as clients dial a pod of the headless service".to_owned()),
+        Some(balancer @ (LoadBalancer::RoundRobin | LoadBalancer::LeastRequest)) => Some(format!(
+            "{} is not kept: the kernel gives each connection to an endpoint at random, by weight",
+            name_of(balancer)
+        )),
+        Some(LoadBalancer::Random) | None => None,
+    };
+    let timeout = settings.connection_pool.flatten().map(|_| {
+        "connectTimeout is not in force: clients connect to the endpoint themselves, with their own timeout".to_owned()
+    });
+    balancer.into_iter().chain(timeout)
+}
+
+fn name_of(balancer: LoadBalancer) -> &'static str {
+    match balancer {
+        LoadBalancer::LeastRequest => "LEAST_REQUEST",
+        LoadBalancer::RoundRobin => "ROUND_ROBIN",
+        LoadBalancer::Random => "RANDOM",
     }
 }
 

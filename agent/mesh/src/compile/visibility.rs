@@ -19,7 +19,14 @@ impl Views {
         for rule in snapshot.virtual_services.values().filter(|vs| vs.in_mesh()) {
             narrow(&rule.meta, &rule.export_to, &mut found);
         }
-        for rule in snapshot.destination_rules.values().filter(|dr| dr.applies) {
+        for rule in snapshot.destination_rules.values() {
+            if !rule.applies {
+                // It is for some clients of its namespace alone; what it closes it closes for all of them.
+                if rule.encryption().is_some() {
+                    found.insert(Arc::clone(rule.meta.namespace()));
+                }
+                continue;
+            }
             narrow(&rule.meta, &rule.export_to, &mut found);
             let own = rule.meta.namespace();
             // A public rule of the root namespace is everybody's last resort, not its own clients' first.

@@ -55,12 +55,29 @@ pub struct TrafficPolicy {
     pub load_balancer: Option<LoadBalancer>,
     /// `connectionPool`, and its `tcp.connectTimeout`.
     pub connection_pool: Option<Option<Duration>>,
+    /// `tls`
+    pub tls: Option<ClientTls>,
+    /// `portLevelSettings[].tls`, by service port; of these settings nothing else is read.
+    pub port_tls: Vec<(u16, ClientTls)>,
+}
+
+/// How connections to the host are to be encrypted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientTls {
+    /// `tls.mode` as written; empty when it is not given.
+    pub mode: Arc<str>,
+}
+
+impl ClientTls {
+    /// False for `DISABLE` alone: whatever else is written, plain text is not what was asked for.
+    pub fn encrypts(&self) -> bool {
+        &*self.mode != "DISABLE"
+    }
 }
 
 /// A field of a traffic policy that is not supported yet: how bad it is to go without, and what happens.
 const POLICY_UNSUPPORTED: &[(&str, Severity, &str)] = &[
     ("outlierDetection", Severity::Warning, "no endpoint is ejected"),
-    ("portLevelSettings", Severity::Error, "every port follows the settings above"),
     ("tunnel", Severity::Error, "connections are not tunnelled"),
     ("proxyProtocol", Severity::Error, "no PROXY header is sent"),
     ("retryBudget", Severity::Warning, "retries have no budget"),
@@ -95,7 +112,7 @@ impl DestinationRule {
         }
         let selector = spec.entry("workloadSelector");
         if let Some(entry) = selector {
-            let instead = "the whole rule applies to nobody, so that it does not reach clients that were not meant";
+            let instead = "the whole rule applies to nobody, so that it does not reach clients that were not meant, but for `tls`: the host refuses all clients of the namespace";
             notes.unsupported(Severity::Error, entry.mark, &spec.path_of("workloadSelector"), instead);
         }
         note_rest(&spec, notes, &[]);
@@ -103,7 +120,24 @@ impl DestinationRule {
     }
 }
 
+impl DestinationRule {
+    /// The first of its settings, on whatever level, that asks for encryption.
+    pub fn encryption(&self) -> Option<&ClientTls> {
+        let policies = self.policy.iter().chain(self.subsets.iter().map(|subset| &subset.policy));
+        policies.flat_map(TrafficPolicy::all_tls).find(|tls| tls.encrypts())
+    }
+}
+
 impl TrafficPolicy {
+    /// What is asked for on a service port.
+    pub fn tls_of(&self, port: u16) -> Option<&ClientTls> {
+        self.port_tls.iter().find(|(number, _)| *number == port).map(|(_, tls)| tls).or(self.tls.as_ref())
+    }
+
+    fn all_tls(&self) -> impl Iterator<Item = &ClientTls> {
+        self.tls.iter().chain(self.port_tls.iter().map(|(_, tls)| tls))
+    }
+
     fn decode(mut fields: Fields<'_>, notes: &mut Notes<'_>) -> Result<Self, Fault> {
         let load_balancer = match fields.map("loadBalancer")? {
             Some(block) => Some(load_balancer(block, notes)?),
@@ -113,9 +147,10 @@ impl TrafficPolicy {
             Some(block) => Some(connect_timeout(block, notes)?),
             None => None,
         };
-        tls(&mut fields, notes)?;
+        let tls = tls(&mut fields, notes)?;
+        let port_tls = port_level(&mut fields, notes)?;
         note_rest(&fields, notes, POLICY_UNSUPPORTED);
-        Ok(Self { mark: fields.mark, load_balancer, connection_pool })
+        Ok(Self { mark: fields.mark, load_balancer, connection_pool, tls, port_tls })
     }
 }
 
@@ -169,16 +204,38 @@ fn connect_timeout(mut block: Fields<'_>, notes: &mut Notes<'_>) -> Result<Optio
     Ok(timeout)
 }
 
-/// Plain text is what this version speaks, so `DISABLE` is in force and every other mode is not.
-fn tls(fields: &mut Fields<'_>, notes: &mut Notes<'_>) -> Result<(), Fault> {
+/// Plain text is what this version speaks, so `DISABLE` is in force, and what every other mode is for is refused.
+fn tls(fields: &mut Fields<'_>, notes: &mut Notes<'_>) -> Result<Option<ClientTls>, Fault> {
     let Some(entry) = fields.entry("tls") else {
-        return Ok(());
+        return Ok(None);
     };
     let mut block = Fields::of(&entry.node, fields.path_of("tls"))?;
-    if block.text("mode")? != Some("DISABLE") {
-        notes.unsupported(Severity::Error, entry.mark, &block.path, "connections to the host are not encrypted");
+    let tls = ClientTls { mode: block.text("mode")?.unwrap_or_default().into() };
+    if tls.encrypts() {
+        let instead = "connections that it is for are refused, as they would not be encrypted";
+        notes.unsupported(Severity::Error, entry.mark, &block.path, instead);
     }
-    Ok(())
+    Ok(Some(tls))
+}
+
+/// Of the settings of single ports, the encryption that they ask for.
+fn port_level(fields: &mut Fields<'_>, notes: &mut Notes<'_>) -> Result<Vec<(u16, ClientTls)>, Fault> {
+    let mut of_ports = Vec::new();
+    let mark = fields.entry("portLevelSettings").map(|entry| entry.mark);
+    for mut settings in fields.maps("portLevelSettings")? {
+        let number = match settings.map("port")? {
+            Some(mut port) => port.port("number")?,
+            None => None,
+        };
+        if let (Some(tls), Some(number)) = (tls(&mut settings, notes)?, number) {
+            of_ports.push((number, tls));
+        }
+    }
+    if let Some(mark) = mark {
+        let instead = "every port follows the settings above, but for what `tls` says";
+        notes.unsupported(Severity::Error, mark, &fields.path_of("portLevelSettings"), instead);
+    }
+    Ok(of_ports)
 }
 
 /// Go's durations: `1h2m3.5s`, `250ms`.

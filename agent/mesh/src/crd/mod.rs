@@ -20,7 +20,7 @@ mod virtual_service;
 pub use cluster::{
     Deployment, EndpointSlice, Namespace, Pod, Port, Service, ServiceType, SliceEndpoint, SlicePort, TargetPort,
 };
-pub use destination_rule::{DestinationRule, Subset, TrafficPolicy};
+pub use destination_rule::{ClientTls, DestinationRule, Subset, TrafficPolicy};
 pub use fields::Fault;
 pub use meta::{Labels, Metadata};
 pub use node::{Mark, Node, SyntaxError, parse};
@@ -44,6 +44,11 @@ pub enum Object {
 }
 
 impl Object {
+    /// True for a [`stand_in`].
+    pub fn is_stand_in(&self) -> bool {
+        matches!(self, Self::Protection(protection) if protection.broken)
+    }
+
     /// Its metadata.
     pub fn meta(&self) -> &Metadata {
         match self {
@@ -93,12 +98,14 @@ pub struct Decoded {
 }
 
 const NETWORKING: [&str; 3] = ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
+/// The group of the kinds that protect.
+pub(crate) const SECURITY_GROUP: &str = "security.istio.io/";
 const SECURITY: [&str; 2] = ["security.istio.io/v1", "security.istio.io/v1beta1"];
 /// Kinds whose objects belong to no namespace, as far as anything here looks at them.
 const CLUSTER_SCOPED: [&str; 5] =
     ["Namespace", "Node", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"];
 /// What `kubectl` puts an object into that names no namespace.
-const DEFAULT_NAMESPACE: &str = "default";
+pub(crate) const DEFAULT_NAMESPACE: &str = "default";
 
 /// Reads `apiVersion`, `kind` and the name. Items of a typed list (`within`), which need not repeat what they are,
 /// have it from the list.
@@ -135,7 +142,7 @@ fn classify(api_version: &str, kind: &str) -> Kind {
         "Deployment" => api_version == "apps/v1",
         "EndpointSlice" => api_version == "discovery.k8s.io/v1",
         "VirtualService" | "DestinationRule" => networking,
-        "AuthorizationPolicy" | "PeerAuthentication" | "RequestAuthentication" => SECURITY.contains(&api_version),
+        kind if Protection::is_kind(kind) => SECURITY.contains(&api_version),
         _ => false,
     };
     match kind {
@@ -175,7 +182,7 @@ pub fn decode(node: &Node, header: &Header, file: Option<&Arc<str>>) -> Result<D
         "Deployment" => Object::Deployment(Arc::new(Deployment::decode(meta, &mut root)?)),
         "VirtualService" => Object::VirtualService(Arc::new(VirtualService::decode(meta, &mut root, notes_ref)?)),
         "DestinationRule" => Object::DestinationRule(Arc::new(DestinationRule::decode(meta, &mut root, notes_ref)?)),
-        "AuthorizationPolicy" | "PeerAuthentication" | "RequestAuthentication" => {
+        kind if Protection::is_kind(kind) => {
             Object::Protection(Arc::new(Protection::decode(meta, &mut root)?))
         }
         other => {
@@ -183,6 +190,14 @@ pub fn decode(node: &Node, header: &Header, file: Option<&Arc<str>>) -> Result<D
         }
     };
     Ok(Decoded { object, findings: notes.findings })
+}
+
+/// What stands in for an object that [`decode`] refused and of which there is no good version: a policy that protects
+/// does not fall silent because it cannot be read. `None` for kinds that protect nothing. `node` is not known when the
+/// text is no YAML at all.
+pub fn stand_in(node: Option<&Node>, object: &ObjectRef, at: Option<Location>) -> Option<Object> {
+    let protects = Protection::is_kind(&object.kind);
+    protects.then(|| Object::Protection(Arc::new(Protection::unreadable(node, object, at))))
 }
 
 /// The items of a [`Kind::List`].

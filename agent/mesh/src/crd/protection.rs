@@ -1,8 +1,15 @@
 //! Policies that protect workloads: read only far enough to know what they protect, because this version refuses
 //! what it cannot protect.
 
+use std::sync::Arc;
+
 use super::fields::{Fault, Fields};
 use super::meta::{Labels, Metadata, labels};
+use super::node::Node;
+use crate::source::{Location, ObjectRef};
+
+/// The kinds that are read as a [`Protection`].
+const KINDS: [&str; 3] = ["AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"];
 
 /// An AuthorizationPolicy, PeerAuthentication or RequestAuthentication.
 #[derive(Clone, Debug)]
@@ -12,9 +19,12 @@ pub struct Protection {
     /// `spec.selector.matchLabels`; empty = every pod of the namespace, or of the mesh in the root namespace.
     pub selector: Labels,
     /// `spec.targetRefs` of kind Service: names in its own namespace.
-    pub services: Vec<std::sync::Arc<str>>,
-    /// False for a policy that forbids nothing: a permissive PeerAuthentication, a dry run, an audit.
+    pub services: Vec<Arc<str>>,
+    /// False for a policy that forbids nothing: a permissive PeerAuthentication, a dry run, an audit, an
+    /// AuthorizationPolicy that allows everything or denies nothing.
     pub restricts: bool,
+    /// True when it could not be read: it restricts as far as could be made out.
+    pub broken: bool,
 }
 
 impl Protection {
@@ -25,7 +35,7 @@ impl Protection {
         // An AuthorizationPolicy without a spec denies everything; without one, the others say nothing.
         let Some(mut spec) = root.map("spec")? else {
             restricts &= &*meta.object.kind == "AuthorizationPolicy";
-            return Ok(Self { meta, selector, services, restricts });
+            return Ok(Self { meta, selector, services, restricts, broken: false });
         };
         if let Some(mut chosen) = spec.map("selector")? {
             selector = labels(&mut chosen, "matchLabels")?;
@@ -43,11 +53,62 @@ impl Protection {
         restricts &= targets == 0 || !services.is_empty();
         restricts &= match &*meta.object.kind {
             "PeerAuthentication" => strict(&mut spec)?,
-            "AuthorizationPolicy" => spec.text("action")? != Some("AUDIT"),
+            "AuthorizationPolicy" => forbids(&mut spec)?,
             _ => true,
         };
-        Ok(Self { meta, selector, services, restricts })
+        Ok(Self { meta, selector, services, restricts, broken: false })
     }
+
+    /// True for kinds that protect.
+    pub(crate) fn is_kind(kind: &str) -> bool {
+        KINDS.contains(&kind)
+    }
+
+    /// What stands in for an object that cannot be read: it protects what its selector selects, or what it targets,
+    /// where these can be made out, and else everything that one of its namespace could.
+    pub(super) fn unreadable(node: Option<&Node>, object: &ObjectRef, at: Option<Location>) -> Self {
+        let meta = Metadata {
+            object: object.clone(),
+            labels: Labels::new(),
+            annotations: Labels::new(),
+            created: None,
+            at,
+        };
+        let (selector, services) = node.and_then(|node| scope(node).ok()).unwrap_or_default();
+        Self { meta, selector, services, restricts: true, broken: true }
+    }
+}
+
+/// Selector and targets, each as far as it can be read and means less than everything.
+fn scope(node: &Node) -> Result<(Labels, Vec<Arc<str>>), Fault> {
+    let Some(mut spec) = Fields::of(node, "")?.map("spec")? else {
+        return Ok(<_>::default());
+    };
+    let selector = spec.map("selector").and_then(|chosen| match chosen {
+        Some(mut chosen) => labels(&mut chosen, "matchLabels"),
+        None => Ok(Labels::new()),
+    });
+    let mut targets = spec.maps("targetRefs")?;
+    targets.extend(spec.map("targetRef")?);
+    let services = targets.into_iter().map(|mut target| match target.text("kind")? {
+        Some("Service") => Ok(target.required_text("name")?.into()),
+        _ => Err(Fault::new(target.mark, target.path_of("kind"), "is no Service")),
+    });
+    // One target that cannot be made out may be any service.
+    let services = services.collect::<Result<Vec<Arc<str>>, Fault>>().unwrap_or_default();
+    Ok((selector.unwrap_or_default(), services))
+}
+
+/// False for what allows everything and what denies nothing, whatever other policies say beside it.
+fn forbids(spec: &mut Fields<'_>) -> Result<bool, Fault> {
+    let rules = spec.maps("rules")?;
+    Ok(match spec.text("action")? {
+        Some("AUDIT") => false,
+        Some("DENY") => !rules.is_empty(),
+        // A rule without conditions allows every request.
+        None | Some("ALLOW") => !rules.iter().any(|rule| rule.rest().next().is_none()),
+        Some(_) => true,
+    })
 }
 
 /// True when the workload, or one of its ports, takes mutual TLS only.

@@ -51,8 +51,18 @@ pub(super) fn guess(text: &str) -> Option<(&str, Option<&str>, &str)> {
         let Some((key, value)) = content.split_once(':') else {
             continue;
         };
-        let value = value.split(" #").next().unwrap_or(value).trim().trim_matches(['"', '\'']);
+        let value = bare(value.split(" #").next().unwrap_or(value));
         if indent == 0 {
+            // `metadata: {name: x, namespace: y}`
+            let flow = value.strip_prefix('{').filter(|_| key == "metadata").map(|rest| rest.trim_end_matches('}'));
+            for (key, value) in flow.into_iter().flat_map(|pairs| pairs.split(',')).filter_map(|p| p.split_once(':')) {
+                match key.trim() {
+                    // Maps within come after, or have other keys: the first is the object's.
+                    "name" if name.is_none() => name = Some(bare(value)),
+                    "namespace" if namespace.is_none() => namespace = Some(bare(value)),
+                    _ => {}
+                }
+            }
             in_metadata = (key == "metadata").then_some(None);
             if key == "kind" && !value.is_empty() {
                 kind = Some(value);
@@ -67,6 +77,10 @@ pub(super) fn guess(text: &str) -> Option<(&str, Option<&str>, &str)> {
         }
     }
     Some((kind?, namespace, name?))
+}
+
+fn bare(value: &str) -> &str {
+    value.trim().trim_matches(['"', '\''])
 }
 
 #[cfg(test)]
@@ -85,6 +99,8 @@ mod tests {
         let text =
             "kind: DestinationRule # x\nmetadata:\n  labels:\n    name: no\n  name: \"dr\"\nspec:\n  host: a\n    b: c";
         assert_eq!(guess(text), Some(("DestinationRule", None, "dr")));
+        let flow = "kind: Pod\nmetadata: {name: 'p', labels: {a: b}, namespace: shop}\nspec: {";
+        assert_eq!(guess(flow), Some(("Pod", Some("shop"), "p")));
         assert_eq!(guess("kind: Pod\nspec: {"), None);
     }
 }

@@ -42,6 +42,9 @@ struct Held {
     findings: Vec<Finding>,
 }
 
+/// What becomes of a policy that protects and that was never good.
+const STAND_IN: &str = "what it could protect refuses until it is mended";
+
 impl Store {
     /// Nothing yet.
     pub fn new() -> Self {
@@ -87,19 +90,26 @@ impl Store {
         let mut snapshot = Snapshot::default();
         let mut findings = Vec::new();
         let mut first: BTreeMap<&ObjectRef, &Held> = BTreeMap::new();
+        let mut stand_ins = Vec::new();
         let mut ignored = BTreeSet::new();
         for file in self.files.values() {
             findings.extend(file.findings.iter().cloned());
             findings.extend(file.ignored.iter().filter(|(kind, _)| ignored.insert(*kind)).map(|(_, f)| f.clone()));
             for held in &file.objects {
                 let name = &held.object.meta().object;
-                if snapshot.insert(held.object.clone()) {
+                if held.object.is_stand_in() {
+                    stand_ins.push(held);
+                } else if snapshot.insert(held.object.clone()) {
                     first.insert(name, held);
                     findings.extend(held.findings.iter().cloned());
                 } else {
                     findings.push(duplicate(name, held, first.get(name).copied()));
                 }
             }
+        }
+        // A good version in any file comes before what stands in for a broken one.
+        for held in stand_ins {
+            snapshot.insert(held.object.clone());
         }
         (snapshot, findings)
     }
@@ -164,12 +174,21 @@ impl<'o> Reader<'o> {
         let known = guess.and_then(|(kind, namespace, name)| {
             self.old
                 .iter()
+                .filter(|held| !held.object.is_stand_in())
                 .map(|held| &held.object.meta().object)
                 .find(|old| *old.kind == *kind && *old.name == *name && namespace.is_none_or(|n| *old.namespace == *n))
         });
         let stays = if let Some(known) = known {
             self.broken.insert(known.clone());
             format!("the last good version of {known} stays")
+        } else if let Some(object) = guess.filter(|_| document.text.contains(crd::SECURITY_GROUP)).and_then(|(kind, namespace, name)| {
+            let namespace = namespace.filter(|n| !n.is_empty()).unwrap_or(crd::DEFAULT_NAMESPACE);
+            let object = ObjectRef { kind: kind.into(), namespace: namespace.into(), name: name.into() };
+            crd::stand_in(None, &object, Some(error.mark.in_file(self.file)))
+        }) {
+            let refused = format!("{}: {STAND_IN}", object.meta().object);
+            self.new.objects.push(Held { object, findings: Vec::new() });
+            refused
         } else if !self.old.is_empty() {
             self.keep_all = true;
             "what the file held before stays".to_owned()
@@ -233,9 +252,17 @@ impl<'o> Reader<'o> {
         match crd::decode(node, header, Some(self.file)) {
             Ok(decoded) => self.new.objects.push(Held { object: decoded.object, findings: decoded.findings }),
             Err(fault) => {
-                let there = self.old.iter().any(|held| held.object.meta().object == header.object);
-                self.broken.insert(header.object.clone());
-                let stays = if there { "its last good version stays in force" } else { "it is not in force" };
+                let good = |held: &&Held| !held.object.is_stand_in() && held.object.meta().object == header.object;
+                let place = Some(node.mark.in_file(self.file));
+                let stays = if self.old.iter().any(|held| good(&held)) {
+                    self.broken.insert(header.object.clone());
+                    "its last good version stays in force"
+                } else if let Some(object) = crd::stand_in(Some(node), &header.object, place) {
+                    self.new.objects.push(Held { object, findings: Vec::new() });
+                    STAND_IN
+                } else {
+                    "it is not in force"
+                };
                 let finding = self.invalid(Some(&header.object), &fault, stays);
                 self.new.findings.push(finding);
             }

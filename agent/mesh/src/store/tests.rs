@@ -266,3 +266,71 @@ fn an_alias_bomb_is_refused() {
     assert_eq!(store.findings().len(), 1);
     assert_eq!(store.findings()[0].code, code::SYNTAX);
 }
+
+const POLICY: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop}\nspec:\n  selector: {matchLabels: {app: b}}\n  action: ALLOW\n";
+
+/// Selector and targets of the policy that stands in, with whether it restricts.
+fn stand_in(store: &Store) -> Option<(String, Vec<String>, bool)> {
+    let snapshot = store.snapshot();
+    let found = snapshot.protections.values().find(|policy| policy.broken)?;
+    let selector: Vec<String> = found.selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    Some((selector.join(","), found.services.iter().map(ToString::to_string).collect(), found.restricts))
+}
+
+#[test]
+fn a_policy_that_was_never_good_refuses_what_it_could_protect() {
+    for (from, to, selector) in [
+        ("action: ALLOW", "action: [ALLOW]", "app=b"),
+        ("action: ALLOW", "action: AUDIT\n  rules: 1", "app=b"),
+        ("{app: b}", "{app: 1}", ""),
+        ("{matchLabels: {app: b}}", "[]", ""),
+        ("  action: ALLOW", "  a: {", ""),
+        ("  action: ALLOW", "  a: b: c", ""),
+        ("spec:\n  selector: {matchLabels: {app: b}}\n  action: ALLOW\n", "spec: 7\n", ""),
+    ] {
+        let bad = POLICY.replace(from, to);
+        assert_ne!(bad, POLICY);
+        let mut store = loaded(&file(&[&bad, SERVICE]));
+        assert_eq!(stand_in(&store), Some((selector.to_owned(), Vec::new(), true)), "{to}");
+        assert_eq!(store.snapshot().services.len(), 1);
+        let found = lines(&store);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with("Error ") && found[0].contains("what it could protect refuses until it is mended"), "{found:?}");
+        // Still broken, but by now its selector can be read.
+        store.set_file("f.yaml", &POLICY.replace("ALLOW", "[X]"));
+        assert_eq!(stand_in(&store).map(|found| found.0).as_deref(), Some("app=b"), "{to}");
+        store.set_file("f.yaml", POLICY);
+        assert_eq!((stand_in(&store), store.snapshot().protections.len(), lines(&store).len()), (None, 1, 0));
+        // From now on there is a good version.
+        store.set_file("f.yaml", &bad);
+        assert_eq!((stand_in(&store), store.snapshot().protections.len()), (None, 1), "{to}");
+        assert!(lines(&store)[0].contains("last good version"), "{:?}", lines(&store));
+    }
+}
+
+#[test]
+fn targets_narrow_a_broken_policy_only_when_all_of_them_can_be_read() {
+    let with = |refs: &str| {
+        let bad = POLICY.replace("selector: {matchLabels: {app: b}}", &format!("targetRefs: {refs}")).replace("ALLOW", "[]");
+        stand_in(&loaded(&bad)).expect("it stands in").1
+    };
+    assert_eq!(with("[{kind: Service, name: a}, {kind: Service, name: b}]"), ["a", "b"]);
+    assert_eq!(with("[{kind: Service, name: a}, {kind: Service}]"), [""; 0]);
+    assert_eq!(with("[{kind: Service, name: a}, {kind: Waypoint, name: b}]"), [""; 0]);
+}
+
+#[test]
+fn a_good_version_in_another_file_comes_before_what_stands_in() {
+    let mut store = loaded(&POLICY.replace("ALLOW", "[]"));
+    store.set_file("z.yaml", POLICY);
+    assert_eq!((stand_in(&store), store.snapshot().protections.len()), (None, 1));
+    store.remove_file("z.yaml");
+    assert!(stand_in(&store).is_some());
+}
+
+#[test]
+fn a_broken_policy_of_another_mesh_is_not_ours() {
+    let theirs = POLICY.replace("security.istio.io/v1", "policy.example.io/v1").replace("action: ALLOW", "a: {");
+    let store = loaded(&theirs);
+    assert!(store.snapshot().protections.is_empty() && lines(&store).len() == 1);
+}

@@ -61,6 +61,8 @@ type Destination = (u32, Option<Vec<SocketAddr>>);
 pub(super) struct Service {
     pub(super) protocol: Protocol,
     pub(super) plain: Vec<SocketAddr>,
+    /// A pod of it that clients dial, beside [`VIP`].
+    pub(super) headless: Option<SocketAddr>,
     /// Path prefix → destinations.
     pub(super) rules: Vec<(&'static str, Vec<Destination>)>,
     /// Where HTTP/2 goes; `None` = as the rules that take everything, of which there are none here.
@@ -69,7 +71,7 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn new(protocol: Protocol, plain: Vec<SocketAddr>) -> Self {
-        Self { protocol, http2: Some(plain.clone()), plain, rules: Vec::new() }
+        Self { protocol, headless: None, http2: Some(plain.clone()), plain, rules: Vec::new() }
     }
 
     pub(super) fn program(self) -> Program {
@@ -106,13 +108,14 @@ impl Service {
         }
         let mut table = HostTable::default();
         if !rules.is_empty() {
-            table.hosts = Box::new([VirtualHost { host: HOST.into(), rules: rules.into() }]);
+            table.hosts = Box::new([VirtualHost { host: HOST.into(), headless: false, rules: rules.into() }]);
             table.names.insert("b".into(), 0);
         }
         program.ports = Box::new([ServicePort {
             host: HOST.into(),
             number: 80,
             protocol: self.protocol,
+            headless: self.headless.is_some(),
             plain,
             hosts: HostTableId(0),
             tcp: Box::new([WeightedCluster { cluster: Some(plain), weight: 1, name: "plain".into() }]),
@@ -122,6 +125,7 @@ impl Service {
                 .collect(),
         }]);
         program.destinations.insert((0, VIP.ip(), VIP.port()), PortId(0));
+        program.destinations.extend(self.headless.map(|pod| ((0, pod.ip(), pod.port()), PortId(0))));
         program.host_tables = Box::new([table]);
         program.clusters = clusters.into();
         program.endpoints = endpoints.into();

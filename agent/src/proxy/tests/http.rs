@@ -405,3 +405,25 @@ async fn an_answer_before_the_end_of_the_request_is_passed_on() {
     drop(stream);
     eventually("all is closed", || mesh.proxy.counters().connections_active == 0).await;
 }
+
+#[tokio::test]
+async fn who_dials_a_pod_of_a_headless_service_gets_that_pod() {
+    let pods = [named("a").await, named("b").await];
+    for dialled in 0..2 {
+        for protocol in [Protocol::Http, Protocol::Tcp] {
+            let mut service = Service::new(protocol, pods.to_vec());
+            service.headless = Some(pods[dialled]);
+            service.rules = vec![("/other", vec![(1, Some(vec![named("routed").await]))])];
+            let mesh = Mesh::with(service, Limits::default(), Some(pods[dialled]));
+            for _ in 0..4 {
+                // A host that nobody knows: the plain service.
+                let request = Request::get("/").header("host", "10.0.3.1:8080").body(Full::default()).unwrap();
+                let body = mesh.client().await.send(request).await.into_body();
+                let body = soon(body.collect()).await.unwrap().to_bytes();
+                assert_eq!(body, ["a", "b"][dialled], "{protocol:?}");
+                // A subset of the service itself.
+                assert_eq!(mesh.client().await.get("/other").await.1, ["a", "b"][dialled], "{protocol:?}");
+            }
+        }
+    }
+}

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use weir_mesh::balance;
-use weir_mesh::program::{Cluster, ClusterId, EndpointId, LoadBalancer, Program};
+use weir_mesh::program::{Cluster, ClusterId, EndpointId, LoadBalancer, PortId, Program};
 
 use crate::proxy::worker::Worker;
 
@@ -27,14 +27,26 @@ pub(crate) type Held = Rc<Arc<Program>>;
 pub(crate) enum Target {
     /// One of a cluster's endpoints.
     Cluster(Held, ClusterId),
+    /// The endpoint of a cluster that the client chose itself.
+    Dialled(Held, ClusterId, SocketAddr),
     /// Where the client itself wanted to go.
     Passthrough(SocketAddr),
 }
 
 impl Target {
+    /// A cluster, as a client that dialled `destination` on `port` reaches it.
+    pub(crate) fn new(program: Held, port: PortId, cluster: ClusterId, destination: SocketAddr) -> Self {
+        if program.is_dialled(port, cluster) {
+            let pod = SocketAddr::new(destination.ip().to_canonical(), destination.port());
+            Self::Dialled(program, cluster, pod)
+        } else {
+            Self::Cluster(program, cluster)
+        }
+    }
+
     fn cluster(&self) -> Option<&Cluster> {
         match self {
-            Self::Cluster(program, id) => Some(program.cluster(*id)),
+            Self::Cluster(program, id) | Self::Dialled(program, id, _) => Some(program.cluster(*id)),
             Self::Passthrough(_) => None,
         }
     }
@@ -53,7 +65,7 @@ impl Target {
     pub(crate) fn pick(&self, worker: &Worker, ipv6: bool, tried: &[SocketAddr]) -> Option<SocketAddr> {
         let (program, id) = match self {
             Self::Cluster(program, id) => (program, *id),
-            Self::Passthrough(address) => {
+            Self::Dialled(_, _, address) | Self::Passthrough(address) => {
                 return Some(*address).filter(|address| !tried.contains(address));
             }
         };

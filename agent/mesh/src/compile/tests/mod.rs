@@ -13,8 +13,10 @@ use crate::route::{RouteDecision, decide};
 use crate::store::Store;
 
 mod canary;
+mod encryption;
 mod enrolment;
 mod findings;
+mod headless;
 mod http2;
 mod order;
 mod protocols;

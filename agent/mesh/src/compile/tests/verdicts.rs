@@ -41,6 +41,31 @@ fn telemetry_of_requests_is_asked_for_by_namespace() {
 }
 
 #[test]
+fn what_the_kernel_does_without_is_told() {
+    let settings = |lb: &str, more: &str| {
+        format!("{{loadBalancer: {{simple: {lb}}}, connectionPool: {{tcp: {{connectTimeout: 250ms}}}}{more}}}")
+    };
+    let rule = |policy: &str, subsets: &str| dr("shop", "a-lb", &format!("{{host: b, trafficPolicy: {policy}{subsets}}}"));
+    let tcp = "{name: tcp, port: 80}";
+    for lb in ["ROUND_ROBIN", "LEAST_REQUEST"] {
+        let found = compiled(&[shop(tcp), rule(&settings(lb, ""), "")].concat()).found(code::NO_EFFECT);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].starts_with("Info DestinationRule shop/a-lb 33: port 80 of b.shop.svc.cluster.local: "), "{found:?}");
+        assert!(found[0].contains(&format!("{lb} is not kept: the kernel")), "{found:?}");
+        assert!(found[1].contains("connectTimeout is not in force"), "{found:?}");
+    }
+    let random = dr("shop", "a-lb", "{host: b, trafficPolicy: {loadBalancer: {simple: RANDOM}}}");
+    assert_eq!(compiled(&[shop(tcp), random].concat()).found(code::NO_EFFECT), [""; 0], "the kernel's is random");
+    // The proxy keeps both.
+    assert_eq!(compiled(&[shop(HTTP), rule(&settings("ROUND_ROBIN", ""), "")].concat()).found(code::NO_EFFECT), [""; 0]);
+    // A subset's settings count where a route leads to it.
+    let subset = "{host: b, subsets: [{name: v9, labels: {version: v1}, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}}]}";
+    let to_subset = vs("shop", "b", "{hosts: [b], tcp: [{route: [{destination: {host: b, subset: v9}}]}]}");
+    let with = |route: &str| compiled(&[&*shop(tcp), &dr("shop", "a-lb", subset), route].concat()).found(code::NO_EFFECT).len();
+    assert_eq!((with(""), with(&to_subset)), (0, 1));
+}
+
+#[test]
 fn a_load_balancer_on_a_tcp_port_stays_in_the_kernel() {
     let lb = dr(
         "shop",
@@ -105,17 +130,14 @@ fn local_traffic_stays_on_a_known_node() {
 }
 
 #[test]
-fn headless_services_have_names_and_no_entries_and_external_names_neither() {
+fn external_names_have_neither_names_nor_entries() {
     let text = [
         shop(HTTP),
-        service("shop", "h", "None", HTTP),
-        pod("shop", "h-1", "10.0.3.1", "app: h"),
         service("shop", "e", "", HTTP).replace("clusterIP: \"\"", "type: ExternalName, externalName: example.com"),
     ]
     .concat();
     let compiled = compiled(&text);
     assert_eq!(compiled.plan.services.len(), 1);
-    assert_eq!(compiled.ask(0, "shop", "10.96.0.2", "h", "/"), "default: h/1=1");
     assert_eq!(compiled.ask(0, "shop", "10.96.0.2", "e", "/"), "unknown host");
 }
 
@@ -183,6 +205,14 @@ fn what_protects_and_is_not_enforced_refuses() {
         ("AuthorizationPolicy", "shop", "{selector: {matchLabels: {version: v2}}}", true),
         ("AuthorizationPolicy", "shop", "{selector: {matchLabels: {version: v3}}}", false),
         ("AuthorizationPolicy", "shop", "{action: AUDIT}", false),
+        ("AuthorizationPolicy", "shop", "{rules: [{}]}", false),
+        ("AuthorizationPolicy", "shop", "{action: ALLOW, rules: [{to: [{operation: {methods: [GET]}}]}, {}]}", false),
+        ("AuthorizationPolicy", "shop", "{action: ALLOW, rules: [{to: [{operation: {methods: [GET]}}]}]}", true),
+        ("AuthorizationPolicy", "shop", "{action: ALLOW, rules: []}", true),
+        ("AuthorizationPolicy", "shop", "{action: DENY}", false),
+        ("AuthorizationPolicy", "shop", "{action: DENY, rules: []}", false),
+        ("AuthorizationPolicy", "shop", "{action: DENY, rules: [{}]}", true),
+        ("AuthorizationPolicy", "shop", "{action: CUSTOM, rules: [{}]}", true),
         ("AuthorizationPolicy", "shop", "{targetRefs: [{kind: Service, name: b}]}", true),
         ("AuthorizationPolicy", "shop", "{targetRefs: [{kind: Service, name: c}]}", false),
         ("AuthorizationPolicy", "shop", "{targetRefs: [{kind: Gateway, name: g}]}", false),
@@ -201,7 +231,8 @@ fn what_protects_and_is_not_enforced_refuses() {
         let compiled = compiled(&text);
         let (verdict, why) = compiled.verdict("10.96.0.2");
         assert_eq!(verdict == Verdict::Reject, refuses, "{kind} {namespace} {spec}: {why}");
-        let restricts = !(spec.contains("PERMISSIVE") || spec.contains("AUDIT") || spec.contains("Gateway"));
+        // It is told whatever it selects here.
+        let restricts = refuses || namespace == "other" || spec.contains("v3") || spec.contains("name: c");
         assert_eq!(compiled.found(code::NOT_ENFORCED).len(), usize::from(restricts), "{kind} {spec}");
     }
 }
@@ -231,4 +262,23 @@ fn an_endpoint_of_two_slices_counts_once_and_their_order_does_not_show() {
     };
     let text = [shop(HTTP), slice("one", "10.0.0.2, 10.0.0.1"), slice("two", "10.0.0.3, 10.0.0.2")].concat();
     assert_eq!(compiled(&text).groups(0, "10.96.0.2", 80), [":1:10.0.0.1:80,10.0.0.2:80,10.0.0.3:80"]);
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_refuses_what_it_could_protect() {
+    let broken = |namespace: &str, selector: &str| {
+        let spec = format!("{{selector: {{matchLabels: {selector}}}, mtls: STRICT}}");
+        let text = [shop(HTTP), protection("PeerAuthentication", namespace, &spec)].concat();
+        let (compiled, findings) = with_store(&[("t", &text)], &CompileOptions::default());
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert_eq!(compiled.found(code::NOT_ENFORCED), [""; 0], "once is enough");
+        let (verdict, why) = compiled.verdict("10.96.0.2");
+        assert!(verdict != Verdict::Reject || why.contains("may protect its pods and cannot be read"), "{why}");
+        verdict
+    };
+    assert_eq!(broken("shop", "{app: b}"), Verdict::Reject);
+    assert_eq!(broken("shop", "{app: c}"), Verdict::Balance, "its selector can be read");
+    assert_eq!(broken("shop", "{app: [c]}"), Verdict::Reject, "its selector cannot");
+    assert_eq!(broken("istio-system", "{app: [c]}"), Verdict::Reject);
+    assert_eq!(broken("other", "{app: [c]}"), Verdict::Balance);
 }
