@@ -1,21 +1,23 @@
-//! The cgroup v2 tree: where it is mounted, where this process is in it, and where the pods are. Used by `datapath`
-//! (pods and agents are told apart by cgroup id) and `app` (a cgroup of the agent's own).
+//! The cgroup trees: where they are mounted, where this process is in them, and where the pods are. Used by `datapath`
+//! (pods and agents are told apart by v2 cgroup id), `sandbox` (a pod's processes) and `app` (a cgroup of the agent's
+//! own).
 //!
 //! Everything is relative to what is mounted here. In a container with a cgroup namespace that may be a part of the
-//! tree only; then [`Hierarchy::is_root`] is false, ids are still right (they are inodes), and levels are unknown.
+//! tree only; then [`Hierarchy::is_root`] is false, ids are still right (they are inodes), and levels are counted from
+//! the whole tree's root, which the kernel opens by its id for those who may ([`Hierarchy::level_of`]).
+
+mod kubepods;
+mod root;
 
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 /// The id of the v2 tree's root, on every machine.
 const ROOT_ID: u64 = 1;
-
-/// How deep below the mount `kubepods` is looked for: `kubelet.slice/kubelet-kubepods.slice` below the cgroup of a
-/// node that is itself a container in a slice.
-const KUBEPODS_DEPTH: usize = 4;
 
 /// Errors of this module.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +25,14 @@ pub enum CgroupError {
     /// No v2 tree.
     #[error("no cgroup v2 is mounted: weir needs it, unified at /sys/fs/cgroup or beside v1 at /sys/fs/cgroup/unified")]
     NoV2,
+    /// `/proc/PID/cgroup` has no line for the hierarchy.
+    #[error("process {pid} is in no cgroup of the hierarchy mounted at {}", mount.display())]
+    NotIn {
+        /// Whose.
+        pid: u32,
+        /// The hierarchy.
+        mount: PathBuf,
+    },
     /// The process's cgroup is outside of the mounted part, or hidden.
     #[error("cannot find the cgroup of process {pid} ({path:?}) below {}", mount.display())]
     NotVisible {
@@ -64,12 +74,16 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> CgroupError {
     move |error| CgroupError::Io { path: path.to_owned(), error }
 }
 
-/// The v2 tree as this process sees it.
+/// A cgroup tree as this process sees it: the v2 one, or one of version 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hierarchy {
     mount: PathBuf,
     /// What of the tree is mounted, as seen from our cgroup namespace: `/`, `/some/part`, or `/../..` for what is above.
     part: String,
+    /// Version 1: its controllers, or `name=systemd`; empty for v2.
+    controllers: Vec<String>,
+    /// How deep below the root of the whole tree the mount is, once it was asked for.
+    depth: OnceLock<Option<u32>>,
 }
 
 /// The cgroup that the agent runs in.
@@ -84,31 +98,59 @@ pub struct OwnCgroup {
 }
 
 impl Hierarchy {
-    /// Finds the mounted tree.
+    /// Finds the mounted v2 tree.
+    ///
+    /// # Errors
+    /// When there is none.
     pub fn find() -> Result<Self, CgroupError> {
-        let path = Path::new("/proc/self/mountinfo");
-        let mounts = fs::read_to_string(path).map_err(io_error(path))?;
-        Self::parse(&mounts).ok_or(CgroupError::NoV2)
+        Self::find_below(None)
     }
 
-    fn parse(mountinfo: &str) -> Option<Self> {
+    /// The same, of the host's trees when they are mounted at `root`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn find_below(root: Option<&Path>) -> Result<Self, CgroupError> {
+        mounts(root)?.into_iter().find(|tree| tree.controllers.is_empty()).ok_or(CgroupError::NoV2)
+    }
+
+    /// The mounted trees of version 1: a hybrid node has its pods in them, and some runtimes nowhere else.
+    ///
+    /// # Errors
+    /// When `/proc` is not there.
+    pub fn find_v1(root: Option<&Path>) -> Result<Vec<Self>, CgroupError> {
+        Ok(mounts(root)?.into_iter().filter(|tree| !tree.controllers.is_empty()).collect())
+    }
+
+    /// The trees of a mountinfo text; of one that is mounted several times, first the mount with the most of it.
+    fn parse(mountinfo: &str, root: Option<&Path>) -> Vec<Self> {
         let mut found: Vec<Self> = mountinfo
             .lines()
             .filter_map(|line| {
                 let (mount, filesystem) = line.split_once(" - ")?;
-                if filesystem.split(' ').next()? != "cgroup2" {
-                    return None;
-                }
+                let mut filesystem = filesystem.split(' ');
+                let controllers = match filesystem.next()? {
+                    "cgroup2" => Vec::new(),
+                    "cgroup" => controllers(filesystem.nth(1)?),
+                    _ => return None,
+                };
                 let mut fields = mount.split(' ').skip(3);
                 let part = unescape(fields.next()?);
-                Some(Self { mount: unescape(fields.next()?).into(), part })
+                let mount = unescape(fields.next()?).into();
+                Some(Self { mount, part, controllers, depth: OnceLock::new() })
             })
+            .filter(|tree| root.is_none_or(|root| tree.mount.starts_with(root)))
             .collect();
         // The most of the tree: what is above our namespace, then our root, then the shortest part; the last mounted
         // of equals hides the others.
         found.reverse();
         found.sort_by_key(|h| (!h.part.starts_with("/.."), h.part.trim_end_matches('/').len()));
-        found.into_iter().next()
+        found
+    }
+
+    /// The controllers of a tree of version 1, or `name=systemd`; none for v2.
+    pub fn controllers(&self) -> &[String] {
+        &self.controllers
     }
 
     /// Where it is mounted.
@@ -125,11 +167,23 @@ impl Hierarchy {
     pub fn of_process(&self, pid: u32) -> Result<PathBuf, CgroupError> {
         let file = PathBuf::from(format!("/proc/{pid}/cgroup"));
         let text = fs::read_to_string(&file).map_err(io_error(&file))?;
-        let path = text.lines().find_map(|line| line.strip_prefix("0::")).ok_or(CgroupError::NoV2)?;
+        let path = self.path_in(&text).ok_or_else(|| CgroupError::NotIn { pid, mount: self.mount.clone() })?;
         self.locate(path)
             .filter(|directory| directory.is_dir())
             .or_else(|| self.search(pid))
             .ok_or_else(|| CgroupError::NotVisible { pid, path: path.to_owned(), mount: self.mount.clone() })
+    }
+
+    /// This tree's path in the text of `/proc/PID/cgroup`.
+    pub fn path_in<'a>(&self, text: &'a str) -> Option<&'a str> {
+        text.lines().find_map(|line| {
+            let (names, path) = line.split_once(':')?.1.split_once(':')?;
+            let ours = match self.controllers.first() {
+                None => names.is_empty(),
+                Some(first) => names.split(',').any(|name| name == first),
+            };
+            ours.then_some(path)
+        })
     }
 
     /// Where a path of `/proc/PID/cgroup` is; `None` when names alone do not tell.
@@ -148,25 +202,30 @@ impl Hierarchy {
     }
 
     /// The depth of a cgroup in the whole tree (root = 0): what the kernel's ancestor helper asks for.
+    ///
+    /// # Errors
+    /// When only a part of the tree is mounted and this process may not open the root (CAP_DAC_READ_SEARCH).
     pub fn level_of(&self, path: &Path) -> Result<u32, CgroupError> {
         let unknown = || CgroupError::LevelUnknown { path: path.to_owned() };
         let path = path.canonicalize().map_err(io_error(path))?;
         let mount = self.mount.canonicalize().map_err(io_error(&self.mount))?;
         let below = path.strip_prefix(&mount).map_err(|_| unknown())?;
-        if self.is_root() { Ok(below.components().count() as u32) } else { Err(unknown()) }
+        let above = self.depth.get_or_init(|| if self.is_root() { Some(0) } else { root::depth_of(&mount) });
+        let above = above.ok_or_else(unknown)?;
+        Ok(above + below.components().count() as u32)
+    }
+
+    /// The cgroups of this node's pods, the one in use first: what the kubelet calls `kubepods`, under its names of
+    /// either cgroup driver. Several nodes may share the tree; this node's is above the agent, or beside one of its
+    /// ancestors.
+    pub fn kubepods(&self, own: Option<&Path>) -> Vec<PathBuf> {
+        kubepods::find(&self.mount, own)
     }
 
     /// The cgroup to attach to: the one of all pods when there is one, else the root of the mount.
     pub fn attach_point(&self) -> PathBuf {
         let own = self.of_process(std::process::id()).ok();
-        let above_us = own.as_deref().and_then(|own| {
-            let mut above: Vec<&Path> = own.ancestors().take_while(|p| *p != self.mount).collect();
-            above.reverse();
-            above.into_iter().find(|p| is_kubepods(p)).map(Path::to_owned)
-        });
-        above_us
-            .or_else(|| walk(&self.mount, KUBEPODS_DEPTH, |path| is_kubepods(path).then(|| path.to_owned())))
-            .unwrap_or_else(|| self.mount.clone())
+        self.kubepods(own.as_deref()).into_iter().next().unwrap_or_else(|| self.mount.clone())
     }
 
     /// Sees to it that process `pid` (the agent) shares its cgroup with nobody, by moving it into `weir-INSTANCE`
@@ -221,11 +280,21 @@ fn processes(directory: &Path) -> io::Result<Vec<u32>> {
     Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
 }
 
-/// `kubepods` (cgroupfs), `kubepods.slice` (systemd), `kubelet-kubepods.slice` (kind).
-fn is_kubepods(path: &Path) -> bool {
-    let Some(name) = path.file_name().and_then(|n| n.to_str()) else { return false };
-    let name = name.strip_suffix(".slice").unwrap_or(name);
-    name == "kubepods" || name.ends_with("-kubepods")
+/// Whether a cgroup is the kubelet's for all of a node's pods, by its name.
+pub fn is_kubepods(path: &Path) -> bool {
+    kubepods::is_one(path)
+}
+
+fn mounts(root: Option<&Path>) -> Result<Vec<Hierarchy>, CgroupError> {
+    let path = Path::new("/proc/self/mountinfo");
+    let text = fs::read_to_string(path).map_err(io_error(path))?;
+    Ok(Hierarchy::parse(&text, root))
+}
+
+/// The super options of a version 1 mount that name its hierarchy.
+fn controllers(options: &str) -> Vec<String> {
+    let names = options.split(',').filter(|o| !matches!(*o, "rw" | "ro" | "xattr" | "clone_children" | "noprefix"));
+    names.filter(|o| o.starts_with("name=") || !o.contains('=')).map(str::to_owned).collect()
 }
 
 /// Breadth first below `root`, at most `depth` levels; entries that vanish meanwhile are skipped.
@@ -273,7 +342,11 @@ mod tests {
     use weir_tests::require::skip;
 
     fn hierarchy(part: &str, mount: &str) -> Hierarchy {
-        Hierarchy { mount: mount.into(), part: part.into() }
+        Hierarchy { mount: mount.into(), part: part.into(), controllers: Vec::new(), depth: OnceLock::new() }
+    }
+
+    fn first(mountinfo: &str, root: Option<&str>) -> Option<Hierarchy> {
+        Hierarchy::parse(mountinfo, root.map(Path::new)).into_iter().find(|tree| tree.controllers.is_empty())
     }
 
     #[test]
@@ -281,12 +354,27 @@ mod tests {
         let text = "30 29 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n\
                     41 31 0:38 /kubepods/pod1 /a\\040b rw,relatime - cgroup2 cgroup2 rw\n\
                     42 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw\n";
-        assert_eq!(Hierarchy::parse(text), Some(hierarchy("/", "/sys/fs/cgroup/unified")));
+        assert_eq!(first(text, None), Some(hierarchy("/", "/sys/fs/cgroup/unified")));
+        assert_eq!(first(text, Some("/a b")), Some(hierarchy("/kubepods/pod1", "/a b")));
         let text = "1 2 0:38 /a /a\\040b rw - cgroup2 none rw\n";
-        assert_eq!(Hierarchy::parse(text), Some(hierarchy("/a", "/a b")));
+        assert_eq!(first(text, None), Some(hierarchy("/a", "/a b")));
         let text = "1 2 0:38 / /sys/fs/cgroup rw - cgroup2 none rw\n3 2 0:38 /../.. /host rw - cgroup2 none rw\n";
-        assert_eq!(Hierarchy::parse(text), Some(hierarchy("/../..", "/host")));
-        assert_eq!(Hierarchy::parse("30 29 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n"), None);
+        assert_eq!(first(text, None), Some(hierarchy("/../..", "/host")));
+        assert_eq!(first("30 29 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n", None), None);
+    }
+
+    #[test]
+    fn version_1_trees_are_known_by_their_controllers() {
+        let text = "1 2 0:30 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+                    1 2 0:31 / /sys/fs/cgroup/systemd rw - cgroup none rw,xattr,release_agent=/x,name=systemd\n\
+                    1 2 0:38 / /sys/fs/cgroup/unified rw - cgroup2 none rw,nsdelegate\n";
+        let trees = Hierarchy::parse(text, None);
+        let named: Vec<&[String]> = trees.iter().map(Hierarchy::controllers).collect();
+        assert_eq!(named, [&[][..], &["name=systemd".to_owned()], &["cpu".to_owned(), "cpuacct".to_owned()]]);
+        let of_process = "3:cpu,cpuacct:/a\n2:name=systemd:/b:c\n0::/d\n";
+        let paths: Vec<_> = trees.iter().map(|tree| tree.path_in(of_process)).collect();
+        assert_eq!(paths, [Some("/d"), Some("/b:c"), Some("/a")]);
+        assert_eq!(trees[2].path_in("1:cpuset:/x\n0::/d\n"), None);
     }
 
     #[test]
@@ -298,25 +386,6 @@ mod tests {
         assert_eq!(hierarchy("/a", "/cg").locate("/a/b"), Some("/cg/b".into()));
         assert_eq!(hierarchy("/a", "/cg").locate("/ab"), None);
         assert_eq!(hierarchy("/../..", "/cg").locate("/"), None);
-    }
-
-    #[test]
-    fn kubepods_is_found_by_its_names() {
-        let directory = tempfile::tempdir().unwrap();
-        let mount = directory.path().join("cg");
-        for (made, expected) in
-            [("system.slice/x", ""), ("kubelet.slice/kubelet-kubepods.slice", "kubelet.slice/kubelet-kubepods.slice")]
-        {
-            fs::create_dir_all(mount.join(made)).unwrap();
-            let found = Hierarchy { mount: mount.clone(), part: "/".into() }.attach_point();
-            assert_eq!(found.components().collect::<PathBuf>(), mount.join(expected).components().collect::<PathBuf>());
-        }
-        for name in ["kubepods", "kubepods.slice", "kubelet-kubepods.slice"] {
-            assert!(is_kubepods(Path::new(name)));
-        }
-        for name in ["kubepods-burstable.slice", "kubepods-besteffort-pod1.slice", "notkubepods", "system.slice"] {
-            assert!(!is_kubepods(Path::new(name)));
-        }
     }
 
     struct Sleeper(Child);

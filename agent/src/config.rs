@@ -39,6 +39,8 @@ pub struct Config {
     pub instance: String,
     /// Where the connect hooks attach; `None` = found.
     pub cgroup: Option<PathBuf>,
+    /// Where the host's cgroup trees are mounted; `None` = found.
+    pub cgroup_root: Option<PathBuf>,
     /// Proxy workers.
     pub workers: usize,
     /// The admin endpoint.

@@ -8,6 +8,7 @@
 //! - [`proxy`]: the shared layer-7 and TCP proxy
 //! - [`admin`]: probes, status and metrics on loopback, and metrics alone on the node's address
 //! - [`cluster`]: weir's own installation in a Kubernetes cluster
+//! - [`sandbox`]: network namespace, cgroup and addresses of the node's pods
 //! - [`config`], [`netns`], [`cgroup`], [`telemetry`]: leaves that the others stand on
 //!
 //! `proxy` knows neither `watch` nor `datapath`, and `datapath` not `proxy`: the proxy runs without a cluster and
@@ -22,5 +23,6 @@ pub mod config;
 pub mod datapath;
 pub mod netns;
 pub mod proxy;
+pub mod sandbox;
 pub mod telemetry;
 pub mod watch;

@@ -27,7 +27,7 @@ const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli"],
     &["app"],
-    &["admin", "datapath", "identity", "proxy", "watch"],
+    &["admin", "datapath", "identity", "proxy", "sandbox", "watch"],
     &["config"],
     &["cgroup", "cluster", "drain", "netns", "telemetry"],
 ];

@@ -41,6 +41,8 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) enum Event {
     /// These paths changed; empty = anything may have.
     Paths(Vec<PathBuf>),
+    /// The sandbox of a pod has come, changed or gone.
+    Sandbox,
     /// The agent ends.
     Stop,
 }
@@ -133,6 +135,7 @@ impl Applier {
                         return;
                     }
                 }
+                Ok(Event::Sandbox) => self.enrol(),
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -150,6 +153,8 @@ impl Applier {
                     everything |= more.is_empty();
                     paths.extend(more);
                 }
+                // Its containers are about to start: it does not wait for the end of the burst.
+                Ok(Event::Sandbox) => self.enrol(),
                 Ok(Event::Stop) => {
                     stop = true;
                     break;

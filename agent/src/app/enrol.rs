@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -12,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use weir_mesh::plan::EnrolledPod;
 
+use super::finder::{Finder, Place};
 use super::listeners;
-use crate::cgroup::{self, Hierarchy, OwnCgroup};
 use crate::datapath::{Datapath, PodCgroup, PodEntry};
 use crate::netns::NetNs;
 use crate::proxy::{Proxy, SourcePod};
@@ -31,16 +29,14 @@ pub(super) struct Enrolled {
     pub(super) port6: u16,
     wanted: EnrolledPod,
     source: Arc<SourcePod>,
-    /// Device and inode of the namespace: a sandbox that was made anew has others at the same path.
-    netns_id: (u64, u64),
+    place: Place,
 }
 
 /// The pods of this node, as they are in force.
 #[derive(Debug)]
 pub(super) struct Pods {
     home: NetNs,
-    own: OwnCgroup,
-    hierarchy: Hierarchy,
+    finder: Finder,
     workers: usize,
     next_index: u32,
     enrolled: BTreeMap<Arc<str>, Enrolled>,
@@ -53,11 +49,10 @@ pub(super) struct Pods {
 }
 
 impl Pods {
-    pub(super) fn new(home: NetNs, own: OwnCgroup, hierarchy: Hierarchy, workers: usize) -> Self {
+    pub(super) fn new(home: NetNs, finder: Finder, workers: usize) -> Self {
         Self {
             home,
-            own,
-            hierarchy,
+            finder,
             workers,
             next_index: 0,
             enrolled: BTreeMap::new(),
@@ -84,22 +79,20 @@ impl Pods {
         proxy: &Proxy,
         now: Instant,
     ) -> Vec<String> {
-        let mut problems = Vec::new();
+        let (mut places, mut problems) = self.finder.find(wanted, now);
         let stale: Vec<Arc<str>> = self
             .enrolled
             .iter()
-            .filter(|(name, pod)| {
-                wanted.get(*name).is_none_or(|w| *w != pod.wanted) || netns_id(&pod.wanted) != Some(pod.netns_id)
-            })
+            .filter(|(name, pod)| wanted.get(*name) != Some(&pod.wanted) || places.get(*name) != Some(&pod.place))
             .map(|(name, _)| Arc::clone(name))
             .collect();
         for name in stale {
             let Some(mut pod) = self.enrolled.remove(&name) else { continue };
             self.revision += 1;
-            match wanted.get(&name) {
+            match (wanted.get(&name), places.get(&name)) {
                 // The same namespace: its entry is overwritten, so that no connect passes in between.
-                Some(wanted) if wanted.netns == pod.wanted.netns && netns_id(wanted) == Some(pod.netns_id) => {
-                    if let Err(error) = self.update(wanted, &mut pod, datapath) {
+                (Some(wanted), Some(place)) if place.netns_id == pod.place.netns_id => {
+                    if let Err(error) = update(wanted, place, &mut pod, datapath) {
                         problems.push(format!("pod {name} keeps its former place: {error:#}"));
                     }
                     self.enrolled.insert(name, pod);
@@ -111,9 +104,16 @@ impl Pods {
             if self.enrolled.contains_key(name) {
                 continue;
             }
-            match self.enrol(name, pod, datapath, proxy) {
+            let Some(place) = places.remove(name) else { continue };
+            match self.enrol(name, pod, place, datapath, proxy) {
                 Ok(enrolled) => {
-                    tracing::info!(pod = %name, cookie = enrolled.cookie, port = enrolled.port4, "enrolled");
+                    let (cookie, port) = (enrolled.cookie, enrolled.port4);
+                    if enrolled.place.cgroup == PodCgroup::Unchecked {
+                        let why = "its processes have no v2 cgroup: all in its namespace count as the pod";
+                        tracing::info!(pod = %name, cookie, port, %why, "enrolled");
+                    } else {
+                        tracing::info!(pod = %name, cookie, port, "enrolled");
+                    }
                     self.enrolled.insert(Arc::clone(name), enrolled);
                     self.revision += 1;
                 }
@@ -142,26 +142,27 @@ impl Pods {
         &mut self,
         name: &Arc<str>,
         pod: &EnrolledPod,
+        place: Place,
         datapath: &mut Datapath,
         proxy: &Proxy,
     ) -> Result<Enrolled> {
-        let path = pod.netns.as_deref().context("it has no weir.mesh/netns annotation")?;
-        let netns_id = netns_id(pod).with_context(|| format!("network namespace {path} is not there"))?;
-        let netns = NetNs::open(path).with_context(|| format!("network namespace {path}"))?;
+        let netns = place.netns.open()?;
         ensure!(
             netns.cookie() != self.home.cookie(),
-            "{path} is the node's own network namespace: host-network pods cannot take part"
+            "{} is the node's own network namespace: host-network pods cannot take part",
+            place.netns
         );
         ensure!(
             self.enrolled.values().all(|other| other.cookie != netns.cookie()),
-            "{path} belongs to another pod that is enrolled already"
+            "{} belongs to another pod that is enrolled already",
+            place.netns
         );
         let cookie = netns.cookie();
         if let Some(at) = self.releasing.iter().position(|(_, _, releasing)| releasing.cookie == cookie) {
             let (since, former, mut back) = self.releasing.swap_remove(at);
             // Closing its listeners would reset the connections that wait in them: it keeps them.
             if former == *name && back.source.namespace == pod.namespace {
-                return match self.update(pod, &mut back, datapath) {
+                return match update(pod, &place, &mut back, datapath) {
                     Ok(()) => Ok(back),
                     Err(error) => {
                         self.releasing.push((since, former, back));
@@ -181,57 +182,20 @@ impl Pods {
         let enrolled = Enrolled {
             cookie,
             index: self.next_index,
-            addresses: pod.addresses.clone(),
+            addresses: place.addresses.clone(),
             port4: listeners.port4,
             port6: listeners.port6,
             wanted: pod.clone(),
             source: Arc::clone(&source),
-            netns_id,
+            place,
         };
-        let entry = self.entry(&enrolled)?;
         proxy.add_pod(&source, listeners.by_worker);
-        if let Err(error) = datapath.pod_set(&entry) {
+        if let Err(error) = datapath.pod_set(&enrolled.entry()) {
             proxy.remove_pod(cookie);
             return Err(error.into());
         }
         self.next_index += 1;
         Ok(enrolled)
-    }
-
-    /// The same namespace with another view, address or cgroup: one map update. On an error `pod` is as it was.
-    fn update(&self, wanted: &EnrolledPod, pod: &mut Enrolled, datapath: &mut Datapath) -> Result<()> {
-        let new = Enrolled { addresses: wanted.addresses.clone(), wanted: wanted.clone(), ..pod.clone() };
-        datapath.pod_set(&self.entry(&new)?)?;
-        new.source.view.store(wanted.view, Ordering::Relaxed);
-        *pod = new;
-        Ok(())
-    }
-
-    fn entry(&self, pod: &Enrolled) -> Result<PodEntry> {
-        let cgroup = match pod.wanted.cgroup.as_deref() {
-            None => PodCgroup::Unchecked,
-            Some(path) => self.pod_cgroup(Path::new(path)).with_context(|| format!("cgroup {path}"))?,
-        };
-        Ok(PodEntry {
-            cookie: pod.cookie,
-            cgroup,
-            index: pod.index,
-            view: pod.wanted.view,
-            addresses: pod.addresses.clone(),
-            listener4: pod.port4,
-            listener6: pod.port6,
-            default_reject: false,
-        })
-    }
-
-    fn pod_cgroup(&self, path: &Path) -> Result<PodCgroup> {
-        let id = cgroup::id_of(path)?;
-        ensure!(!cgroup::is_root_id(id), "it is the root of the cgroup tree, which holds more than the pod");
-        ensure!(
-            !self.own.path.starts_with(path.canonicalize()?),
-            "it holds this agent, whose own connections would be taken for the pod's"
-        );
-        Ok(PodCgroup::Id { id, level: self.hierarchy.level_of(path)? })
     }
 
     fn release(
@@ -277,6 +241,27 @@ impl Pods {
     }
 }
 
-fn netns_id(pod: &EnrolledPod) -> Option<(u64, u64)> {
-    std::fs::metadata(pod.netns.as_deref()?).ok().map(|meta| (meta.dev(), meta.ino()))
+impl Enrolled {
+    fn entry(&self) -> PodEntry {
+        PodEntry {
+            cookie: self.cookie,
+            cgroup: self.place.cgroup.clone(),
+            index: self.index,
+            view: self.wanted.view,
+            addresses: self.addresses.clone(),
+            listener4: self.port4,
+            listener6: self.port6,
+            default_reject: false,
+        }
+    }
+}
+
+/// The same namespace with another view, address or cgroup: one map update. On an error `pod` is as it was.
+fn update(wanted: &EnrolledPod, place: &Place, pod: &mut Enrolled, datapath: &mut Datapath) -> Result<()> {
+    let new =
+        Enrolled { addresses: place.addresses.clone(), wanted: wanted.clone(), place: place.clone(), ..pod.clone() };
+    datapath.pod_set(&new.entry())?;
+    new.source.view.store(wanted.view, Ordering::Relaxed);
+    *pod = new;
+    Ok(())
 }

@@ -7,6 +7,7 @@
 mod apply;
 mod endpoints;
 mod enrol;
+mod finder;
 mod heart;
 mod installation;
 mod listeners;
@@ -25,15 +26,17 @@ use weir_mesh::program::Program;
 
 use self::apply::{Applier, Event, Parts};
 use self::enrol::Pods;
+use self::finder::Finder;
 use self::heart::Heart;
 use self::installation::Installation;
 use self::shared::Shared;
 use crate::admin::Answers;
-use crate::cgroup::Hierarchy;
+use crate::cgroup::{Hierarchy, is_kubepods};
 use crate::config::{self, Config};
 use crate::datapath::{Datapath, DatapathConfig, Flows};
 use crate::netns::NetNs;
 use crate::proxy::{OriginalDestinations, Proxy, ProxyConfig};
+use crate::sandbox::{Sandboxes, Trees};
 use crate::telemetry;
 use crate::watch::directory::Directory;
 
@@ -50,13 +53,21 @@ const LISTENERS_LINGER: Duration = Duration::from_millis(200);
 pub fn run(config: &Config) -> Result<()> {
     raise_file_limit();
     // Before any thread: a process moves as a whole, and the kernel must know the agent by its own cgroup.
-    let hierarchy = Hierarchy::find()?;
+    let hierarchy = Hierarchy::find_below(config.cgroup_root.as_deref())?;
     let own =
         hierarchy.ensure_own(&config.instance, std::process::id()).context("the agent needs a cgroup of its own")?;
     if own.shared {
         tracing::warn!(cgroup = %own.path.display(), "shared with other processes, which count as the agent");
     }
     let attach = config.cgroup.clone().unwrap_or_else(|| hierarchy.attach_point());
+    if config.cgroup.is_none() && !is_kubepods(&attach) {
+        tracing::warn!(
+            cgroup = %attach.display(),
+            "no kubepods cgroup of this node is there: the connect hooks are at the root of what is mounted, where \
+             those of others run first"
+        );
+    }
+    let trees = Trees::find(config.cgroup_root.as_deref(), std::process::id())?;
     let home = NetNs::own().context("cannot open the agent's own network namespace")?;
     let mut datapath = Datapath::open(&DatapathConfig {
         instance: config.instance.clone(),
@@ -94,7 +105,12 @@ pub fn run(config: &Config) -> Result<()> {
     let wake = events.clone();
     // The receiver is gone only when the agent ends.
     let watch = directory.watch(move |paths| drop(wake.send(Event::Paths(paths))))?;
-    let pods = Pods::new(home, own, hierarchy, config.workers);
+    let wake = events.clone();
+    let sandboxes = Sandboxes::start(trees, move |_| drop(wake.send(Event::Sandbox)))
+        .context("cannot follow the cgroups of pods")?;
+    // Manifests in a directory are the operator's own words; nobody else's may name a path on the node.
+    let finder = Finder::new(own, hierarchy, sandboxes, true);
+    let pods = Pods::new(home, finder, config.workers);
     let parts =
         Parts { datapath: Arc::clone(&datapath), proxy: Arc::clone(&proxy), program, shared: Arc::clone(&shared) };
     let mut applier = Applier::new(config, directory, pods, parts);

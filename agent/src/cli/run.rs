@@ -17,7 +17,8 @@ const STDOUT: &str = "/dev/stdout";
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Args {
-    /// Directory of Kubernetes manifests (YAML or JSON) to watch; Pods carry weir.mesh/netns and weir.mesh/cgroup
+    /// Directory of Kubernetes manifests (YAML or JSON) to watch; Pods carry weir.mesh/netns and weir.mesh/cgroup, or are
+    /// found by metadata.uid below kubepods
     #[arg(long, value_name = "DIR")]
     manifests: PathBuf,
     /// Name that keeps this agent's pins apart from those of other agents on the same kernel
@@ -26,6 +27,9 @@ pub(super) struct Args {
     /// Cgroup to attach the connect hooks to [default: kubepods, else the root of the v2 tree]
     #[arg(long, value_name = "DIR")]
     cgroup: Option<PathBuf>,
+    /// Where the host's cgroup trees are mounted, in a container [default: found]
+    #[arg(long, value_name = "DIR")]
+    cgroup_root: Option<PathBuf>,
     /// Proxy workers, one pinned thread each
     #[arg(long, default_value_t = config::default_workers(), value_name = "N")]
     workers: usize,
@@ -81,6 +85,7 @@ fn check(args: Args) -> Result<Config> {
         manifests: args.manifests,
         instance: args.instance,
         cgroup: args.cgroup,
+        cgroup_root: args.cgroup_root,
         workers: args.workers,
         admin: args.admin,
         metrics: args.metrics,

@@ -13,6 +13,10 @@ const MODE: &str = "weir.mesh/mode";
 const NETNS: &str = "weir.mesh/netns";
 const CGROUP: &str = "weir.mesh/cgroup";
 
+/// How the runtime classes of Kata Containers and gVisor are called. By another name, the agent knows them by their
+/// processes.
+const RUNTIMES_OF_THEIR_OWN: [&str; 3] = ["kata", "gvisor", "runsc"];
+
 /// The enrolled pods, by `namespace/name`.
 pub(super) fn enrol(
     snapshot: &Snapshot,
@@ -105,6 +109,9 @@ fn obstacle(pod: &Pod) -> Option<String> {
     }
     if pod.host_network {
         return Some("it is on the host's network, which it shares with others".to_owned());
+    }
+    if RUNTIMES_OF_THEIR_OWN.iter().any(|name| pod.runtime_class.starts_with(name)) {
+        return Some(format!("runtime class {} has a network that the node's kernel does not see", pod.runtime_class));
     }
     let sidecar = pod.containers.iter().find(|name| matches!(&***name, "istio-proxy" | "linkerd-proxy"));
     if let Some(sidecar) = sidecar {

@@ -25,6 +25,8 @@ pub struct Pod {
     pub node: Arc<str>,
     /// `spec.hostNetwork`
     pub host_network: bool,
+    /// `spec.runtimeClassName`; empty for the node's default.
+    pub runtime_class: Arc<str>,
     /// Names of its containers, sidecar init containers included.
     pub containers: Vec<Arc<str>>,
     /// Named container ports.
@@ -44,6 +46,7 @@ impl Pod {
             uid: root.required_map("metadata")?.text("uid")?.unwrap_or_default().into(),
             node: Arc::default(),
             host_network: false,
+            runtime_class: Arc::default(),
             containers: Vec::new(),
             ports: Vec::new(),
             addresses: Vec::new(),
@@ -53,6 +56,7 @@ impl Pod {
         if let Some(mut spec) = root.map("spec")? {
             pod.node = spec.text("nodeName")?.unwrap_or_default().into();
             pod.host_network = spec.boolean("hostNetwork")?.unwrap_or(false);
+            pod.runtime_class = spec.text("runtimeClassName")?.unwrap_or_default().into();
             pod.containers(&mut spec)?;
         }
         let Some(mut status) = root.map("status")? else {

@@ -47,6 +47,8 @@ fn pods_that_cannot_take_part_say_why() {
     let on = "weir.mesh/mode: enabled";
     let text = [
         local("a", "host", on, "", ", hostNetwork: true"),
+        local("a", "kata", on, "", ", runtimeClassName: kata-qemu"),
+        local("a", "sandboxed", on, "", ", runtimeClassName: gvisor"),
         local("a", "istio", on, "", ", containers: [{name: app}, {name: istio-proxy}]"),
         local("a", "native", on, "", ", initContainers: [{name: istio-proxy, restartPolicy: Always}]"),
         local("a", "linkerd", on, "", ", containers: [{name: linkerd-proxy}]"),
@@ -60,7 +62,7 @@ fn pods_that_cannot_take_part_say_why() {
     .concat();
     let compiled = compiled(&text);
     assert!(compiled.plan.pods.is_empty(), "{:?}", compiled.plan.pods);
-    assert_eq!(compiled.found(code::NOT_ENROLLED).len(), 7, "{:?}", compiled.findings);
+    assert_eq!(compiled.found(code::NOT_ENROLLED).len(), 9, "{:?}", compiled.findings);
     assert_eq!(compiled.found(code::BAD_SETTING).len(), 1);
 }
 
@@ -69,9 +71,11 @@ fn only_the_nodes_own_pods_are_planned() {
     let here = local("a", "here", "weir.mesh/mode: enabled", ", weir.mesh/cgroup: /sys/x", "");
     let bare = pod("a", "bare", "10.0.0.7", "weir.mesh/mode: enabled");
     let there = bare.replace("bare", "there").replace("n1", "n2");
-    let text = [here, bare, there].concat();
+    let text = [here, bare.clone(), there].concat();
     assert_eq!(enrolled(&text, &CompileOptions::default()), ["a/here"], "without a node: those with a namespace");
     let node = CompileOptions { node: Some("n1".into()), ..CompileOptions::default() };
+    let uid = bare.replace("name: bare", "name: bare, uid: u-1").replace("podIP", "reason");
+    assert_eq!(enrolled(&uid, &node), ["a/bare"], "a pod with a uid has its addresses in its namespace");
     let compiled = with_store(&[("t", &text)], &node).0;
     assert_eq!(compiled.plan.pods.keys().map(|k| &**k).collect::<Vec<_>>(), ["a/bare", "a/here"]);
     let here = &compiled.plan.pods["a/here"];

@@ -1,0 +1,204 @@
+//! Where the pods of this node are: network namespace, cgroup and addresses, by their sandbox, or by their annotations
+//! where the source may name paths. Called by `enrol` for every pod that is to take part.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use weir_mesh::plan::EnrolledPod;
+
+use crate::cgroup::{self, CgroupError, Hierarchy, OwnCgroup};
+use crate::datapath::PodCgroup;
+use crate::netns::NetNs;
+use crate::sandbox::{Sandbox, Sandboxes, State};
+
+/// A pod that has addresses has a sandbox somewhere: not having found it by now is a fault, and said.
+const FOUND_WITHIN: Duration = Duration::from_secs(10);
+
+/// A network namespace that may not be open yet.
+#[derive(Clone, Debug)]
+pub(super) enum Namespace {
+    /// By its path.
+    At(Arc<str>),
+    /// A sandbox's.
+    Open(NetNs),
+}
+
+impl Namespace {
+    pub(super) fn open(&self) -> Result<NetNs> {
+        match self {
+            Self::At(path) => NetNs::open(&**path).with_context(|| self.to_string()),
+            Self::Open(netns) => Ok(netns.clone()),
+        }
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(path) => write!(f, "network namespace {path}"),
+            Self::Open(netns) => write!(f, "network namespace with cookie {}", netns.cookie()),
+        }
+    }
+}
+
+/// Where a pod is.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) netns: Namespace,
+    /// Device and inode of the namespace: a sandbox that was made anew has others at the same path.
+    pub(super) netns_id: (u64, u64),
+    pub(super) cgroup: PodCgroup,
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        (self.netns_id, &self.cgroup, &self.addresses) == (other.netns_id, &other.cgroup, &other.addresses)
+    }
+}
+
+/// Finds pods.
+#[derive(Debug)]
+pub(super) struct Finder {
+    own: OwnCgroup,
+    hierarchy: Hierarchy,
+    sandboxes: Sandboxes,
+    trusted: bool,
+}
+
+impl Finder {
+    /// `trusted`: the annotations `weir.mesh/netns` and `weir.mesh/cgroup` say where a pod is. Only where the source is
+    /// the operator's: the author of a pod must not choose which namespace the agent enters.
+    pub(super) fn new(own: OwnCgroup, hierarchy: Hierarchy, sandboxes: Sandboxes, trusted: bool) -> Self {
+        Self { own, hierarchy, sandboxes, trusted }
+    }
+
+    /// The places of those that are there, by name, and what is wrong with others, one line each. A pod that is neither
+    /// is still to come.
+    pub(super) fn find(
+        &self,
+        wanted: &BTreeMap<Arc<str>, EnrolledPod>,
+        now: Instant,
+    ) -> (BTreeMap<Arc<str>, Place>, Vec<String>) {
+        let by_uid = wanted.values().filter(|pod| self.annotated(pod).is_none() && !pod.uid.is_empty());
+        let uids: BTreeSet<Arc<str>> = by_uid.map(|pod| Arc::clone(&pod.uid)).collect();
+        self.sandboxes.want(&uids);
+        let mut places = BTreeMap::new();
+        let mut problems = Vec::new();
+        if !uids.is_empty() && !self.sandboxes.has_kubepods() {
+            problems.push(
+                "no kubepods cgroup of this node is there, so that its pods cannot be found: is the host's cgroup tree \
+                 mounted (--cgroup-root)?"
+                    .to_owned(),
+            );
+        }
+        for (name, pod) in wanted {
+            let place = match self.annotated(pod) {
+                Some(path) => self.at(path, pod).map(Some),
+                None => self.by_uid(pod, now),
+            };
+            match place {
+                Ok(Some(place)) => drop(places.insert(Arc::clone(name), place)),
+                Ok(None) => {}
+                Err(error) => problems.push(format!("pod {name} is not enrolled: {error:#}")),
+            }
+        }
+        (places, problems)
+    }
+
+    fn annotated<'a>(&self, pod: &'a EnrolledPod) -> Option<&'a Arc<str>> {
+        pod.netns.as_ref().filter(|_| self.trusted)
+    }
+
+    fn at(&self, path: &Arc<str>, pod: &EnrolledPod) -> Result<Place> {
+        let meta = std::fs::metadata(&**path).with_context(|| format!("network namespace {path} is not there"))?;
+        let cgroup = match pod.cgroup.as_deref() {
+            None => PodCgroup::Unchecked,
+            Some(path) => self.checked(Path::new(path)).with_context(|| format!("cgroup {path}"))?,
+        };
+        Ok(Place {
+            netns: Namespace::At(Arc::clone(path)),
+            netns_id: (meta.dev(), meta.ino()),
+            cgroup,
+            addresses: pod.addresses.clone(),
+        })
+    }
+
+    fn by_uid(&self, pod: &EnrolledPod, now: Instant) -> Result<Option<Place>> {
+        match self.sandboxes.state(&pod.uid) {
+            None => anyhow::bail!("it has neither a uid nor a weir.mesh/netns annotation"),
+            Some(State::Starting) => Ok(None),
+            Some(State::Absent { since }) => {
+                let late = !pod.addresses.is_empty() && now.saturating_duration_since(since) > FOUND_WITHIN;
+                ensure!(!late, "it has addresses, and no process of it is in a cgroup of this node");
+                Ok(None)
+            }
+            Some(State::Refused(reason)) => anyhow::bail!(reason),
+            Some(State::Ready(sandbox)) => self.in_sandbox(sandbox, pod),
+        }
+    }
+
+    fn in_sandbox(&self, sandbox: Sandbox, pod: &EnrolledPod) -> Result<Option<Place>> {
+        let addresses = addresses(&pod.addresses, &sandbox.addresses);
+        if addresses.is_empty() {
+            return Ok(None);
+        }
+        let cgroup = match &sandbox.cgroup {
+            None => PodCgroup::Unchecked,
+            // The pod has ended since.
+            Some(path) if !path.exists() => return Ok(None),
+            Some(path) => self.checked(path).with_context(|| format!("cgroup {}", path.display()))?,
+        };
+        Ok(Some(Place { netns: Namespace::Open(sandbox.netns), netns_id: sandbox.netns_id, cgroup, addresses }))
+    }
+
+    fn checked(&self, path: &Path) -> Result<PodCgroup> {
+        let id = cgroup::id_of(path)?;
+        ensure!(!cgroup::is_root_id(id), "it is the root of the cgroup tree, which holds more than the pod");
+        ensure!(
+            !self.own.path.starts_with(path.canonicalize()?),
+            "it holds this agent, whose own connections would be taken for the pod's"
+        );
+        match self.hierarchy.level_of(path) {
+            Ok(level) => Ok(PodCgroup::Id { id, level }),
+            // The hook asks for the ancestor at a level; without it the namespace alone must do.
+            Err(CgroupError::LevelUnknown { .. }) => Ok(PodCgroup::Unchecked),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Those that are in the namespace, in the order of the API server's where it has told them: the pod's first address of
+/// each family is the one that others know. Before the CNI has set any, what the API server says.
+fn addresses(told: &[IpAddr], inside: &[IpAddr]) -> Vec<IpAddr> {
+    if inside.is_empty() {
+        return told.to_vec();
+    }
+    let known = told.iter().filter(|address| inside.contains(address));
+    known.chain(inside.iter().filter(|address| !told.contains(address))).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_addresses_inside_count_in_the_order_that_others_know() {
+        let list = |text: &str| text.split_whitespace().map(|a| a.parse().unwrap()).collect::<Vec<IpAddr>>();
+        for (told, inside, expected) in [
+            ("", "", ""),
+            ("10.0.0.1", "", "10.0.0.1"),
+            ("", "10.0.0.1 fd00::1", "10.0.0.1 fd00::1"),
+            ("fd00::1 10.0.0.1", "10.0.0.1 192.168.0.1 fd00::1", "fd00::1 10.0.0.1 192.168.0.1"),
+            ("10.0.0.9", "10.0.0.1", "10.0.0.1"),
+        ] {
+            assert_eq!(addresses(&list(told), &list(inside)), list(expected), "{told} / {inside}");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Which process of a pod stands for its sandbox, and the network namespace that it is in. Used by `book`.
+//!
+//! Everything about a process is read through its open directory in `/proc`, which is of that process for ever: once
+//! it is gone the reads fail, even when another one has got its number. So what is opened is what was judged.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::layout;
+use crate::cgroup::Hierarchy;
+use crate::netns::NetNs;
+
+/// Cgroups of a pod that are looked at, outermost first: an application may make any number below its container's.
+const MAX_CGROUPS: usize = 64;
+/// Processes of one cgroup that are looked at: a container's first process is the first in the list.
+const MAX_PROCESSES: usize = 64;
+/// Where containers are below their pod, and one more for runtimes that put an inner cgroup into the container's.
+const DEPTH: usize = 2;
+
+/// Programs that are the pod for the kernel and have its network in themselves, by the beginning of their names.
+const HYPERVISORS: [&str; 6] = ["qemu-", "cloud-hypervisor", "firecracker", "dragonball", "virtiofsd", "stratovirt"];
+const GVISOR: &str = "runsc";
+
+/// A process, told from a later one with the same number by when it started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Anchor {
+    /// Clock ticks since the machine's start.
+    started: u64,
+    pid: u32,
+}
+
+impl Anchor {
+    /// Whether it still runs.
+    pub(super) fn is_alive(self) -> bool {
+        self.process().is_ok()
+    }
+
+    /// Whether it is in the pod's cgroup of this tree.
+    pub(super) fn is_in_pod(self, uid: &str, tree: &Hierarchy) -> bool {
+        let cgroups = self.process().and_then(|process| fs::read_to_string(process.path("cgroup")));
+        cgroups.is_ok_and(|text| tree.path_in(&text).is_some_and(|path| layout::is_in_pod(path, uid)))
+    }
+
+    /// Why the sandbox cannot take part: it executes its program after it has entered the namespace.
+    pub(super) fn obstacle(self) -> Option<String> {
+        self.process().ok()?.obstacle()
+    }
+
+    fn process(self) -> io::Result<Process> {
+        let process = Process::open(self.pid)?;
+        if process.start()? == self.started { Ok(process) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+}
+
+/// What a look at a pod's processes has found.
+#[derive(Debug)]
+pub(super) enum Look {
+    /// There are none.
+    Empty,
+    /// None of them is in a network namespace of the pod yet: the runtime's helpers, at the start.
+    Outside,
+    /// The pod's namespace is not one in which sockets can be steered.
+    Refused(String),
+    /// The oldest of them, with its namespace. The sandbox's process is there before any container, so a container
+    /// cannot lead us elsewhere by a namespace that it has made for itself.
+    Found {
+        anchor: Anchor,
+        netns: NetNs,
+        netns_id: (u64, u64),
+        /// Whether its v2 cgroup is the pod's.
+        in_v2: bool,
+    },
+}
+
+/// Looks at the processes in the cgroups `directories` of pod `uid`; `home` are device and inode of namespaces that
+/// are the node's own.
+pub(super) fn look(uid: &str, directories: &[&Path], home: &[(u64, u64)], v2: &Hierarchy) -> io::Result<Look> {
+    let pids: BTreeSet<u32> = directories.iter().flat_map(|directory| processes(directory)).collect();
+    let mut oldest: Option<(Anchor, Process)> = None;
+    let mut any = false;
+    for pid in pids {
+        // Gone meanwhile, or of a PID namespace that we do not see (0).
+        let Ok(process) = Process::open(pid) else { continue };
+        let (Ok(started), Ok(netns_id)) = (process.start(), process.netns_id()) else { continue };
+        any = true;
+        let anchor = Anchor { started, pid };
+        if !home.contains(&netns_id) && oldest.as_ref().is_none_or(|(other, _)| anchor < *other) {
+            oldest = Some((anchor, process));
+        }
+    }
+    let Some((anchor, process)) = oldest else {
+        return Ok(if any { Look::Outside } else { Look::Empty });
+    };
+    if let Some(reason) = process.obstacle() {
+        return Ok(Look::Refused(reason));
+    }
+    let netns = NetNs::open(process.path("ns/net"))?;
+    let opened = fs::metadata(format!("/proc/self/fd/{}", netns.as_fd().as_raw_fd()))?;
+    let netns_id = (opened.dev(), opened.ino());
+    // It may have gone on to another namespace since, or its number was another's when the list was read.
+    let cgroups = fs::read_to_string(process.path("cgroup"))?;
+    let is_here = cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).any(|p| layout::is_in_pod(p, uid));
+    if !is_here || home.contains(&netns_id) || process.netns_id()? != netns_id {
+        return Ok(Look::Outside);
+    }
+    let in_v2 = v2.path_in(&cgroups).is_some_and(|path| layout::is_in_pod(path, uid));
+    Ok(Look::Found { anchor, netns, netns_id, in_v2 })
+}
+
+/// The processes in and below a cgroup, those of monitors left out.
+fn processes(pod: &Path) -> Vec<u32> {
+    let mut found = Vec::new();
+    let mut level = vec![pod.to_owned()];
+    let mut seen = 0;
+    for depth in 0..=DEPTH {
+        let mut next = Vec::new();
+        for directory in level {
+            if seen == MAX_CGROUPS {
+                return found;
+            }
+            seen += 1;
+            // The inside of a threaded cgroup cannot be read; its processes are in the list of the one above.
+            let list = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+            found.extend(list.lines().filter_map(|line| line.parse::<u32>().ok()).take(MAX_PROCESSES));
+            if depth < DEPTH {
+                let below = layout::directories(&directory).into_iter();
+                next.extend(below.filter(|(_, name)| !layout::is_monitor(name)).map(|(path, _)| path));
+            }
+        }
+        level = next;
+    }
+    found
+}
+
+/// A process's directory in `/proc`.
+struct Process(File);
+
+impl Process {
+    fn open(pid: u32) -> io::Result<Self> {
+        File::open(format!("/proc/{pid}")).map(Self)
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        format!("/proc/self/fd/{}/{file}", self.0.as_raw_fd()).into()
+    }
+
+    /// When it started, in clock ticks.
+    ///
+    /// # Errors
+    /// When it has ended, even if its parent does not know yet.
+    fn start(&self) -> io::Result<u64> {
+        parse_start(&fs::read_to_string(self.path("stat"))?).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn netns_id(&self) -> io::Result<(u64, u64)> {
+        fs::metadata(self.path("ns/net")).map(|meta| (meta.dev(), meta.ino()))
+    }
+
+    /// Why the sandbox of this process cannot take part.
+    fn obstacle(&self) -> Option<String> {
+        let name = fs::read_to_string(self.path("comm")).unwrap_or_default();
+        let arguments = fs::read(self.path("cmdline")).unwrap_or_default();
+        let program = arguments.split(|b| *b == 0).next().unwrap_or_default();
+        obstacle(name.trim_end(), &String::from_utf8_lossy(program))
+    }
+}
+
+/// Start of a process from its `stat`; `None` for one that has ended. Its name may contain anything, parentheses too.
+fn parse_start(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    let state = fields.next()?;
+    // Field 22 of the whole line; the state is the third.
+    let started = fields.nth(18)?.parse().ok()?;
+    (!matches!(state, "Z" | "X")).then_some(started)
+}
+
+fn obstacle(name: &str, program: &str) -> Option<String> {
+    let program = program.rsplit('/').next().unwrap_or_default();
+    // gVisor starts itself anew through /proc/self/exe: then only the first argument has the name.
+    if [name, program]
+        .iter()
+        .any(|n| n.strip_prefix(GVISOR).is_some_and(|rest| rest.is_empty() || rest.starts_with('-')))
+    {
+        return Some("it runs in gVisor, whose sockets the kernel does not see".to_owned());
+    }
+    let machine = [program, name].into_iter().find(|n| HYPERVISORS.iter().any(|h| n.starts_with(h)))?;
+    Some(format!("it runs in a virtual machine ({machine}), whose sockets the kernel does not see"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_is_read_past_any_name() {
+        let rest = "1 2 3 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1000 2";
+        for name in ["sleep", "a) Z 1 (b", "runc:[2:INIT]", ""] {
+            assert_eq!(parse_start(&format!("42 ({name}) S {rest}")), Some(987_654), "{name}");
+        }
+        assert_eq!(parse_start(&format!("42 (sleep) Z {rest}")), None, "it has ended");
+        assert_eq!(parse_start("42 (sleep) S 1"), None);
+        let own = Process::open(std::process::id()).and_then(|p| p.start()).unwrap();
+        assert!(own > 0);
+    }
+
+    #[test]
+    fn sandboxes_without_sockets_in_the_kernel_are_known_by_their_programs() {
+        for (name, program) in [
+            ("exe", "runsc-sandbox"),
+            ("exe", "runsc-gofer"),
+            ("runsc", "/usr/local/bin/runsc"),
+            ("qemu-system-x86", "/opt/kata/bin/qemu-system-x86_64"),
+            ("cloud-hypervisor", ""),
+            ("firecracker", "/firecracker"),
+            ("virtiofsd", "/opt/kata/libexec/virtiofsd"),
+        ] {
+            assert!(obstacle(name, program).is_some(), "{name} {program}");
+        }
+        for (name, program) in
+            [("pause", "/pause"), ("runc:[2:INIT]", "runc"), ("exe", "/proc/self/exe"), ("runscript", "sh"), ("", "")]
+        {
+            assert_eq!(obstacle(name, program), None, "{name} {program}");
+        }
+    }
+
+    #[test]
+    fn monitors_and_what_is_too_deep_are_not_the_pods() {
+        let pod = tempfile::tempdir().unwrap();
+        for (cgroup, pids) in [
+            ("", ""),
+            ("crio-conmon-1.scope", "10\n"),
+            ("crio-1.scope", ""),
+            ("crio-1.scope/container", "20\n21\n0\n"),
+            ("crio-1.scope/container/made-by-the-app", "30\n"),
+            ("cri-containerd-2.scope", "40\nx\n"),
+        ] {
+            fs::create_dir_all(pod.path().join(cgroup)).unwrap();
+            fs::write(pod.path().join(cgroup).join("cgroup.procs"), pids).unwrap();
+        }
+        let mut found = processes(pod.path());
+        found.sort_unstable();
+        assert_eq!(found, [0, 20, 21, 40]);
+        assert!(processes(&pod.path().join("gone")).is_empty());
+    }
+}
