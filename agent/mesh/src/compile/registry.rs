@@ -269,12 +269,7 @@ impl<'s> Registry<'s> {
     }
 
     /// Without slices, the pods that the selector selects: a directory of plain manifests needs nothing else.
-    fn pod_endpoints(
-        &self,
-        service: &Service,
-        port: &Port,
-        options: &CompileOptions,
-    ) -> Vec<Found> {
+    fn pod_endpoints(&self, service: &Service, port: &Port, options: &CompileOptions) -> Vec<Found> {
         let mut found = Vec::new();
         for index in self.pods.select(service.meta.namespace(), &service.selector) {
             let pod = self.pods.get(index);

@@ -323,7 +323,9 @@ impl Facts<'_, '_> {
 /// What of a traffic policy is not in force where the kernel connects a client to an endpoint, and what is instead.
 fn unkept(settings: &TrafficPolicy, headless: bool) -> impl Iterator<Item = String> {
     let balancer = match settings.load_balancer {
-        Some(_) if headless => Some("loadBalancer has no effect, as clients dial a pod of the headless service".to_owned()),
+        Some(_) if headless => {
+            Some("loadBalancer has no effect, as clients dial a pod of the headless service".to_owned())
+        }
         Some(balancer @ (LoadBalancer::RoundRobin | LoadBalancer::LeastRequest)) => Some(format!(
             "{} is not kept: the kernel gives each connection to an endpoint at random, by weight",
             name_of(balancer)

@@ -182,9 +182,7 @@ pub fn decode(node: &Node, header: &Header, file: Option<&Arc<str>>) -> Result<D
         "Deployment" => Object::Deployment(Arc::new(Deployment::decode(meta, &mut root)?)),
         "VirtualService" => Object::VirtualService(Arc::new(VirtualService::decode(meta, &mut root, notes_ref)?)),
         "DestinationRule" => Object::DestinationRule(Arc::new(DestinationRule::decode(meta, &mut root, notes_ref)?)),
-        kind if Protection::is_kind(kind) => {
-            Object::Protection(Arc::new(Protection::decode(meta, &mut root)?))
-        }
+        kind if Protection::is_kind(kind) => Object::Protection(Arc::new(Protection::decode(meta, &mut root)?)),
         other => {
             return Err(Fault::new(node.mark, "kind", format!("{other} is not a kind that is decoded")));
         }

@@ -171,21 +171,22 @@ impl<'o> Reader<'o> {
 
     fn broken(&mut self, document: Document<'_>, error: &crd::SyntaxError) {
         let guess = documents::guess(document.text);
-        let known = guess.and_then(|(kind, namespace, name)| {
-            self.old
-                .iter()
-                .filter(|held| !held.object.is_stand_in())
-                .map(|held| &held.object.meta().object)
-                .find(|old| *old.kind == *kind && *old.name == *name && namespace.is_none_or(|n| *old.namespace == *n))
-        });
+        let known =
+            guess.and_then(|(kind, namespace, name)| {
+                self.old.iter().filter(|held| !held.object.is_stand_in()).map(|held| &held.object.meta().object).find(
+                    |old| *old.kind == *kind && *old.name == *name && namespace.is_none_or(|n| *old.namespace == *n),
+                )
+            });
         let stays = if let Some(known) = known {
             self.broken.insert(known.clone());
             format!("the last good version of {known} stays")
-        } else if let Some(object) = guess.filter(|_| document.text.contains(crd::SECURITY_GROUP)).and_then(|(kind, namespace, name)| {
-            let namespace = namespace.filter(|n| !n.is_empty()).unwrap_or(crd::DEFAULT_NAMESPACE);
-            let object = ObjectRef { kind: kind.into(), namespace: namespace.into(), name: name.into() };
-            crd::stand_in(None, &object, Some(error.mark.in_file(self.file)))
-        }) {
+        } else if let Some(object) =
+            guess.filter(|_| document.text.contains(crd::SECURITY_GROUP)).and_then(|(kind, namespace, name)| {
+                let namespace = namespace.filter(|n| !n.is_empty()).unwrap_or(crd::DEFAULT_NAMESPACE);
+                let object = ObjectRef { kind: kind.into(), namespace: namespace.into(), name: name.into() };
+                crd::stand_in(None, &object, Some(error.mark.in_file(self.file)))
+            })
+        {
             let refused = format!("{}: {STAND_IN}", object.meta().object);
             self.new.objects.push(Held { object, findings: Vec::new() });
             refused

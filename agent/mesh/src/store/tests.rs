@@ -295,7 +295,10 @@ fn a_policy_that_was_never_good_refuses_what_it_could_protect() {
         assert_eq!(store.snapshot().services.len(), 1);
         let found = lines(&store);
         assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].starts_with("Error ") && found[0].contains("what it could protect refuses until it is mended"), "{found:?}");
+        assert!(
+            found[0].starts_with("Error ") && found[0].contains("what it could protect refuses until it is mended"),
+            "{found:?}"
+        );
         // Still broken, but by now its selector can be read.
         store.set_file("f.yaml", &POLICY.replace("ALLOW", "[X]"));
         assert_eq!(stand_in(&store).map(|found| found.0).as_deref(), Some("app=b"), "{to}");
@@ -311,7 +314,8 @@ fn a_policy_that_was_never_good_refuses_what_it_could_protect() {
 #[test]
 fn targets_narrow_a_broken_policy_only_when_all_of_them_can_be_read() {
     let with = |refs: &str| {
-        let bad = POLICY.replace("selector: {matchLabels: {app: b}}", &format!("targetRefs: {refs}")).replace("ALLOW", "[]");
+        let bad =
+            POLICY.replace("selector: {matchLabels: {app: b}}", &format!("targetRefs: {refs}")).replace("ALLOW", "[]");
         stand_in(&loaded(&bad)).expect("it stands in").1
     };
     assert_eq!(with("[{kind: Service, name: a}, {kind: Service, name: b}]"), ["a", "b"]);

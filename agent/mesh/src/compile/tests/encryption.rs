@@ -47,7 +47,11 @@ fn a_subset_closes_what_leads_to_it_and_nothing_else() {
     let base = shop(HTTP);
     let base = base.split("---\napiVersion: networking").next().expect("the rule is the last").to_owned();
     let only = vs("shop", "b", "{hosts: [b], http: [{route: [{destination: {host: b, subset: v2}}]}]}");
-    let split = vs("shop", "b", "{hosts: [b], http: [{route: [{destination: {host: b, subset: v1}, weight: 9}, {destination: {host: b, subset: v2}, weight: 1}]}]}");
+    let split = vs(
+        "shop",
+        "b",
+        "{hosts: [b], http: [{route: [{destination: {host: b, subset: v1}, weight: 9}, {destination: {host: b, subset: v2}, weight: 1}]}]}",
+    );
     assert_eq!(with_tls(&[&base, &rule]).verdict("10.96.0.2").0, Verdict::Balance, "nobody asks for the subset");
     assert_eq!(
         with_tls(&[&base, &rule, &only]).verdict("10.96.0.2"),
@@ -56,9 +60,16 @@ fn a_subset_closes_what_leads_to_it_and_nothing_else() {
     let compiled = with_tls(&[&base, &rule, &split]);
     let (verdict, why) = compiled.verdict("10.96.0.2");
     assert_eq!(verdict, Verdict::Proxy);
-    assert!(why.contains("outbound|80|v2|b.shop.svc.cluster.local is refused, as DestinationRule shop/b asks for TLS"), "{why}");
+    assert!(
+        why.contains("outbound|80|v2|b.shop.svc.cluster.local is refused, as DestinationRule shop/b asks for TLS"),
+        "{why}"
+    );
     assert_eq!(compiled.ask(0, "shop", "10.96.0.2", "b", "/"), "default: b-v1/2=9 b-v2/0=1");
-    assert_eq!(compiled.groups(0, "10.96.0.2", 80), ["v1:9:10.0.0.1:8080,10.0.0.2:8080", "v2:1:"], "its share is refused");
+    assert_eq!(
+        compiled.groups(0, "10.96.0.2", 80),
+        ["v1:9:10.0.0.1:8080,10.0.0.2:8080", "v2:1:"],
+        "its share is refused"
+    );
 }
 
 #[test]

@@ -36,7 +36,11 @@ fn without_rules_its_pods_are_left_to_those_who_dial_them() {
     assert_eq!(compiled.plan.services.len(), 3);
     let passes = "clients dial its pods themselves, and no rule looks into its connections";
     assert_eq!(verdict(&compiled, "10.0.3.1"), (Verdict::Pass, passes.to_owned()));
-    assert_eq!(compiled.ask(0, "shop", "10.96.0.2", "h", "/"), "default: h/2=1", "by name it can be asked for through others");
+    assert_eq!(
+        compiled.ask(0, "shop", "10.96.0.2", "h", "/"),
+        "default: h/2=1",
+        "by name it can be asked for through others"
+    );
 }
 
 #[test]
@@ -57,7 +61,10 @@ fn rules_route_by_host_and_its_own_share_goes_to_the_pod_that_was_dialled() {
     let compiled = compiled(&[headless(SET), vs("shop", "h", TO_V1)].concat());
     let entry = compiled.entry(0, "10.0.3.2", 8080).expect("planned");
     assert_eq!((entry.verdict, entry.on_failure), (Verdict::Proxy, OnFailure::Balance));
-    assert_eq!(compiled.groups(0, "10.0.3.2", 8080), ["v1:1:10.0.3.2:8080", ":0:10.0.0.1:8080,10.0.0.2:8080,10.0.0.3:8080"]);
+    assert_eq!(
+        compiled.groups(0, "10.0.3.2", 8080),
+        ["v1:1:10.0.3.2:8080", ":0:10.0.0.1:8080,10.0.0.2:8080,10.0.0.3:8080"]
+    );
     let port = compiled.port(0, "10.0.3.2", 8080).expect("known");
     let cluster = |address: &str, host: &str| {
         let port = compiled.port(0, address, if address == "10.96.0.2" { 80 } else { 8080 }).expect("known");
@@ -69,7 +76,15 @@ fn rules_route_by_host_and_its_own_share_goes_to_the_pod_that_was_dialled() {
     assert!(!cluster("10.0.3.2", "b."), "b's share is balanced");
     assert!(!cluster("10.96.0.2", "h."), "who came through b dialled no pod");
     let table = &compiled.program.host_tables[compiled.program.port(port).hosts.index()];
-    for host in ["h", "h.shop", "h.shop.svc.cluster.local", "h-2.h", "h-2.h.shop", "h-2.h.shop.svc.cluster.local.", "h-2.h.shop.svc:8080"] {
+    for host in [
+        "h",
+        "h.shop",
+        "h.shop.svc.cluster.local",
+        "h-2.h",
+        "h-2.h.shop",
+        "h-2.h.shop.svc.cluster.local.",
+        "h-2.h.shop.svc:8080",
+    ] {
         assert_eq!(table.find("shop", host).map(|found| &*found.host), Some("h.shop.svc.cluster.local"), "{host}");
     }
     for host in ["h-2.h", "x.h-2.h.shop", "10.0.3.2:8080", "b-1.b.shop"] {
@@ -77,12 +92,17 @@ fn rules_route_by_host_and_its_own_share_goes_to_the_pod_that_was_dialled() {
     }
     let found = compiled.found(code::NO_EFFECT);
     assert_eq!(found.len(), 1, "{found:?}");
-    assert!(found[0].contains("subset v1 does not choose: clients of the headless service h.shop.svc.cluster.local dial a pod"), "{found:?}");
+    assert!(
+        found[0]
+            .contains("subset v1 does not choose: clients of the headless service h.shop.svc.cluster.local dial a pod"),
+        "{found:?}"
+    );
 }
 
 #[test]
 fn names_of_pods_give_way_to_a_host_that_is_written_as_exactly() {
-    let wild = vs("shop", "w", "{hosts: [\"*.h.shop.svc.cluster.local\"], http: [{route: [{destination: {host: b}}]}]}");
+    let wild =
+        vs("shop", "w", "{hosts: [\"*.h.shop.svc.cluster.local\"], http: [{route: [{destination: {host: b}}]}]}");
     let wider = wild.replace("*.h.shop", "*.shop").replace("name: w", "name: z");
     for (text, wanted) in [(wild, "*.h.shop.svc.cluster.local"), (wider, "h.shop.svc.cluster.local")] {
         let compiled = compiled(&[headless(SET), text].concat());
@@ -95,7 +115,11 @@ fn names_of_pods_give_way_to_a_host_that_is_written_as_exactly() {
 
 #[test]
 fn tcp_routes_and_http2_lead_to_the_pod_in_the_kernel() {
-    let tcp = vs("shop", "h", "{hosts: [h], tcp: [{route: [{destination: {host: h, subset: v2}, weight: 3}, {destination: {host: b}, weight: 1}]}]}");
+    let tcp = vs(
+        "shop",
+        "h",
+        "{hosts: [h], tcp: [{route: [{destination: {host: h, subset: v2}, weight: 3}, {destination: {host: b}, weight: 1}]}]}",
+    );
     let text = [headless("{name: tcp, port: 80, targetPort: 8080}"), tcp].concat();
     let text = text.replacen(HTTP, "{name: tcp, port: 80, targetPort: 8080}", 1);
     let routed = compiled(&text);
@@ -124,7 +148,11 @@ fn of_two_services_with_one_pod_the_stricter_holds_in_every_view() {
         .replace("labels:", "annotations: {weir.mesh/netns: /run/netns/c}, labels:");
     let second = service("shop", "z", "None", SET).replace("{app: z}", "{app: h}");
     let guard = protection("{targetRefs: [{kind: Service, name: z}]}");
-    let private = vs("clients", "h", "{hosts: [h.shop.svc.cluster.local], exportTo: [\".\"], http: [{route: [{destination: {host: b.shop.svc.cluster.local}}]}]}");
+    let private = vs(
+        "clients",
+        "h",
+        "{hosts: [h.shop.svc.cluster.local], exportTo: [\".\"], http: [{route: [{destination: {host: b.shop.svc.cluster.local}}]}]}",
+    );
     let text = [headless(SET), second, client, private].concat();
     let open = compiled(&text);
     let view = open.plan.pods["clients/c"].view;
@@ -149,7 +177,10 @@ endpoints: [{addresses: [10.0.0.1]}, {addresses: [10.96.0.2]}, {addresses: [192.
     let steal = vs("evil", "e", "{hosts: [e], http: [{route: [{destination: {host: e}}]}]}");
     let text = [&*shop(HTTP), &service("evil", "e", "None", SET), slice, &steal].concat();
     let compiled = compiled(&text);
-    assert!(compiled.entry(0, "10.0.0.1", 8080).is_none() && compiled.port(0, "10.0.0.1", 8080).is_none(), "shop's pod");
+    assert!(
+        compiled.entry(0, "10.0.0.1", 8080).is_none() && compiled.port(0, "10.0.0.1", 8080).is_none(),
+        "shop's pod"
+    );
     assert!(compiled.entry(0, "10.96.0.2", 8080).is_none(), "shop's service");
     assert_eq!(compiled.entry(0, "192.0.2.1", 8080).map(|entry| entry.verdict), Some(Verdict::Proxy));
 }

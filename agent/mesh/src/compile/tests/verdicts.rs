@@ -45,23 +45,33 @@ fn what_the_kernel_does_without_is_told() {
     let settings = |lb: &str, more: &str| {
         format!("{{loadBalancer: {{simple: {lb}}}, connectionPool: {{tcp: {{connectTimeout: 250ms}}}}{more}}}")
     };
-    let rule = |policy: &str, subsets: &str| dr("shop", "a-lb", &format!("{{host: b, trafficPolicy: {policy}{subsets}}}"));
+    let rule =
+        |policy: &str, subsets: &str| dr("shop", "a-lb", &format!("{{host: b, trafficPolicy: {policy}{subsets}}}"));
     let tcp = "{name: tcp, port: 80}";
     for lb in ["ROUND_ROBIN", "LEAST_REQUEST"] {
         let found = compiled(&[shop(tcp), rule(&settings(lb, ""), "")].concat()).found(code::NO_EFFECT);
         assert_eq!(found.len(), 2, "{found:?}");
-        assert!(found[0].starts_with("Info DestinationRule shop/a-lb 33: port 80 of b.shop.svc.cluster.local: "), "{found:?}");
+        assert!(
+            found[0].starts_with("Info DestinationRule shop/a-lb 33: port 80 of b.shop.svc.cluster.local: "),
+            "{found:?}"
+        );
         assert!(found[0].contains(&format!("{lb} is not kept: the kernel")), "{found:?}");
         assert!(found[1].contains("connectTimeout is not in force"), "{found:?}");
     }
     let random = dr("shop", "a-lb", "{host: b, trafficPolicy: {loadBalancer: {simple: RANDOM}}}");
     assert_eq!(compiled(&[shop(tcp), random].concat()).found(code::NO_EFFECT), [""; 0], "the kernel's is random");
     // The proxy keeps both.
-    assert_eq!(compiled(&[shop(HTTP), rule(&settings("ROUND_ROBIN", ""), "")].concat()).found(code::NO_EFFECT), [""; 0]);
+    assert_eq!(
+        compiled(&[shop(HTTP), rule(&settings("ROUND_ROBIN", ""), "")].concat()).found(code::NO_EFFECT),
+        [""; 0]
+    );
     // A subset's settings count where a route leads to it.
-    let subset = "{host: b, subsets: [{name: v9, labels: {version: v1}, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}}]}";
+    let subset =
+        "{host: b, subsets: [{name: v9, labels: {version: v1}, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}}]}";
     let to_subset = vs("shop", "b", "{hosts: [b], tcp: [{route: [{destination: {host: b, subset: v9}}]}]}");
-    let with = |route: &str| compiled(&[&*shop(tcp), &dr("shop", "a-lb", subset), route].concat()).found(code::NO_EFFECT).len();
+    let with = |route: &str| {
+        compiled(&[&*shop(tcp), &dr("shop", "a-lb", subset), route].concat()).found(code::NO_EFFECT).len()
+    };
     assert_eq!((with(""), with(&to_subset)), (0, 1));
 }
 
