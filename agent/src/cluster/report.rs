@@ -7,11 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
@@ -29,12 +29,12 @@ pub const PACE: Duration = Duration::from_millis(500);
 pub const AGAIN: Duration = Duration::from_mins(1);
 /// Findings that are remembered as told. More broken objects than this are told of again after each change.
 pub const MAX_TOLD: usize = 10_000;
-/// Kubernetes refuses longer messages of an Event.
+/// Kubernetes refuses longer notes of an Event.
 const MAX_MESSAGE: usize = 1024;
 /// The condition's type, which nobody else writes.
 const CONDITION: &str = "weir.mesh/Accepted";
 /// Who says so.
-const COMPONENT: &str = "weir";
+const CONTROLLER: &str = "weir.mesh/agent";
 
 /// The kinds that a finding can be about: group, versions (the newest first), plural, and whether we may write a
 /// condition into the status.
@@ -60,7 +60,8 @@ type Told = (ObjectRef, String);
 /// Tells of findings for as long as the agent runs.
 pub struct Reporter {
     client: kube::Client,
-    elected: Arc<AtomicBool>,
+    me: String,
+    elected: watch::Receiver<bool>,
     told: BTreeSet<Told>,
     /// Objects into whose status a failed condition was written.
     marked: BTreeSet<ObjectRef>,
@@ -68,17 +69,18 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// Writes while `elected` is true.
-    pub fn new(client: kube::Client, elected: Arc<AtomicBool>) -> Self {
+    /// Writes as `me` while `elected` is true.
+    pub fn new(client: kube::Client, me: String, elected: watch::Receiver<bool>) -> Self {
         let bucket = Bucket { left: BURST, filled: Instant::now() };
-        Self { client, elected, told: BTreeSet::new(), marked: BTreeSet::new(), bucket }
+        Self { client, me, elected, told: BTreeSet::new(), marked: BTreeSet::new(), bucket }
     }
 
     /// Follows the findings until their sender is gone.
     pub async fn run(mut self, mut findings: watch::Receiver<Arc<Vec<Finding>>>) {
         loop {
             let current = Arc::clone(&findings.borrow_and_update());
-            if self.elected.load(Ordering::Acquire) {
+            let elected = *self.elected.borrow_and_update();
+            if elected {
                 self.tell(&current, &findings).await;
             } else {
                 // Whoever is elected next tells what stands then.
@@ -86,6 +88,7 @@ impl Reporter {
             }
             tokio::select! {
                 changed = findings.changed() => if changed.is_err() { return },
+                changed = self.elected.changed() => if changed.is_err() { return },
                 () = sleep(AGAIN) => {}
             }
         }
@@ -135,7 +138,7 @@ impl Reporter {
         }
         for finding in all.iter().filter(|f| new.iter().any(|(_, text)| *text == text_of(f))) {
             self.bucket.take().await;
-            let event = event(object, &resource.0, &found, finding);
+            let event = event(object, &resource.0, &found, finding, &self.me);
             let namespace = event.metadata.namespace.clone().unwrap_or_default();
             Api::<Event>::namespaced(self.client.clone(), &namespace).create(&PostParams::default(), &event).await?;
         }
@@ -261,8 +264,8 @@ fn clip(text: &str) -> String {
     text[..end].to_owned()
 }
 
-fn event(object: &ObjectRef, resource: &ApiResource, found: &DynamicObject, finding: &Finding) -> Event {
-    let now = Time(Timestamp::now());
+fn event(object: &ObjectRef, resource: &ApiResource, found: &DynamicObject, finding: &Finding, me: &str) -> Event {
+    // Events about objects without a namespace go to `default`, where kubectl looks for them.
     let namespace = if object.namespace.is_empty() { "default" } else { &*object.namespace };
     Event {
         metadata: ObjectMeta {
@@ -270,7 +273,14 @@ fn event(object: &ObjectRef, resource: &ApiResource, found: &DynamicObject, find
             namespace: Some(namespace.to_owned()),
             ..ObjectMeta::default()
         },
-        involved_object: ObjectReference {
+        event_time: Some(MicroTime(Timestamp::now())),
+        type_: Some("Warning".to_owned()),
+        reason: Some(reason(finding.code).to_owned()),
+        action: Some("Validate".to_owned()),
+        note: Some(clip(&text_of(finding))),
+        reporting_controller: Some(CONTROLLER.to_owned()),
+        reporting_instance: Some(me.to_owned()),
+        regarding: Some(ObjectReference {
             api_version: Some(resource.api_version.clone()),
             kind: Some(resource.kind.clone()),
             name: Some(object.name.to_string()),
@@ -278,15 +288,7 @@ fn event(object: &ObjectRef, resource: &ApiResource, found: &DynamicObject, find
             uid: found.metadata.uid.clone(),
             resource_version: found.metadata.resource_version.clone(),
             ..ObjectReference::default()
-        },
-        type_: Some("Warning".to_owned()),
-        reason: Some(reason(finding.code).to_owned()),
-        message: Some(clip(&text_of(finding))),
-        count: Some(1),
-        first_timestamp: Some(now.clone()),
-        last_timestamp: Some(now),
-        source: Some(EventSource { component: Some(COMPONENT.to_owned()), host: None }),
-        reporting_component: Some(COMPONENT.to_owned()),
+        }),
         ..Event::default()
     }
 }
