@@ -187,7 +187,9 @@ fn a_broken_file_is_named_with_its_line_and_changes_nothing_else() -> Result<()>
     scene.split_http(0, 100)?;
     scene.manifests.remove("broken.yaml")?;
     eventually("mended files leave no finding", Duration::from_secs(5), || {
-        Ok(agent.findings()?.iter().all(|f| !f.contains("broken.yaml") && !f.contains("canary.yaml:")).then_some(()))
+        // What is merely worth knowing of an undeclared port stays.
+        let wrong = |f: &&String| !f.starts_with("Info") && (f.contains("broken.yaml") || f.contains("canary.yaml:"));
+        Ok(agent.findings()?.iter().find(wrong).is_none().then_some(()))
     })?;
     eventually("the mended rules are in force", Duration::from_secs(5), || {
         let report = HttpLoad::new(scene.http.at(80)).requests(100).connections(4).run(scene.client())?;

@@ -53,7 +53,10 @@ fn a_rule_exported_to_a_namespace_is_for_its_clients() {
     assert_eq!(subset_of_client(&compiled, view_of_client(&compiled)), "default: b-v2/1=1");
     assert_eq!(subset_of_client(&compiled, 0), "default: b/3=1");
     assert_eq!(compiled.entry(0, "10.96.0.2", 80).map(|entry| entry.verdict), Some(Verdict::Balance));
-    assert_eq!(compiled.entry(view_of_client(&compiled), "10.96.0.2", 80).map(|entry| entry.verdict), Some(Verdict::Proxy));
+    assert_eq!(
+        compiled.entry(view_of_client(&compiled), "10.96.0.2", 80).map(|entry| entry.verdict),
+        Some(Verdict::Proxy)
+    );
 }
 
 #[test]
@@ -70,7 +73,10 @@ fn the_clients_destination_rule_comes_first_even_by_a_wildcard_and_hides_the_own
     let compiled = compiled(&text);
     assert_eq!(subset_of_client(&compiled, view_of_client(&compiled)), "default: 503=1");
     assert_eq!(subset_of_client(&compiled, 0), "default: b-v1/2=1");
-    assert_eq!(compiled.entry(view_of_client(&compiled), "10.96.0.8", 80).map(|entry| entry.verdict), Some(Verdict::Proxy));
+    assert_eq!(
+        compiled.entry(view_of_client(&compiled), "10.96.0.8", 80).map(|entry| entry.verdict),
+        Some(Verdict::Proxy)
+    );
     assert_eq!(compiled.entry(0, "10.96.0.8", 80).map(|entry| entry.verdict), Some(Verdict::Balance));
 }
 
@@ -86,7 +92,11 @@ fn a_view_holds_only_what_differs_and_still_answers_for_every_host_of_the_port()
     .concat();
     let compiled = compiled(&text);
     assert!(compiled.entry(view_of_client(&compiled), "10.96.0.8", 80).is_none(), "x is as for everybody");
-    assert_eq!(compiled.ask(view_of_client(&compiled), "clients", "10.96.0.8", "b.shop", "/"), "default: b-v2/1=1", "asked for through x");
+    assert_eq!(
+        compiled.ask(view_of_client(&compiled), "clients", "10.96.0.8", "b.shop", "/"),
+        "default: b-v2/1=1",
+        "asked for through x"
+    );
     assert_eq!(compiled.ask(view_of_client(&compiled), "clients", "10.96.0.2", "x.shop", "/"), "default: x/1=1");
 }
 
@@ -134,7 +144,10 @@ fn in_the_root_namespace_only_private_rules_are_its_own_clients_first() {
     let compiled = compiled(&text);
     let view = compiled.plan.pods["istio-system/c"].view;
     assert_ne!(view, 0);
-    assert!(compiled.entry(view, "10.96.0.2", 80).is_none(), "the owner's rule still comes before the root's public one");
+    assert!(
+        compiled.entry(view, "10.96.0.2", 80).is_none(),
+        "the owner's rule still comes before the root's public one"
+    );
 }
 
 #[test]
