@@ -234,6 +234,7 @@ impl Applier {
                 findings.extend(of_files);
                 findings.extend(compiled.findings);
                 self.plan = compiled.plan;
+                self.options.views = compiled.views;
                 self.parts.program.store(Arc::new(compiled.program));
                 self.write_maps();
             }

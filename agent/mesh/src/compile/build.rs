@@ -218,7 +218,7 @@ impl<'s> Build<'_, 's> {
             snapshot.virtual_services.values().map(|vs| &**vs).filter(|vs| !vs.in_mesh() || !is_service(vs)).collect();
         let kept = std::mem::take(&mut self.clusters);
         for vs in unused {
-            let mut router = self.router(&resolved[views.of(vs.meta.namespace()) as usize]);
+            let mut router = self.router(&resolved[views.position(vs.meta.namespace())]);
             router.http(&[vs], PORT_OF_OTHER_HOSTS);
             router.tcp(&[vs], PORT_OF_OTHER_HOSTS);
         }

@@ -35,6 +35,8 @@ mod routes;
 mod verdict;
 mod visibility;
 
+pub use visibility::ViewTable;
+
 #[cfg(test)]
 mod tests;
 
@@ -54,6 +56,8 @@ pub struct CompileOptions {
     pub accept_istio_labels: bool,
     /// Becomes [`Program::generation`].
     pub generation: u64,
+    /// [`Compiled::views`] of the compilation that is in force; empty when none is.
+    pub views: ViewTable,
 }
 
 impl Default for CompileOptions {
@@ -64,6 +68,7 @@ impl Default for CompileOptions {
             root_namespace: "istio-system".into(),
             accept_istio_labels: true,
             generation: 0,
+            views: ViewTable::default(),
         }
     }
 }
@@ -75,6 +80,8 @@ pub struct Compiled {
     pub program: Program,
     /// For the kernel.
     pub plan: KernelPlan,
+    /// For the next compilation.
+    pub views: ViewTable,
     /// By place, the worst first at each. Those of the files themselves are [`crate::store::Store::findings`].
     pub findings: Vec<Finding>,
 }
@@ -84,7 +91,7 @@ pub fn compile(snapshot: &Snapshot, options: &CompileOptions) -> Compiled {
     let mut findings = Findings::default();
     let (program, mut plan, views) = build::build(snapshot, options, &mut findings);
     plan.pods = enrol::enrol(snapshot, options, &views, &mut findings);
-    Compiled { program, plan, findings: findings.into_sorted() }
+    Compiled { program, plan, views: views.0, findings: findings.into_sorted() }
 }
 
 /// Each finding once, however many ports and views meet its reason.

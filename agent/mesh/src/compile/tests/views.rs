@@ -28,10 +28,11 @@ fn a_private_rule_of_the_clients_namespace_overrides_the_owners() {
     ]
     .concat();
     let compiled = compiled(&text);
-    assert_eq!(view_of_client(&compiled), 1);
-    assert_eq!(subset_of_client(&compiled, 1), "default: b-v2/1=1");
+    let view = view_of_client(&compiled);
+    assert_ne!(view, 0);
+    assert_eq!(subset_of_client(&compiled, view), "default: b-v2/1=1");
     assert_eq!(subset_of_client(&compiled, 0), "default: b-v1/2=1");
-    assert_eq!(compiled.groups(1, "10.96.0.2", 80), ["v2:1:10.0.0.3:8080"]);
+    assert_eq!(compiled.groups(view, "10.96.0.2", 80), ["v2:1:10.0.0.3:8080"]);
     assert_eq!(compiled.groups(0, "10.96.0.2", 80), ["v1:1:10.0.0.1:8080,10.0.0.2:8080"]);
     assert_eq!(compiled.codes().get("IST0109"), None, "they are no conflict");
 }
@@ -52,7 +53,10 @@ fn a_rule_exported_to_a_namespace_is_for_its_clients() {
     assert_eq!(subset_of_client(&compiled, view_of_client(&compiled)), "default: b-v2/1=1");
     assert_eq!(subset_of_client(&compiled, 0), "default: b/3=1");
     assert_eq!(compiled.entry(0, "10.96.0.2", 80).map(|entry| entry.verdict), Some(Verdict::Balance));
-    assert_eq!(compiled.entry(1, "10.96.0.2", 80).map(|entry| entry.verdict), Some(Verdict::Proxy));
+    assert_eq!(
+        compiled.entry(view_of_client(&compiled), "10.96.0.2", 80).map(|entry| entry.verdict),
+        Some(Verdict::Proxy)
+    );
 }
 
 #[test]
@@ -69,7 +73,10 @@ fn the_clients_destination_rule_comes_first_even_by_a_wildcard_and_hides_the_own
     let compiled = compiled(&text);
     assert_eq!(subset_of_client(&compiled, view_of_client(&compiled)), "default: 503=1");
     assert_eq!(subset_of_client(&compiled, 0), "default: b-v1/2=1");
-    assert_eq!(compiled.entry(1, "10.96.0.8", 80).map(|entry| entry.verdict), Some(Verdict::Proxy));
+    assert_eq!(
+        compiled.entry(view_of_client(&compiled), "10.96.0.8", 80).map(|entry| entry.verdict),
+        Some(Verdict::Proxy)
+    );
     assert_eq!(compiled.entry(0, "10.96.0.8", 80).map(|entry| entry.verdict), Some(Verdict::Balance));
 }
 
@@ -84,9 +91,13 @@ fn a_view_holds_only_what_differs_and_still_answers_for_every_host_of_the_port()
     ]
     .concat();
     let compiled = compiled(&text);
-    assert!(compiled.entry(1, "10.96.0.8", 80).is_none(), "x is as for everybody");
-    assert_eq!(compiled.ask(1, "clients", "10.96.0.8", "b.shop", "/"), "default: b-v2/1=1", "asked for through x");
-    assert_eq!(compiled.ask(1, "clients", "10.96.0.2", "x.shop", "/"), "default: x/1=1");
+    assert!(compiled.entry(view_of_client(&compiled), "10.96.0.8", 80).is_none(), "x is as for everybody");
+    assert_eq!(
+        compiled.ask(view_of_client(&compiled), "clients", "10.96.0.8", "b.shop", "/"),
+        "default: b-v2/1=1",
+        "asked for through x"
+    );
+    assert_eq!(compiled.ask(view_of_client(&compiled), "clients", "10.96.0.2", "x.shop", "/"), "default: x/1=1");
 }
 
 #[test]
@@ -131,8 +142,12 @@ fn in_the_root_namespace_only_private_rules_are_its_own_clients_first() {
     let private = dr("istio-system", "y", "{host: other.example.com, exportTo: [\".\"]}");
     let text = [shop(HTTP), client, public, private].concat();
     let compiled = compiled(&text);
-    assert_eq!(compiled.plan.pods["istio-system/c"].view, 1);
-    assert!(compiled.entry(1, "10.96.0.2", 80).is_none(), "the owner's rule still comes before the root's public one");
+    let view = compiled.plan.pods["istio-system/c"].view;
+    assert_ne!(view, 0);
+    assert!(
+        compiled.entry(view, "10.96.0.2", 80).is_none(),
+        "the owner's rule still comes before the root's public one"
+    );
 }
 
 #[test]
@@ -148,5 +163,67 @@ fn a_service_whose_routes_lead_to_one_that_differs_differs_too() {
     .concat();
     let compiled = compiled(&text);
     assert_eq!(compiled.groups(0, "10.96.0.8", 80), ["v1:1:10.0.0.1:8080,10.0.0.2:8080"]);
-    assert_eq!(compiled.groups(1, "10.96.0.8", 80), ["v1:1:10.0.0.3:8080"]);
+    assert_eq!(compiled.groups(view_of_client(&compiled), "10.96.0.8", 80), ["v1:1:10.0.0.3:8080"]);
+}
+
+/// Private rules of these namespaces, each with a client, that send to v2.
+fn private(namespaces: &[&str]) -> String {
+    let own = namespaces.iter().map(|namespace| {
+        let rule = vs(namespace, "b", &format!("{{hosts: [b.shop.svc.cluster.local], exportTo: [\".\"], {TO_V2}}}"));
+        [client().replace("clients", namespace), rule].concat()
+    });
+    [shop(HTTP), own.collect()].concat()
+}
+
+/// The views of the clients of these namespaces, and the table for the next compilation.
+fn views(text: &str, namespaces: &[&str], before: &ViewTable) -> (Vec<u32>, ViewTable) {
+    let options = CompileOptions { views: before.clone(), ..CompileOptions::default() };
+    let (compiled, _) = with_store(&[("t", text)], &options);
+    let view = |namespace: &&str| compiled.plan.pods[&*format!("{namespace}/c")].view;
+    for view in namespaces.iter().map(view).filter(|view| *view > 0) {
+        assert_eq!(compiled.groups(view, "10.96.0.2", 80), ["v2:1:10.0.0.3:8080"]);
+    }
+    (namespaces.iter().map(view).collect(), compiled.views)
+}
+
+#[test]
+fn a_view_keeps_its_number_whatever_comes_and_goes() {
+    let (first, table) = views(&private(&["m"]), &["m"], &ViewTable::default());
+    let (more, table) = views(&private(&["a", "m", "z"]), &["a", "m", "z"], &table);
+    assert_eq!(more[1], first[0]);
+    let (fewer, table) = views(&private(&["m", "z"]), &["m", "z"], &table);
+    assert_eq!(fewer, more[1..]);
+    assert_eq!(views(&private(&["a", "m", "z"]), &["a", "m", "z"], &ViewTable::default()).0, more, "after a restart");
+    assert_eq!(views(&shop(HTTP), &[], &table).1, ViewTable::default(), "nothing is kept of what is gone");
+}
+
+#[test]
+fn a_number_goes_to_another_namespace_only_after_a_compilation_without_it() {
+    // Two names with one number: among 2^17 names some are expected to have one.
+    let mut names = std::collections::HashMap::new();
+    let number = |name: &str| views_of(&[name], &ViewTable::default())[0];
+    let (a, b) = (0..1 << 20)
+        .map(|n| format!("ns-{n}"))
+        .find_map(|name| names.insert(number(&name), name.clone()).map(|other| (other, name)))
+        .expect("names of one number");
+    let (a, b) = (&*a, &*b);
+    let alone = number(a);
+    assert_eq!(number(b), alone);
+
+    let table = table_of(&[a], &ViewTable::default());
+    let both = views_of(&[a, b], &table);
+    assert!(both.contains(&alone) && both[0] != both[1], "{both:?}");
+    assert_eq!(table_of(&[a, b], &table).0[a], alone, "who came first keeps it");
+    let replaced = table_of(&[b], &table);
+    assert_ne!(replaced.0[b], alone, "pods of the other may still have it");
+    assert_eq!(table_of(&[b], &table_of(&[], &table)).0[b], alone);
+    assert_eq!(table_of(&[b], &replaced), replaced, "and it stays as it is");
+}
+
+fn table_of(namespaces: &[&str], before: &ViewTable) -> ViewTable {
+    before.next(namespaces.iter().map(|name| Arc::from(*name)).collect())
+}
+
+fn views_of(namespaces: &[&str], before: &ViewTable) -> Vec<u32> {
+    table_of(namespaces, before).0.values().copied().collect()
 }
