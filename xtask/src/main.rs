@@ -4,6 +4,7 @@
 mod build_ebpf;
 mod demo;
 mod ground;
+mod image;
 mod packages;
 mod soak;
 mod test;
@@ -27,6 +28,8 @@ enum Command {
     BuildEbpf(build_ebpf::Options),
     /// Show a canary on this machine, step by step, and check every number
     Demo(demo::Args),
+    /// Make the container images, as tars that a node can import
+    Image(image::Args),
     /// Run a canary under load for minutes or days, with everything changing around it
     Soak(soak::Args),
     /// Build and run every suite, one after the other
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::BuildEbpf(options) => build_ebpf::run(&options),
         Command::Demo(args) => demo::run(&args),
+        Command::Image(args) => image::run(&args),
         Command::Soak(args) => soak::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Tidy(args) => tidy::run(&args),

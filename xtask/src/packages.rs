@@ -1,5 +1,5 @@
-//! Programs of the machine that the demo and the suites start, and the Debian packages that hold them. Used by `demo`
-//! and `test`, each with the list of what it needs.
+//! Programs of the machine that the demo, the suites and the images need, and the Debian packages that hold them. Used by `demo`,
+//! `image` and `test`, each with the list of what it needs.
 
 use std::io::{self, Write};
 use std::process::Command;
@@ -25,6 +25,9 @@ pub(crate) const DEMO: &[Package] = &[MESH[0], package("bpftool", "bpftool")];
 /// What the suites start.
 pub(crate) const SUITES: &[Package] =
     &[MESH[0], DEMO[1], package("curl", "curl"), package("strace", "strace"), package("wrk", "wrk")];
+
+/// What makes container images.
+pub(crate) const IMAGE: &[Package] = &[package("buildah", "buildah"), package("objcopy", "binutils")];
 
 /// As root on Debian, installs what is missing; elsewhere does nothing. A failure is not the end: what is still
 /// missing is for [`require_all`] or for the suite that needs it to say.
