@@ -12,6 +12,7 @@ mod installation;
 mod listeners;
 mod metrics;
 mod shared;
+mod source;
 mod status;
 
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ use self::enrol::Pods;
 use self::heart::Heart;
 use self::installation::Installation;
 use self::shared::Shared;
+use self::source::{News, Source};
 use crate::admin::Answers;
 use crate::cgroup::Hierarchy;
 use crate::config::{self, Config};
@@ -36,6 +38,7 @@ use crate::netns::NetNs;
 use crate::proxy::{OriginalDestinations, Proxy, ProxyConfig};
 use crate::telemetry;
 use crate::watch::directory::Directory;
+use crate::watch::kubernetes::{Kubernetes, Outbox};
 
 pub use self::status::{Counters, PodStatus, ServiceStatus, Status};
 
@@ -90,14 +93,11 @@ pub fn run(config: &Config) -> Result<()> {
     let shared = Arc::new(Shared::new(Arc::clone(&datapath), Arc::clone(&proxy)));
 
     let (events, inbox) = mpsc::channel();
-    let directory = Directory::new(config.manifests.clone());
-    let wake = events.clone();
-    // The receiver is gone only when the agent ends.
-    let watch = directory.watch(move |paths| drop(wake.send(Event::Paths(paths))))?;
+    let (source, watch) = start_source(config, &events, &shared)?;
     let pods = Pods::new(home, own, hierarchy, config.workers);
     let parts =
         Parts { datapath: Arc::clone(&datapath), proxy: Arc::clone(&proxy), program, shared: Arc::clone(&shared) };
-    let mut applier = Applier::new(config, directory, pods, parts);
+    let mut applier = Applier::new(config, source, pods, parts);
     let readiness = Arc::clone(&shared);
     let apply = std::thread::Builder::new().name("weir-apply".into()).spawn(move || {
         // Whatever ends this thread, nobody shall take the agent for one that follows changes.
@@ -150,6 +150,32 @@ pub fn run(config: &Config) -> Result<()> {
         tracing::info!("drained; pins stay for the next agent");
     }
     Ok(())
+}
+
+/// What tells of changes, for as long as it lives.
+#[expect(dead_code, reason = "held for its Drop")]
+enum Watch {
+    Directory(notify::RecommendedWatcher),
+    Kubernetes(Kubernetes),
+}
+
+fn start_source(config: &Config, events: &mpsc::Sender<Event>, shared: &Shared) -> Result<(Source, Watch)> {
+    let wake = events.clone();
+    // The receiver is gone only when the agent ends.
+    let wake = move |news| drop(wake.send(Event::News(news)));
+    Ok(match &config.source {
+        config::Source::Manifests(path) => {
+            let directory = Directory::new(path.clone());
+            let watch = directory.watch(move |paths| wake(News::Paths(paths)))?;
+            (Source::files(directory), Watch::Directory(watch))
+        }
+        config::Source::Kubernetes(access) => {
+            let outbox = Arc::new(Outbox::new(move || wake(News::Objects)));
+            let watch = Kubernetes::start(access.clone(), config.node.as_deref(), Arc::clone(&outbox))?;
+            shared.set_source(Box::new(watch.reporter()));
+            (Source::objects(outbox), Watch::Kubernetes(watch))
+        }
+    })
 }
 
 /// Ends readiness when it goes.
