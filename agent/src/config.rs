@@ -30,11 +30,20 @@ pub fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(DEFAULT_WORKERS)
 }
 
+/// Where objects come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// The directory of manifests to watch.
+    Manifests(PathBuf),
+    /// An API server.
+    Kubernetes(Access),
+}
+
 /// The agent's configuration, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The directory of manifests to watch.
-    pub manifests: PathBuf,
+    /// Where objects come from.
+    pub source: Source,
     /// Name of the instance.
     pub instance: String,
     /// Where the connect hooks attach; `None` = found.

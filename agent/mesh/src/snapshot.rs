@@ -52,6 +52,52 @@ impl Snapshot {
         }
     }
 
+    /// Adds an object in the place of the one of its kind and name.
+    pub fn replace(&mut self, object: Object) {
+        let name = &object.meta().object;
+        let key = (Arc::clone(&name.namespace), Arc::clone(&name.name));
+        match object {
+            Object::Namespace(o) => drop(self.namespaces.insert(key, o)),
+            Object::Pod(o) => drop(self.pods.insert(key, o)),
+            Object::Service(o) => drop(self.services.insert(key, o)),
+            Object::EndpointSlice(o) => drop(self.endpoint_slices.insert(key, o)),
+            Object::Deployment(o) => drop(self.deployments.insert(key, o)),
+            Object::VirtualService(o) => drop(self.virtual_services.insert(key, o)),
+            Object::DestinationRule(o) => drop(self.destination_rules.insert(key, o)),
+            Object::Protection(o) => drop(self.protections.insert(o.meta.object.clone(), o)),
+        }
+    }
+
+    /// Removes the object of this kind and name. False when there is none.
+    pub fn remove(&mut self, object: &ObjectRef) -> bool {
+        let key = (Arc::clone(&object.namespace), Arc::clone(&object.name));
+        match &*object.kind {
+            "Namespace" => self.namespaces.remove(&key).is_some(),
+            "Pod" => self.pods.remove(&key).is_some(),
+            "Service" => self.services.remove(&key).is_some(),
+            "EndpointSlice" => self.endpoint_slices.remove(&key).is_some(),
+            "Deployment" => self.deployments.remove(&key).is_some(),
+            "VirtualService" => self.virtual_services.remove(&key).is_some(),
+            "DestinationRule" => self.destination_rules.remove(&key).is_some(),
+            _ => self.protections.remove(object).is_some(),
+        }
+    }
+
+    /// Whether an object of this kind and name is there.
+    pub fn contains(&self, object: &ObjectRef) -> bool {
+        let key = (Arc::clone(&object.namespace), Arc::clone(&object.name));
+        match &*object.kind {
+            "Namespace" => self.namespaces.contains_key(&key),
+            "Pod" => self.pods.contains_key(&key),
+            "Service" => self.services.contains_key(&key),
+            "EndpointSlice" => self.endpoint_slices.contains_key(&key),
+            "Deployment" => self.deployments.contains_key(&key),
+            "VirtualService" => self.virtual_services.contains_key(&key),
+            "DestinationRule" => self.destination_rules.contains_key(&key),
+            _ => self.protections.contains_key(object),
+        }
+    }
+
     /// The Namespace of this name.
     pub fn namespace(&self, name: &Arc<str>) -> Option<&Arc<Namespace>> {
         self.namespaces.get(&(Arc::default(), Arc::clone(name)))

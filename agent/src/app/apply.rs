@@ -1,30 +1,27 @@
-//! From a changed file to what is in force: read, compile, publish, write the maps, enrol. One thread, in order.
+//! From a change to what is in force: take over, compile, publish, write the maps, enrol. One thread, in order.
 //!
 //! Order within one change: the program is published before the kernel sends anything to it, and the maps are written
 //! additions first; a removed service only loses its entries, and connections already steered still find their way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use weir_mesh::compile::{CompileOptions, compile};
 use weir_mesh::finding::{Finding, Severity, code};
 use weir_mesh::plan::KernelPlan;
 use weir_mesh::program::Program;
-use weir_mesh::source::Location;
-use weir_mesh::store::Store;
 
 use super::enrol::Pods;
 use super::shared::Shared;
+use super::source::{News, Source};
 use super::status::Status;
 use crate::config::Config;
 use crate::datapath::Datapath;
 use crate::proxy::Proxy;
-use crate::watch::directory::{Change, Directory, POLL};
 
 /// How often pods are looked after without a change.
 const TICK: Duration = Duration::from_millis(250);
@@ -39,8 +36,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// What wakes the thread.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// These paths changed; empty = anything may have.
-    Paths(Vec<PathBuf>),
+    /// The source has something new.
+    News(News),
     /// The sandbox of a pod has come, changed or gone.
     Sandbox,
     /// The agent ends.
@@ -57,15 +54,12 @@ pub(super) struct Parts {
 
 /// The one owner of the configuration.
 pub(super) struct Applier {
-    directory: Directory,
-    store: Store,
+    source: Source,
+    /// The first configuration is in force. Before it, pods and maps are as a former agent left them.
+    begun: bool,
     options: CompileOptions,
     plan: KernelPlan,
     findings: Vec<Finding>,
-    /// What the directory said it could not read, when the findings were made.
-    unreadable: BTreeMap<PathBuf, String>,
-    /// Files on whose text the reader failed.
-    failed: BTreeSet<PathBuf>,
     said: BTreeSet<String>,
     kernel_problems: Vec<String>,
     /// When a part of the plan that found no room in the maps may find some.
@@ -74,32 +68,28 @@ pub(super) struct Applier {
     /// What `/status` was made from: generation, revision of the pods, problems.
     shown: (u64, u64, Vec<String>),
     parts: Parts,
-    polled: Instant,
     applied_in: Duration,
 }
 
 impl Applier {
-    pub(super) fn new(config: &Config, directory: Directory, pods: Pods, parts: Parts) -> Self {
+    pub(super) fn new(config: &Config, source: Source, pods: Pods, parts: Parts) -> Self {
         let options = CompileOptions {
             node: config.node.as_deref().map(Arc::from),
             accept_istio_labels: config.accept_istio_labels,
             ..CompileOptions::default()
         };
         Self {
-            directory,
-            store: Store::default(),
+            source,
+            begun: false,
             options,
             plan: KernelPlan::default(),
             findings: Vec::new(),
-            unreadable: BTreeMap::new(),
-            failed: BTreeSet::new(),
             said: BTreeSet::new(),
             kernel_problems: Vec::new(),
             retry_at: None,
             pods,
             shown: (0, 0, Vec::new()),
             parts,
-            polled: Instant::now(),
             applied_in: Duration::ZERO,
         }
     }
@@ -107,8 +97,54 @@ impl Applier {
     /// Reads everything, then carries out changes until told to stop.
     pub(super) fn run(&mut self, inbox: &Receiver<Event>) {
         let started = Instant::now();
-        let changes = self.directory.rescan(None);
-        self.take(changes);
+        self.source.begin();
+        self.begin(started);
+        let mut ticked = Instant::now();
+        loop {
+            // Steady changes must not keep the pods from being looked after.
+            if ticked.elapsed() >= TICK {
+                if self.begun {
+                    self.tick();
+                }
+                ticked = Instant::now();
+            }
+            match inbox.recv_timeout(TICK.saturating_sub(ticked.elapsed())) {
+                Ok(Event::News(news)) => {
+                    let heard = Instant::now();
+                    let stop = self.burst(news, inbox);
+                    let changed = self.source.take();
+                    if !self.begun {
+                        self.begin(started);
+                    } else if changed {
+                        self.recompile(heard);
+                    }
+                    if stop {
+                        return;
+                    }
+                }
+                Ok(Event::Sandbox) => self.moved(),
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// A sandbox has come, changed or gone.
+    fn moved(&mut self) {
+        if self.begun {
+            self.enrol();
+        }
+    }
+
+    /// Brings the first configuration into force. Not while the source has been read in part only: to compile that
+    /// would take away what a former agent has left in force.
+    fn begin(&mut self, started: Instant) {
+        if !self.source.is_complete() {
+            return;
+        }
+        self.begun = true;
+        // What was heard just before it became complete.
+        self.source.take();
         self.recompile(started);
         self.parts.shared.set_ready(true);
         tracing::info!(
@@ -117,65 +153,29 @@ impl Applier {
             in_ms = started.elapsed().as_millis() as u64,
             "first configuration in force"
         );
-        let mut ticked = Instant::now();
-        loop {
-            // Steady changes must not keep the pods from being looked after.
-            if ticked.elapsed() >= TICK {
-                self.tick();
-                ticked = Instant::now();
-            }
-            match inbox.recv_timeout(TICK.saturating_sub(ticked.elapsed())) {
-                Ok(Event::Paths(paths)) => {
-                    let started = Instant::now();
-                    let (changes, stop) = self.burst(paths, inbox);
-                    if self.take(changes) {
-                        self.recompile(started);
-                    }
-                    if stop {
-                        return;
-                    }
-                }
-                Ok(Event::Sandbox) => self.enrol(),
-                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-        }
     }
 
-    /// Collects what follows at once.
-    fn burst(&mut self, mut paths: Vec<PathBuf>, inbox: &Receiver<Event>) -> (Vec<Change>, bool) {
+    /// Collects what follows at once; true when the agent ends.
+    fn burst(&mut self, news: News, inbox: &Receiver<Event>) -> bool {
         let until = Instant::now() + BURST;
-        let mut everything = paths.is_empty();
-        let mut stop = false;
+        self.source.hear(news);
         while Instant::now() < until {
             match inbox.recv_timeout(QUIET) {
-                Ok(Event::Paths(more)) => {
-                    everything |= more.is_empty();
-                    paths.extend(more);
-                }
+                Ok(Event::News(more)) => self.source.hear(more),
                 // Its containers are about to start: it does not wait for the end of the burst.
-                Ok(Event::Sandbox) => self.enrol(),
-                Ok(Event::Stop) => {
-                    stop = true;
-                    break;
-                }
+                Ok(Event::Sandbox) => self.moved(),
+                Ok(Event::Stop) => return true,
                 Err(_) => break,
             }
         }
-        let changes =
-            if everything { self.directory.rescan(Some(SystemTime::now())) } else { self.directory.read(&paths) };
-        (changes, stop)
+        false
     }
 
     fn tick(&mut self) {
         let now = Instant::now();
-        if now.duration_since(self.polled) >= POLL {
-            self.polled = now;
-            let changes = self.directory.rescan(Some(SystemTime::now()));
-            if self.take(changes) {
-                self.recompile(now);
-                return;
-            }
+        if self.source.poll(now) {
+            self.recompile(now);
+            return;
         }
         if self.retry_at.is_some_and(|at| at <= now) {
             self.write_maps();
@@ -183,52 +183,14 @@ impl Applier {
         self.enrol();
     }
 
-    /// True when something changed.
-    fn take(&mut self, changes: Vec<Change>) -> bool {
-        let mut any = !changes.is_empty();
-        for change in changes {
-            match change {
-                Change::Text(path, text) => {
-                    let read = catch_unwind(AssertUnwindSafe(|| self.store.set_file(&name(&path), &text)));
-                    match read {
-                        Ok(()) => self.failed.remove(&path),
-                        Err(_) => self.failed.insert(path),
-                    };
-                }
-                Change::Removed(path) => {
-                    self.failed.remove(&path);
-                    self.store.remove_file(&name(&path));
-                }
-            }
-        }
-        if self.unreadable != *self.directory.problems() {
-            self.unreadable = self.directory.problems().clone();
-            any = true;
-        }
-        any
-    }
-
-    /// What is wrong with files as a whole.
-    fn file_findings(&self) -> impl Iterator<Item = Finding> {
-        let unreadable = self.unreadable.iter().map(|(path, why)| {
-            let message = format!("cannot be read: {why}; what it said before stays in force");
-            about(path, code::UNREADABLE, message)
-        });
-        let failed = self.failed.iter().map(|path| {
-            let message = "weir failed on this text, see its log; what the file said before stays in force".to_owned();
-            about(path, code::INTERNAL, message)
-        });
-        unreadable.chain(failed)
-    }
-
     fn recompile(&mut self, started: Instant) {
         self.options.generation += 1;
         // A fault of the compiler costs a change, never the mesh.
         let compiled = catch_unwind(AssertUnwindSafe(|| {
-            let (snapshot, findings) = self.store.assemble();
+            let (snapshot, findings) = self.source.assemble();
             (compile(&snapshot, &self.options), findings)
         }));
-        let mut findings: Vec<Finding> = self.file_findings().collect();
+        let mut findings = self.source.file_findings();
         match compiled {
             Ok((compiled, of_files)) => {
                 findings.extend(of_files);
@@ -311,13 +273,4 @@ impl Applier {
         }
         self.said = current;
     }
-}
-
-fn name(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
-}
-
-fn about(path: &Path, code: &'static str, message: String) -> Finding {
-    let at = Some(Location { file: name(path).into(), line: 0, column: 0 });
-    Finding { severity: Severity::Error, code, object: None, at, message, help: None }
 }

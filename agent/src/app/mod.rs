@@ -13,9 +13,11 @@ mod installation;
 mod listeners;
 mod metrics;
 mod shared;
+mod source;
 mod status;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -30,8 +32,9 @@ use self::finder::Finder;
 use self::heart::Heart;
 use self::installation::Installation;
 use self::shared::Shared;
+use self::source::{News, Source};
 use crate::admin::Answers;
-use crate::cgroup::{Hierarchy, is_kubepods};
+use crate::cgroup::{Hierarchy, OwnCgroup, is_kubepods};
 use crate::config::{self, Config};
 use crate::datapath::{Datapath, DatapathConfig, Flows};
 use crate::netns::NetNs;
@@ -39,6 +42,7 @@ use crate::proxy::{OriginalDestinations, Proxy, ProxyConfig};
 use crate::sandbox::{Sandboxes, Trees};
 use crate::telemetry;
 use crate::watch::directory::Directory;
+use crate::watch::kubernetes::{Kubernetes, Outbox};
 
 pub use self::status::{Counters, PodStatus, ServiceStatus, Status};
 
@@ -51,31 +55,7 @@ const LISTENERS_LINGER: Duration = Duration::from_millis(200);
 /// # Errors
 /// When something that it cannot work without is missing: kernel programs, cgroup v2, rights, the admin address.
 pub fn run(config: &Config) -> Result<()> {
-    raise_file_limit();
-    // Before any thread: a process moves as a whole, and the kernel must know the agent by its own cgroup.
-    let hierarchy = Hierarchy::find_below(config.cgroup_root.as_deref())?;
-    let own =
-        hierarchy.ensure_own(&config.instance, std::process::id()).context("the agent needs a cgroup of its own")?;
-    if own.shared {
-        tracing::warn!(cgroup = %own.path.display(), "shared with other processes, which count as the agent");
-    }
-    let attach = config.cgroup.clone().unwrap_or_else(|| hierarchy.attach_point());
-    if config.cgroup.is_none() && !is_kubepods(&attach) {
-        tracing::warn!(
-            cgroup = %attach.display(),
-            "no kubepods cgroup of this node is there: the connect hooks are at the root of what is mounted, where \
-             those of others run first"
-        );
-    }
-    let trees = Trees::find(config.cgroup_root.as_deref(), std::process::id())?;
-    let home = NetNs::own().context("cannot open the agent's own network namespace")?;
-    let mut datapath = Datapath::open(&DatapathConfig {
-        instance: config.instance.clone(),
-        bpffs: config::BPFFS.into(),
-        cgroup: attach.clone(),
-        kernel_log: config.kernel_log,
-    })?;
-    datapath.register_agent()?;
+    let (ground, mut datapath) = prepare(config)?;
     let program = Arc::new(ArcSwap::from_pointee(Program::default()));
     let proxy_config = ProxyConfig {
         workers: config.workers,
@@ -90,8 +70,8 @@ pub fn run(config: &Config) -> Result<()> {
     tracing::info!(
         instance = %config.instance,
         workers = config.workers,
-        cgroup = %attach.display(),
-        own_cgroup = %own.path.display(),
+        cgroup = %ground.attach.display(),
+        own_cgroup = %ground.own.path.display(),
         programs = ?datapath.attached(),
         "kernel programs are in place"
     );
@@ -101,19 +81,17 @@ pub fn run(config: &Config) -> Result<()> {
     let shared = Arc::new(Shared::new(Arc::clone(&datapath), Arc::clone(&proxy)));
 
     let (events, inbox) = mpsc::channel();
-    let directory = Directory::new(config.manifests.clone());
+    let (source, watch) = start_source(config, &events, &shared)?;
     let wake = events.clone();
-    // The receiver is gone only when the agent ends.
-    let watch = directory.watch(move |paths| drop(wake.send(Event::Paths(paths))))?;
-    let wake = events.clone();
-    let sandboxes = Sandboxes::start(trees, move |_| drop(wake.send(Event::Sandbox)))
+    let sandboxes = Sandboxes::start(ground.trees, move |_| drop(wake.send(Event::Sandbox)))
         .context("cannot follow the cgroups of pods")?;
     // Manifests in a directory are the operator's own words; nobody else's may name a path on the node.
-    let finder = Finder::new(own, hierarchy, sandboxes, true);
-    let pods = Pods::new(home, finder, config.workers);
+    let trusted = matches!(config.source, config::Source::Manifests(_));
+    let finder = Finder::new(ground.own, ground.hierarchy, sandboxes, trusted);
+    let pods = Pods::new(ground.home, finder, config.workers);
     let parts =
         Parts { datapath: Arc::clone(&datapath), proxy: Arc::clone(&proxy), program, shared: Arc::clone(&shared) };
-    let mut applier = Applier::new(config, directory, pods, parts);
+    let mut applier = Applier::new(config, source, pods, parts);
     let readiness = Arc::clone(&shared);
     let apply = std::thread::Builder::new().name("weir-apply".into()).spawn(move || {
         // Whatever ends this thread, nobody shall take the agent for one that follows changes.
@@ -166,6 +144,73 @@ pub fn run(config: &Config) -> Result<()> {
         tracing::info!("drained; pins stay for the next agent");
     }
     Ok(())
+}
+
+/// Where the agent stands on its node.
+struct Ground {
+    hierarchy: Hierarchy,
+    own: OwnCgroup,
+    /// Where the connect hooks are.
+    attach: PathBuf,
+    trees: Trees,
+    /// The agent's own network namespace.
+    home: NetNs,
+}
+
+/// Finds its place and puts the kernel programs into theirs.
+fn prepare(config: &Config) -> Result<(Ground, Datapath)> {
+    raise_file_limit();
+    // Before any thread: a process moves as a whole, and the kernel must know the agent by its own cgroup.
+    let hierarchy = Hierarchy::find_below(config.cgroup_root.as_deref())?;
+    let own =
+        hierarchy.ensure_own(&config.instance, std::process::id()).context("the agent needs a cgroup of its own")?;
+    if own.shared {
+        tracing::warn!(cgroup = %own.path.display(), "shared with other processes, which count as the agent");
+    }
+    let attach = config.cgroup.clone().unwrap_or_else(|| hierarchy.attach_point());
+    if config.cgroup.is_none() && !is_kubepods(&attach) {
+        tracing::warn!(
+            cgroup = %attach.display(),
+            "no kubepods cgroup of this node is there: the connect hooks are at the root of what is mounted, where \
+             those of others run first"
+        );
+    }
+    let trees = Trees::find(config.cgroup_root.as_deref(), std::process::id())?;
+    let home = NetNs::own().context("cannot open the agent's own network namespace")?;
+    let mut datapath = Datapath::open(&DatapathConfig {
+        instance: config.instance.clone(),
+        bpffs: config::BPFFS.into(),
+        cgroup: attach.clone(),
+        kernel_log: config.kernel_log,
+    })?;
+    datapath.register_agent()?;
+    Ok((Ground { hierarchy, own, attach, trees, home }, datapath))
+}
+
+/// What tells of changes, for as long as it lives.
+#[expect(dead_code, reason = "held for its Drop")]
+enum Watch {
+    Directory(notify::RecommendedWatcher),
+    Kubernetes(Kubernetes),
+}
+
+fn start_source(config: &Config, events: &mpsc::Sender<Event>, shared: &Shared) -> Result<(Source, Watch)> {
+    let wake = events.clone();
+    // The receiver is gone only when the agent ends.
+    let wake = move |news| drop(wake.send(Event::News(news)));
+    Ok(match &config.source {
+        config::Source::Manifests(path) => {
+            let directory = Directory::new(path.clone());
+            let watch = directory.watch(move |paths| wake(News::Paths(paths)))?;
+            (Source::files(directory), Watch::Directory(watch))
+        }
+        config::Source::Kubernetes(access) => {
+            let outbox = Arc::new(Outbox::new(move || wake(News::Objects)));
+            let watch = Kubernetes::start(access.clone(), config.node.as_deref(), Arc::clone(&outbox))?;
+            shared.set_source(Box::new(watch.reporter()));
+            (Source::objects(outbox), Watch::Kubernetes(watch))
+        }
+    })
 }
 
 /// Ends readiness when it goes.

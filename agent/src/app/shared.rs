@@ -1,7 +1,7 @@
 //! What the parts of the agent show of themselves on the admin endpoint. Kept current by `apply`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 
@@ -10,11 +10,17 @@ use super::status::{Counters, Status};
 use crate::admin::Answers;
 use crate::datapath::Datapath;
 use crate::proxy::Proxy;
+use crate::watch::kubernetes::SourceStatus;
+
+/// Tells how the source fares.
+type Reporter = Box<dyn Fn() -> SourceStatus + Send + Sync>;
 
 /// What the admin endpoint shows, and `app` keeps current.
 pub(super) struct Shared {
     ready: AtomicBool,
     status: ArcSwap<Status>,
+    /// Not set for a directory, which is there or not.
+    source: OnceLock<Reporter>,
     datapath: Arc<Mutex<Datapath>>,
     proxy: Arc<Proxy>,
 }
@@ -22,12 +28,17 @@ pub(super) struct Shared {
 impl Shared {
     /// Not ready, nothing in force.
     pub(super) fn new(datapath: Arc<Mutex<Datapath>>, proxy: Arc<Proxy>) -> Self {
-        Self { ready: AtomicBool::new(false), status: ArcSwap::default(), datapath, proxy }
+        Self { ready: AtomicBool::new(false), status: ArcSwap::default(), source: OnceLock::new(), datapath, proxy }
     }
 
     /// Ready = a configuration is in force.
     pub(super) fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
+    }
+
+    /// Whom to ask how the source fares. Only the first is kept.
+    pub(super) fn set_source(&self, reporter: Reporter) {
+        drop(self.source.set(reporter));
     }
 
     /// Replaces what `/status` says.
@@ -37,6 +48,7 @@ impl Shared {
 
     fn current(&self) -> Status {
         let mut status = Status::clone(&self.status.load());
+        status.source = self.source.get().map(|reporter| reporter());
         let counters = self.datapath.lock().unwrap_or_else(PoisonError::into_inner).service_counters();
         let counters = match counters {
             Ok(counters) => counters,

@@ -7,6 +7,7 @@ use weir_mesh::finding::Finding;
 use weir_mesh::plan::KernelPlan;
 
 use super::enrol::Enrolled;
+use crate::watch::kubernetes::SourceStatus;
 
 /// The answer of `/status`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -15,6 +16,9 @@ pub struct Status {
     pub generation: u64,
     /// How long the last change took from its reading until it was in force, in microseconds.
     pub applied_in_us: u64,
+    /// How the API server fares; absent for a directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceStatus>,
     /// Service ports, in order.
     pub services: Vec<ServiceStatus>,
     /// Enrolled pods of this node, in order.
@@ -100,6 +104,7 @@ impl Status {
         Self {
             generation,
             applied_in_us: 0,
+            source: None,
             services: services.collect(),
             pods: pods
                 .map(|(name, pod)| PodStatus {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::cluster::Access;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Source};
 use crate::{app, telemetry};
 
 /// What `-` stands for.
@@ -16,11 +16,21 @@ const STDOUT: &str = "/dev/stdout";
 /// Arguments of `weir run`.
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+#[command(group(clap::ArgGroup::new("source").required(true).args(["manifests", "kubernetes"])))]
 pub(super) struct Args {
     /// Directory of Kubernetes manifests (YAML or JSON) to watch; Pods carry weir.mesh/netns and weir.mesh/cgroup, or are
     /// found by metadata.uid below kubepods
     #[arg(long, value_name = "DIR")]
-    manifests: PathBuf,
+    manifests: Option<PathBuf>,
+    /// Watch a Kubernetes API server: that of the cluster this runs in, or of a kubeconfig
+    #[arg(long)]
+    kubernetes: bool,
+    /// Kubeconfig file [default: KUBECONFIG, ~/.kube/config, or the pod's own service account]
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig [default: its current one]
+    #[arg(long, value_name = "NAME", requires = "kubernetes")]
+    context: Option<String>,
     /// Name that keeps this agent's pins apart from those of other agents on the same kernel
     #[arg(long, default_value = config::DEFAULT_INSTANCE)]
     instance: String,
@@ -68,7 +78,14 @@ pub(super) fn run(args: Args) -> Result<()> {
 }
 
 fn check(args: Args) -> Result<Config> {
-    ensure!(args.manifests.is_dir(), "--manifests {}: not a directory", args.manifests.display());
+    let access = Access { kubeconfig: args.kubeconfig, context: args.context };
+    let source = match args.manifests {
+        Some(directory) => {
+            ensure!(directory.is_dir(), "--manifests {}: not a directory", directory.display());
+            Source::Manifests(directory)
+        }
+        None => Source::Kubernetes(access.clone()),
+    };
     ensure!(
         args.admin.ip().is_loopback(),
         "--admin {}: the admin endpoint has no authentication and listens on loopback only",
@@ -82,14 +99,14 @@ fn check(args: Args) -> Result<Config> {
     );
     config::check_instance(&args.instance).context("--instance")?;
     Ok(Config {
-        manifests: args.manifests,
+        source,
         instance: args.instance,
         cgroup: args.cgroup,
         cgroup_root: args.cgroup_root,
         workers: args.workers,
         admin: args.admin,
         metrics: args.metrics,
-        cluster: args.create_crds.then(Access::default),
+        cluster: args.create_crds.then_some(access),
         create_crds: args.create_crds,
         access_log: args.access_log.map(|file| if file == "-" { STDOUT.into() } else { file.into() }),
         node: args.node,

@@ -49,13 +49,20 @@ impl Access {
     /// # Errors
     /// When there is no configuration, or it is not usable.
     pub async fn client(&self) -> Result<Client, AccessError> {
+        Ok(Client::try_from(self.config().await?)?)
+    }
+
+    /// The configuration of a client, as it is at this moment.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn config(&self) -> Result<Config, AccessError> {
         let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
-        let config = match &self.kubeconfig {
+        Ok(match &self.kubeconfig {
             Some(path) => Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &options).await?,
             // A context is one of a kubeconfig; without it a pod's own account will do, too.
             None if self.context.is_some() => Config::from_kubeconfig(&options).await?,
             None => Config::infer().await?,
-        };
-        Ok(Client::try_from(config)?)
+        })
     }
 }

@@ -233,7 +233,7 @@ fn label_sets<'a>(
     let selector = &service.object.selector;
     let by_selector = registry.pods.select(namespace, selector);
     let by_endpoint = service.ports.iter().flat_map(|port| port.endpoints.iter().filter_map(|e| e.pod));
-    let pods = by_selector.chain(by_endpoint).map(|index| &registry.pods.get(index).meta.labels).collect();
+    let pods = by_selector.chain(by_endpoint).map(|index| &*registry.pods.get(index).meta.labels).collect();
     let templates = snapshot
         .deployments
         .range((Arc::clone(namespace), Arc::default())..)

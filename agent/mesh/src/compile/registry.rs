@@ -110,7 +110,7 @@ impl<'s> Pods<'s> {
                     pods.by_address.entry(*address).or_insert(index);
                 }
             }
-            for (key, value) in &pod.meta.labels {
+            for (key, value) in pod.meta.labels.iter() {
                 pods.by_label.entry((namespace, key, value)).or_default().push(index);
             }
         }

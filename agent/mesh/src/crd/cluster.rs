@@ -23,6 +23,8 @@ pub struct Pod {
     pub uid: Arc<str>,
     /// `spec.nodeName`; empty until it is scheduled.
     pub node: Arc<str>,
+    /// `spec.serviceAccountName`; empty when it is not given.
+    pub service_account: Arc<str>,
     /// `spec.hostNetwork`
     pub host_network: bool,
     /// `spec.runtimeClassName`; empty for the node's default.
@@ -42,9 +44,10 @@ pub struct Pod {
 impl Pod {
     pub(super) fn decode(meta: Metadata, root: &mut Fields<'_>) -> Result<Self, Fault> {
         let mut pod = Self {
+            uid: Arc::clone(&meta.uid),
             meta,
-            uid: root.required_map("metadata")?.text("uid")?.unwrap_or_default().into(),
             node: Arc::default(),
+            service_account: Arc::default(),
             host_network: false,
             runtime_class: Arc::default(),
             containers: Vec::new(),
@@ -55,6 +58,7 @@ impl Pod {
         };
         if let Some(mut spec) = root.map("spec")? {
             pod.node = spec.text("nodeName")?.unwrap_or_default().into();
+            pod.service_account = spec.text("serviceAccountName")?.unwrap_or_default().into();
             pod.host_network = spec.boolean("hostNetwork")?.unwrap_or(false);
             pod.runtime_class = spec.text("runtimeClassName")?.unwrap_or_default().into();
             pod.containers(&mut spec)?;

@@ -16,9 +16,13 @@ pub struct Metadata {
     /// Kind, namespace and name.
     pub object: ObjectRef,
     /// `metadata.labels`
-    pub labels: Labels,
+    pub labels: Arc<Labels>,
     /// `metadata.annotations`
-    pub annotations: Labels,
+    pub annotations: Arc<Labels>,
+    /// `metadata.uid`; empty in most files.
+    pub uid: Arc<str>,
+    /// `metadata.generation`: counts the changes of the spec; 0 in most files.
+    pub generation: u64,
     /// `metadata.creationTimestamp` as written: RFC 3339 in UTC, so it sorts as text. `None` in most files.
     pub created: Option<Arc<str>>,
     /// Where the object begins; `None` for objects that came from no file.
@@ -30,8 +34,10 @@ impl Metadata {
         let mut meta = root.required_map("metadata")?;
         Ok(Self {
             object: object.clone(),
-            labels: labels(&mut meta, "labels")?,
-            annotations: labels(&mut meta, "annotations")?,
+            labels: Arc::new(labels(&mut meta, "labels")?),
+            annotations: Arc::new(labels(&mut meta, "annotations")?),
+            uid: meta.text("uid")?.unwrap_or_default().into(),
+            generation: meta.integer("generation", 0..=i64::MAX)?.unwrap_or(0) as u64,
             created: meta.text("creationTimestamp")?.map(Arc::from),
             at,
         })

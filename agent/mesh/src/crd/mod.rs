@@ -1,5 +1,5 @@
 //! The users' words: what weir reads of each Kubernetes and Istio object, and no more. [`crate::store`] decodes files
-//! with [`decode`]; an API-server source can hand over the same objects made from JSON.
+//! with [`decode`]; [`crate::store::Reader`] does so for the objects of an API server.
 //!
 //! Decoding checks what makes an object unusable by itself (a fault refuses the whole object) and notes what it asks
 //! for beyond this version (a finding; the rest of the object stays in force).
@@ -12,9 +12,12 @@ use crate::source::{Location, ObjectRef};
 mod cluster;
 mod destination_rule;
 mod fields;
+mod intern;
+mod json;
 mod meta;
 mod node;
 mod protection;
+mod resources;
 mod virtual_service;
 
 pub use cluster::{
@@ -22,9 +25,12 @@ pub use cluster::{
 };
 pub use destination_rule::{ClientTls, DestinationRule, Subset, TrafficPolicy};
 pub use fields::Fault;
+pub use intern::Interner;
+pub use json::{Keep, parse_json};
 pub use meta::{Labels, Metadata};
 pub use node::{Mark, Node, SyntaxError, parse};
 pub use protection::Protection;
+pub use resources::{RESOURCES, Resource, Role};
 pub use virtual_service::{Action, HttpMatchItem, HttpRoute, RouteDestination, TcpMatchItem, TcpRoute, VirtualService};
 
 use fields::Fields;
@@ -119,6 +125,19 @@ pub fn header(node: &Node, within: Option<&Header>) -> Result<Header, Fault> {
         Some(typed) if root.text("kind")?.is_none() => typed,
         _ => (root.required_text("apiVersion")?, root.required_text("kind")?),
     };
+    header_as(&mut root, api_version, kind_name)
+}
+
+/// The header of an object that an API server served as one of this kind: what the object says of that itself is not
+/// looked at (items of lists say nothing).
+///
+/// # Errors
+/// When it has no name.
+pub fn identify(node: &Node, api_version: &str, kind: &str) -> Result<Header, Fault> {
+    header_as(&mut Fields::of(node, "")?, api_version, kind)
+}
+
+fn header_as(root: &mut Fields<'_>, api_version: &str, kind_name: &str) -> Result<Header, Fault> {
     let kind = classify(api_version, kind_name);
     let (mut name, mut namespace) = ("", "");
     if kind != Kind::List {

@@ -41,6 +41,24 @@ pub struct Node {
     pub value: Value,
 }
 
+impl Node {
+    /// The value of a map's field.
+    pub fn get(&self, key: &str) -> Option<&Self> {
+        match &self.value {
+            Value::Map(entries) => entries.iter().find(|entry| &*entry.key == key).map(|entry| &entry.node),
+            _ => None,
+        }
+    }
+
+    /// A string's text.
+    pub fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
 /// A YAML value.
 #[derive(Clone, Debug)]
 pub enum Value {

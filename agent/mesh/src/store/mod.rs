@@ -1,5 +1,5 @@
 //! Files in, objects out. A pure state: the caller reads the files. What cannot be read keeps its last good version,
-//! and nothing else is touched by it.
+//! and nothing else is touched by it. [`ObjectStore`] does the same for objects that come one by one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,8 +10,15 @@ use crate::snapshot::Snapshot;
 use crate::source::ObjectRef;
 
 mod documents;
+mod objects;
+#[cfg(test)]
+mod objects_tests;
+mod reader;
 #[cfg(test)]
 mod tests;
+
+pub use objects::{ObjectId, ObjectStore, Pending, ResourceId, Version};
+pub use reader::{Reader, Reading};
 
 use documents::Document;
 
@@ -65,7 +72,7 @@ impl Store {
             let finding = about_file(&name, Mark::default(), message, None);
             File { findings: vec![finding], ..old.clone() }
         } else {
-            Reader::new(&name, &old.objects).read(text)
+            FileReader::new(&name, &old.objects).read(text)
         };
         self.files.insert(name, new);
     }
@@ -132,7 +139,7 @@ fn about_file(file: &Arc<str>, mark: Mark, message: String, help: Option<String>
 }
 
 /// Reads one text of one file.
-struct Reader<'o> {
+struct FileReader<'o> {
     file: &'o Arc<str>,
     old: &'o [Held],
     new: File,
@@ -142,7 +149,7 @@ struct Reader<'o> {
     keep_all: bool,
 }
 
-impl<'o> Reader<'o> {
+impl<'o> FileReader<'o> {
     fn new(file: &'o Arc<str>, old: &'o [Held]) -> Self {
         Self { file, old, new: File::default(), broken: BTreeSet::new(), keep_all: false }
     }

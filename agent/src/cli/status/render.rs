@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::NodeAnswer;
 use crate::app::{Counters, ServiceStatus, Status};
+use crate::watch::kubernetes::SourceStatus;
 
 /// So many nodes are named; of more the number is given.
 const NAMED: usize = 3;
@@ -21,6 +23,10 @@ pub(super) fn one(status: &Status) -> String {
         rows.push([p.pod.clone(), p.addresses.join(","), ports(p.listeners)]);
     }
     text.push_str(&table(&rows));
+    if let Some(source) = &status.source {
+        text.push('\n');
+        text.push_str(&source_lines(source, SystemTime::now()));
+    }
     list(&mut text, "Findings", &status.findings);
     list(&mut text, "Not carried out", &status.problems);
     let _ = writeln!(text, "\ngeneration {}, in force after {} us", status.generation, status.applied_in_us);
@@ -49,6 +55,27 @@ pub(super) fn render(answers: &[NodeAnswer]) -> String {
     list(&mut text, "Findings", findings);
     let problems = told.iter().flat_map(|(node, s)| s.problems.iter().map(move |p| format!("{node}: {p}")));
     list(&mut text, "Not carried out", &problems.collect::<Vec<_>>());
+    text
+}
+
+/// How the API server fares.
+fn source_lines(source: &SourceStatus, now: SystemTime) -> String {
+    let mut text = format!("API server {}", source.server.trim_end_matches('/'));
+    match source.away_since {
+        Some(since) => {
+            let ago = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().saturating_sub(since);
+            let _ = write!(text, ": no answer for {ago} s; what it said last stays in force");
+        }
+        None if !source.complete => text.push_str(": being read for the first time"),
+        None => {
+            let objects: usize = source.kinds.iter().map(|kind| kind.objects).sum();
+            let _ = write!(text, ": {objects} objects of {} kinds", source.kinds.len());
+        }
+    }
+    text.push('\n');
+    for problem in &source.problems {
+        let _ = writeln!(text, "  {problem}");
+    }
     text
 }
 
@@ -88,7 +115,13 @@ fn nodes(answers: &[NodeAnswer]) -> Vec<[String; 5]> {
     for answer in answers {
         let (generation, pods, state) = match (&answer.status, &answer.error) {
             (Some(s), _) => {
-                let state = if s.generation == 0 { "nothing in force yet" } else { "in force" };
+                let away = s.source.as_ref().is_some_and(|source| source.away_since.is_some());
+                let state = match (s.generation, away) {
+                    (0, false) => "nothing in force yet",
+                    (0, true) => "nothing in force yet, no answer from the API server",
+                    (_, false) => "in force",
+                    (_, true) => "in force, no answer from the API server",
+                };
                 (s.generation.to_string(), s.pods.len().to_string(), state)
             }
             (None, error) => ("-".into(), "-".into(), error.as_deref().unwrap_or("no answer")),
@@ -202,5 +235,20 @@ mod tests {
         let rows: Vec<String> = text.lines().skip(1).take(2).map(words).collect();
         assert!(rows[0].contains("balance 0 0 0 0 b HTTP"), "{text}");
         assert!(rows[1].contains("proxy 0 1 0 0 a HTTP"), "{text}");
+    }
+
+    #[test]
+    fn an_api_server_that_is_away_is_told_with_the_time() {
+        let source = SourceStatus {
+            server: "https://10.96.0.1/".into(),
+            complete: true,
+            away_since: Some(1_000_000),
+            problems: vec!["pods: connection refused".into()],
+            ..SourceStatus::default()
+        };
+        assert_eq!(
+            source_lines(&source, UNIX_EPOCH + std::time::Duration::from_secs(1_000_042)),
+            "API server https://10.96.0.1: no answer for 42 s; what it said last stays in force\n  pods: connection refused\n"
+        );
     }
 }

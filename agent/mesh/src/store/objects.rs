@@ -1,0 +1,219 @@
+//! Objects one by one, as an API server tells of them. The pure counterpart of [`super::Store`] for that source: an
+//! object that does not decode keeps its last good version, and nothing else is touched by it.
+//!
+//! [`Pending`] is what has been heard and not yet taken over: however fast an object changes, it holds at most two
+//! versions of it, so its size is bounded by the number of objects.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+use crate::crd::{Decoded, Fault, RESOURCES, Resource};
+use crate::finding::{Finding, Severity, code};
+use crate::snapshot::Snapshot;
+use crate::source::ObjectRef;
+
+/// A kind, by its place in [`RESOURCES`]. (A kind's name alone is not enough: two groups have a `Gateway`.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ResourceId(u8);
+
+impl ResourceId {
+    /// All kinds, in the table's order.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..RESOURCES.len()).map(|index| Self(index as u8))
+    }
+
+    /// Its row in the table.
+    pub fn resource(self) -> &'static Resource {
+        &RESOURCES[usize::from(self.0)]
+    }
+}
+
+/// Names an object among all that are watched.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId {
+    /// Its kind.
+    pub resource: ResourceId,
+    /// Empty for cluster-scoped kinds.
+    pub namespace: Arc<str>,
+    /// `metadata.name`; empty for something that was served as an object and tells no name.
+    pub name: Arc<str>,
+}
+
+impl ObjectId {
+    fn object(&self) -> ObjectRef {
+        ObjectRef {
+            kind: self.resource.resource().kind.into(),
+            namespace: Arc::clone(&self.namespace),
+            name: Arc::clone(&self.name),
+        }
+    }
+}
+
+/// What became of an object.
+#[derive(Clone, Debug)]
+pub enum Version {
+    /// It decodes.
+    Good(Decoded),
+    /// It does not.
+    Bad {
+        /// Why.
+        fault: Fault,
+        /// Another object of the same name: the last good version of the former one is not one of this.
+        recreated: bool,
+    },
+    /// It is there, and this version of weir does nothing with its kind; the text says what happens instead.
+    Named(&'static str),
+    /// It is not there any more.
+    Gone,
+}
+
+/// What became of one object since it was last taken over, reduced to what still matters.
+#[derive(Clone, Debug)]
+struct Update {
+    /// What a bad newest version leaves in force.
+    before: Option<Version>,
+    newest: Version,
+}
+
+/// What has been heard of objects and not yet been taken over.
+#[derive(Clone, Debug, Default)]
+pub struct Pending(BTreeMap<ObjectId, Update>);
+
+impl Pending {
+    /// Adds a version; it follows all that were added before.
+    pub fn push(&mut self, id: ObjectId, version: Version) {
+        match self.0.entry(id) {
+            Entry::Vacant(free) => {
+                free.insert(Update { before: None, newest: version });
+            }
+            Entry::Occupied(mut held) => held.get_mut().push(version),
+        }
+    }
+
+    /// The number of objects.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// True when there is nothing to take over.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Update {
+    fn push(&mut self, version: Version) {
+        let older = std::mem::replace(&mut self.newest, version);
+        match (&mut self.newest, older) {
+            (Version::Bad { recreated: false, .. }, Version::Bad { recreated: false, .. }) => {}
+            (Version::Bad { recreated, .. }, Version::Bad { recreated: true, .. }) => {
+                *recreated = true;
+                self.before = None;
+            }
+            (Version::Bad { recreated: false, .. }, older) => self.before = Some(older),
+            _ => self.before = None,
+        }
+    }
+}
+
+/// The objects in force, and what is wrong with the newest version of each.
+#[derive(Clone, Debug, Default)]
+pub struct ObjectStore {
+    snapshot: Snapshot,
+    troubles: BTreeMap<ObjectId, Trouble>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Trouble {
+    /// What the version in force asks for beyond this version of weir.
+    in_force: Vec<Finding>,
+    /// Why the newest version is not in force.
+    newest: Option<Finding>,
+}
+
+impl ObjectStore {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes over what was heard. True when there was anything.
+    pub fn apply(&mut self, pending: Pending) -> bool {
+        let any = !pending.is_empty();
+        for (id, update) in pending.0 {
+            if let Some(before) = update.before {
+                self.set(&id, before);
+            }
+            self.set(&id, update.newest);
+        }
+        any
+    }
+
+    /// The objects in force.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// What is wrong with the objects, by kind and name.
+    pub fn findings(&self) -> Vec<Finding> {
+        self.troubles.values().flat_map(|t| t.in_force.iter().chain(&t.newest)).cloned().collect()
+    }
+
+    fn set(&mut self, id: &ObjectId, version: Version) {
+        match version {
+            Version::Good(decoded) => {
+                self.snapshot.replace(decoded.object);
+                self.note(id, Trouble { in_force: decoded.findings, newest: None });
+            }
+            Version::Gone => {
+                self.snapshot.remove(&id.object());
+                self.troubles.remove(id);
+            }
+            Version::Named(instead) => {
+                let finding = Finding {
+                    severity: Severity::Warning,
+                    code: code::NOT_SUPPORTED,
+                    object: Some(id.object()),
+                    at: None,
+                    message: format!("{} is not supported yet: {instead}", id.resource.resource().kind),
+                    help: None,
+                };
+                self.note(id, Trouble { in_force: vec![finding], newest: None });
+            }
+            Version::Bad { fault, recreated } => self.bad(id, &fault, recreated),
+        }
+    }
+
+    fn bad(&mut self, id: &ObjectId, fault: &Fault, recreated: bool) {
+        let object = id.object();
+        if recreated {
+            self.snapshot.remove(&object);
+            self.troubles.remove(id);
+        }
+        let stays =
+            if self.snapshot.contains(&object) { "its last good version stays in force" } else { "it is not in force" };
+        let named = !id.name.is_empty();
+        let finding = Finding {
+            severity: Severity::Error,
+            code: code::INVALID,
+            at: None,
+            message: if named {
+                format!("{fault}; {stays}")
+            } else {
+                format!("{fault} of something that was served as a {}; it is left out", object.kind)
+            },
+            object: named.then_some(object),
+            help: None,
+        };
+        self.troubles.entry(id.clone()).or_default().newest = Some(finding);
+    }
+
+    fn note(&mut self, id: &ObjectId, trouble: Trouble) {
+        if trouble.in_force.is_empty() && trouble.newest.is_none() {
+            self.troubles.remove(id);
+        } else {
+            self.troubles.insert(id.clone(), trouble);
+        }
+    }
+}

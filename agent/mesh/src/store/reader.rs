@@ -1,0 +1,87 @@
+//! From the JSON of an object that an API server serves to what is kept of it. Pure: the caller has the bytes.
+
+use std::sync::Arc;
+
+use super::objects::{ObjectId, ResourceId, Version};
+use crate::crd::{self, Interner, Kind, Node, Object};
+
+/// Reads objects; those alike share what they have in common.
+#[derive(Debug, Default)]
+pub struct Reader {
+    /// The node whose pods are kept with all that enrolment needs; of other nodes' pods less is kept.
+    node: Option<Arc<str>>,
+    interner: Interner,
+}
+
+/// One object, as it was served.
+#[derive(Debug)]
+pub struct Reading {
+    /// Which one it is.
+    pub id: ObjectId,
+    /// `metadata.uid`, or empty.
+    pub uid: Box<str>,
+    /// `metadata.resourceVersion`, or empty.
+    pub resource_version: Box<str>,
+    /// [`Version::Good`], [`Version::Bad`] or [`Version::Named`].
+    pub version: Version,
+}
+
+impl Reader {
+    /// `node` is the name of the node that the agent runs on; without it every pod may be one of its own.
+    pub fn new(node: Option<Arc<str>>) -> Self {
+        Self { node, interner: Interner::default() }
+    }
+
+    /// Reads an object of this kind, at this `version` of the kind's group. Anything that is JSON gives a reading:
+    /// what is wrong with it is in it.
+    ///
+    /// # Errors
+    /// When the text is no JSON.
+    pub fn read(&mut self, resource: ResourceId, version: &str, text: &str) -> serde_json::Result<Reading> {
+        let row = resource.resource();
+        let node = crd::parse_json(text, row.keep)?;
+        let metadata = |key: &str| node.get("metadata").and_then(|m| m.get(key)).and_then(Node::text).unwrap_or("");
+        let header = crd::identify(&node, &row.api_version(version), row.kind);
+        let (namespace, name, version) = match header {
+            Ok(header) => {
+                let version = match header.kind {
+                    Kind::NotServed(instead) => Version::Named(instead),
+                    _ => match crd::decode(&node, &header, None) {
+                        Ok(mut decoded) => {
+                            self.slim(&mut decoded.object);
+                            Version::Good(decoded)
+                        }
+                        Err(fault) => Version::Bad { fault, recreated: false },
+                    },
+                };
+                (self.interner.text(&header.object.namespace), header.object.name, version)
+            }
+            Err(fault) => (Arc::default(), Arc::default(), Version::Bad { fault, recreated: false }),
+        };
+        // The object's own copy of its name is the one that the id holds.
+        let name = match &version {
+            Version::Good(decoded) => Arc::clone(&decoded.object.meta().object.name),
+            _ => name,
+        };
+        Ok(Reading {
+            id: ObjectId { resource, namespace, name },
+            uid: metadata("uid").into(),
+            resource_version: metadata("resourceVersion").into(),
+            version,
+        })
+    }
+
+    /// Leaves out what only the pod's own node needs, and shares the rest.
+    fn slim(&mut self, object: &mut Object) {
+        if let Object::Pod(pod) = object
+            && let Some(pod) = Arc::get_mut(pod)
+            && self.node.as_ref().is_some_and(|node| *node != pod.node)
+        {
+            pod.containers = Vec::new();
+            pod.uid = Arc::default();
+            pod.meta.uid = Arc::default();
+            pod.meta.created = None;
+        }
+        self.interner.share(object);
+    }
+}
