@@ -16,6 +16,7 @@ mod shared;
 mod status;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ use self::heart::Heart;
 use self::installation::Installation;
 use self::shared::Shared;
 use crate::admin::Answers;
-use crate::cgroup::{Hierarchy, is_kubepods};
+use crate::cgroup::{Hierarchy, OwnCgroup, is_kubepods};
 use crate::config::{self, Config};
 use crate::datapath::{Datapath, DatapathConfig, Flows};
 use crate::netns::NetNs;
@@ -59,14 +60,7 @@ pub fn run(config: &Config) -> Result<()> {
     if own.shared {
         tracing::warn!(cgroup = %own.path.display(), "shared with other processes, which count as the agent");
     }
-    let attach = config.cgroup.clone().unwrap_or_else(|| hierarchy.attach_point());
-    if config.cgroup.is_none() && !is_kubepods(&attach) {
-        tracing::warn!(
-            cgroup = %attach.display(),
-            "no kubepods cgroup of this node is there: the connect hooks are at the root of what is mounted, where \
-             those of others run first"
-        );
-    }
+    let attach = attach_point(config, &hierarchy);
     let trees = Trees::find(config.cgroup_root.as_deref(), std::process::id())?;
     let home = NetNs::own().context("cannot open the agent's own network namespace")?;
     let mut datapath = Datapath::open(&DatapathConfig {
@@ -105,12 +99,7 @@ pub fn run(config: &Config) -> Result<()> {
     let wake = events.clone();
     // The receiver is gone only when the agent ends.
     let watch = directory.watch(move |paths| drop(wake.send(Event::Paths(paths))))?;
-    let wake = events.clone();
-    let sandboxes = Sandboxes::start(trees, move |_| drop(wake.send(Event::Sandbox)))
-        .context("cannot follow the cgroups of pods")?;
-    // Manifests in a directory are the operator's own words; nobody else's may name a path on the node.
-    let finder = Finder::new(own, hierarchy, sandboxes, true);
-    let pods = Pods::new(home, finder, config.workers);
+    let pods = Pods::new(home, finder(trees, own, hierarchy, events.clone())?, config.workers);
     let parts =
         Parts { datapath: Arc::clone(&datapath), proxy: Arc::clone(&proxy), program, shared: Arc::clone(&shared) };
     let mut applier = Applier::new(config, directory, pods, parts);
@@ -189,6 +178,31 @@ fn raise_file_limit() {
     if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
         tracing::warn!(error = %std::io::Error::last_os_error(), "the limit of open files stays low");
     }
+}
+
+/// Where the connect hooks go: where the user says, else above all pods, so that they run before those at the root.
+fn attach_point(config: &Config, hierarchy: &Hierarchy) -> PathBuf {
+    if let Some(told) = &config.cgroup {
+        return told.clone();
+    }
+    let found = hierarchy.attach_point();
+    if !is_kubepods(&found) {
+        tracing::warn!(
+            cgroup = %found.display(),
+            "no kubepods cgroup of this node is there: the connect hooks are at the root of what is mounted, where \
+             those of others may run first"
+        );
+    }
+    found
+}
+
+/// Follows the sandboxes of pods, and wakes the applier when one has changed.
+fn finder(trees: Trees, own: OwnCgroup, hierarchy: Hierarchy, events: mpsc::Sender<Event>) -> Result<Finder> {
+    // The receiver is gone only when the agent ends.
+    let sandboxes = Sandboxes::start(trees, move |_| drop(events.send(Event::Sandbox)))
+        .context("cannot follow the cgroups of pods")?;
+    // Manifests in a directory are the operator's own words; nobody else's may name a path on the node.
+    Ok(Finder::new(own, hierarchy, sandboxes, true))
 }
 
 /// The kernel's table of flows, as the proxy asks for it.

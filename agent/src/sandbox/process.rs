@@ -34,9 +34,9 @@ pub(super) struct Anchor {
 }
 
 impl Anchor {
-    /// Whether it still runs.
-    pub(super) fn is_alive(self) -> bool {
-        self.process().is_ok()
+    /// Whether it still runs, in this namespace: what the runtime starts may go on to another one.
+    pub(super) fn is_in(self, netns_id: (u64, u64)) -> bool {
+        self.process().and_then(|process| process.netns_id()).is_ok_and(|id| id == netns_id)
     }
 
     /// Whether it is in the pod's cgroup of this tree.
@@ -243,9 +243,10 @@ mod tests {
         let first = child(0).expect("a child");
         let process = Process::open(first as u32).unwrap();
         let anchor = Anchor { started: process.start().unwrap(), pid: first as u32 };
-        assert!(anchor.is_alive() && process.netns_id().is_ok());
+        let netns_id = process.netns_id().unwrap();
+        assert!(anchor.is_in(netns_id) && !anchor.is_in((0, 0)));
         end(first);
-        assert!(!anchor.is_alive());
+        assert!(!anchor.is_in(netns_id));
         // Longer than a clock tick, as a whole round of numbers is.
         std::thread::sleep(std::time::Duration::from_millis(30));
         let Some(second) = child(first) else { return eprintln!("skipped: may not choose a process id") };
@@ -253,7 +254,7 @@ mod tests {
         assert!(Process::open(second as u32).unwrap().netns_id().is_ok(), "the new one");
         let old =
             [process.start().map(drop), process.netns_id().map(drop), NetNs::open(process.path("ns/net")).map(drop)];
-        let alive = anchor.is_alive();
+        let alive = anchor.is_in(netns_id);
         end(second);
         assert!(old.iter().all(Result::is_err) && !alive, "{old:?}");
     }
