@@ -68,7 +68,9 @@ fn a_pod_is_enrolled_before_its_first_container() -> Result<()> {
         return Ok(());
     }
     let scene = scene(PODS)?;
-    let mut agent = Agent::spawn_with(&scene.mesh, &["--log-json"])?;
+    let mut agent = Agent::spawn_with(&scene.mesh, |command| {
+        command.arg("--log-json");
+    })?;
     agent.await_ready(READY_WITHIN)?;
     agent.await_verdict(HTTP_PORT, "proxy")?;
     let kubepods = scene.mesh.kubepods();
