@@ -57,7 +57,7 @@ impl Node {
         let v1 = (hybrid && pids.join("cgroup.procs").exists()).then(|| pids.join(&name));
         let mut node = Self { name, v2, v1, agent: None, pods: AtomicU32::new(0) };
         let agent = node.roots().iter().map(|root| root.join("system/weir")).collect();
-        node.agent = Some(node.start(agent, None, Duration::ZERO).child);
+        node.agent = Some(Self::start(agent, None, Duration::ZERO).child);
         Some(node)
     }
 
@@ -85,10 +85,10 @@ impl Node {
 
     /// Makes `cgroup` below each root and starts a process there, which enters `netns` after `helper`.
     fn run(&self, cgroup: &str, netns: Option<&NetNs>, helper: Duration) -> Container {
-        self.start(self.roots().iter().map(|root| root.join(cgroup)).collect(), netns, helper)
+        Self::start(self.roots().iter().map(|root| root.join(cgroup)).collect(), netns, helper)
     }
 
-    fn start(&self, cgroups: Vec<PathBuf>, netns: Option<&NetNs>, helper: Duration) -> Container {
+    fn start(cgroups: Vec<PathBuf>, netns: Option<&NetNs>, helper: Duration) -> Container {
         let mut doors = Vec::new();
         for cgroup in &cgroups {
             fs::create_dir_all(cgroup).unwrap();
@@ -261,7 +261,10 @@ fn every_layout_and_order_is_found() {
     sandboxes.want(&set(&[a.clone(), b.clone(), c.clone(), d.clone()]));
     for at in [0, 1] {
         let state = sandboxes.state(layouts[at].0);
-        assert!(matches!(&state, Some(State::Ready(s)) if s.netns.cookie() == cookie(&netns[at])), "{state:?}");
+        assert!(
+            matches!(&state, Some(State::Ready(sandbox)) if sandbox.netns.cookie() == cookie(&netns[at])),
+            "{state:?}"
+        );
     }
     // Another node's pod of the same UID is not this node's.
     let other = Node::new("every_layout_and_order_is_found", false).unwrap();
@@ -272,7 +275,7 @@ fn every_layout_and_order_is_found() {
         assert_eq!(ready(&sandboxes, layouts[at].0).netns.cookie(), cookie(&netns[at]), "{}", layouts[at].1);
         container
     });
-    sandboxes.want(&set(&[a.clone()]));
+    sandboxes.want(&set(std::slice::from_ref(&a)));
     assert!(sandboxes.state(&b).is_none(), "it is wanted no more");
     early.into_iter().chain(late).chain([foreign]).for_each(Container::stop);
     absent(&sandboxes, &a);
@@ -284,7 +287,7 @@ fn a_sandbox_that_is_made_anew_replaces_the_old_one() {
     let (sandboxes, _wakes) = node.follow();
     let uid = uid(7);
     fs::create_dir_all(node.v2.join("kubepods")).unwrap();
-    sandboxes.want(&set(&[uid.clone()]));
+    sandboxes.want(&set(std::slice::from_ref(&uid)));
     let (first, second) = (node.netns(Some("10.1.1.1")), node.netns(Some("10.1.1.2")));
     let pause = node.run(&format!("kubepods/pod{uid}/a"), Some(&first), HELPER);
     let app = node.run(&format!("kubepods/pod{uid}/b"), Some(&first), Duration::ZERO);
@@ -302,7 +305,7 @@ fn a_sandbox_that_is_made_anew_replaces_the_old_one() {
     std::thread::sleep(Duration::from_millis(20));
     assert_eq!(ready(&sandboxes, &uid).netns.cookie(), cookie(&second));
     let (again, _wakes) = node.follow();
-    again.want(&set(&[uid.clone()]));
+    again.want(&set(std::slice::from_ref(&uid)));
     assert_eq!(ready(&again, &uid).netns.cookie(), cookie(&second), "a new agent finds the same");
     nested.stop();
     pause.stop();
@@ -314,7 +317,7 @@ fn the_nodes_own_namespace_is_never_a_pods() {
     fs::create_dir_all(node.v2.join("kubepods")).unwrap();
     let (sandboxes, _wakes) = node.follow();
     let uid = uid(8);
-    sandboxes.want(&set(&[uid.clone()]));
+    sandboxes.want(&set(std::slice::from_ref(&uid)));
     let monitor = node.run(&format!("kubepods/pod{uid}/crio-conmon-0f3c"), None, Duration::ZERO);
     let helper = node.run(&format!("kubepods/pod{uid}/a"), None, Duration::ZERO);
     wait(&sandboxes, &uid, "starting", |state| matches!(state, State::Starting).then_some(()));
@@ -335,7 +338,7 @@ fn addresses_that_come_later_and_change_are_told() {
     fs::create_dir_all(node.v2.join("kubepods")).unwrap();
     let (sandboxes, wakes) = node.follow();
     let uid = uid(9);
-    sandboxes.want(&set(&[uid.clone()]));
+    sandboxes.want(&set(std::slice::from_ref(&uid)));
     let netns = node.netns(None);
     let pause = node.run(&format!("kubepods/pod{uid}/a"), Some(&netns), Duration::ZERO);
     assert!(ready(&sandboxes, &uid).addresses.is_empty());
@@ -377,7 +380,7 @@ fn on_a_hybrid_node_a_pod_is_found_in_either_tree() {
     assert_eq!(found.cgroup, Some(node.v2.join(format!("kubepods/burstable/pod{both}"))));
     // The runtime leaves this one in the root of v2.
     let cgroup = v1.join(format!("kubepods/burstable/pod{only}/a"));
-    let second = node.start(vec![cgroup], Some(&netns[1]), HELPER);
+    let second = Node::start(vec![cgroup], Some(&netns[1]), HELPER);
     let found = ready(&sandboxes, &only);
     assert_eq!((found.netns.cookie(), found.cgroup), (cookie(&netns[1]), None));
     second.stop();
@@ -392,7 +395,7 @@ fn a_virtual_machine_is_refused_by_its_program() {
     fs::create_dir_all(node.v2.join("kubepods")).unwrap();
     let (sandboxes, _wakes) = node.follow();
     let uid = uid(10);
-    sandboxes.want(&set(&[uid.clone()]));
+    sandboxes.want(&set(std::slice::from_ref(&uid)));
     let (cgroup, netns) = (node.v2.join(format!("kubepods/pod{uid}/a")), node.netns(Some("10.1.1.1")));
     fs::create_dir_all(&cgroup).unwrap();
     let mut child = Command::new("nsenter")
@@ -406,6 +409,33 @@ fn a_virtual_machine_is_refused_by_its_program() {
         _ => None,
     });
     assert!(reason.contains("gVisor"), "{reason}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_process_that_goes_on_to_another_namespace_is_followed() {
+    let Some(node) = Node::new("a_process_that_goes_on_to_another_namespace_is_followed", false) else { return };
+    fs::create_dir_all(node.v2.join("kubepods")).unwrap();
+    let (sandboxes, _wakes) = node.follow();
+    let uid = uid(13);
+    sandboxes.want(&set(std::slice::from_ref(&uid)));
+    let [first, second] = ["10.1.1.1", "10.1.1.2"].map(|address| node.netns(Some(address)));
+    let cgroup = node.v2.join(format!("kubepods/pod{uid}/a"));
+    fs::create_dir_all(&cgroup).unwrap();
+    let mut child = Command::new("nsenter")
+        .arg(format!("--net={}", first.path().display()))
+        .args(["sh", "-c", "echo 0 > $0; read go; exec nsenter --net=$1 sleep 100"])
+        .args([cgroup.join("cgroup.procs"), second.path()])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    assert_eq!(ready(&sandboxes, &uid).netns.cookie(), cookie(&first));
+    drop(child.stdin.take());
+    let expected = cookie(&second);
+    wait(&sandboxes, &uid, "in its second namespace", |state| {
+        matches!(state, State::Ready(s) if s.netns.cookie() == expected).then_some(())
+    });
     child.kill().unwrap();
     child.wait().unwrap();
 }

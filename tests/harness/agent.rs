@@ -65,11 +65,13 @@ impl Agent {
             .arg("--manifests")
             .arg(mesh.manifests_dir())
             .args(["--instance", mesh.name(), "--node", NODE_NAME])
-            .arg("--cgroup")
-            .arg(mesh.cgroup())
             .args(["--admin", &ADMIN.to_string()])
             .arg("--access-log")
             .arg(&access_log);
+        // With a kubelet's cgroup the agent must find it by itself.
+        if !mesh.kubepods().exists() {
+            command.arg("--cgroup").arg(mesh.cgroup());
+        }
         adjust(&mut command);
         let log = mesh.log("agent");
         let process = Process::spawn(place, command, &log)?;

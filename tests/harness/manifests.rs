@@ -217,21 +217,28 @@ fn pod(pod: &Pod) -> String {
             format!("{{{name}containerPort: {number}, protocol: TCP}}")
         })
         .collect();
+    let place = if pod.spec.uid.is_empty() {
+        let (netns, cgroup) = (pod.place.netns.path(), &pod.place.cgroup);
+        format!("annotations:\n    weir.mesh/netns: {}\n    weir.mesh/cgroup: {}\n", netns.display(), cgroup.display())
+    } else {
+        format!("uid: {}\n", pod.spec.uid)
+    };
+    // The kubelet reports the addresses of a sandbox some time after it has made it.
+    let addresses = if pod.spec.uid.is_empty() || pod.ready {
+        format!("  podIP: {ipv4}\n  podIPs:\n  - ip: {ipv4}\n  - ip: \"{}\"\n", pod.ipv6, ipv4 = pod.ipv4)
+    } else {
+        String::new()
+    };
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: {namespace}\n  labels: {labels}\n  \
-         annotations:\n    weir.mesh/netns: {netns}\n    weir.mesh/cgroup: {cgroup}\nspec:\n  nodeName: {NODE_NAME}\n  \
+         {place}spec:\n  nodeName: {NODE_NAME}\n  \
          containers:\n  - name: app\n    image: example.invalid/app\n    ports: [{ports}]\nstatus:\n  phase: Running\n  \
-         conditions:\n  - type: Ready\n    status: \"{ready}\"\n  podIP: {ipv4}\n  podIPs:\n  - ip: {ipv4}\n  \
-         - ip: \"{ipv6}\"\n",
+         conditions:\n  - type: Ready\n    status: \"{ready}\"\n{addresses}",
         name = pod.spec.name,
         namespace = pod.spec.namespace,
         labels = flow(pod.spec.labels.iter().map(|(k, v)| (k.as_str(), v.as_str()))),
-        netns = pod.place.netns.path().display(),
-        cgroup = pod.place.cgroup.display(),
         ports = ports.join(", "),
         ready = if pod.ready { "True" } else { "False" },
-        ipv4 = pod.ipv4,
-        ipv6 = pod.ipv6,
     )
 }
 

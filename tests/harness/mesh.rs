@@ -7,6 +7,7 @@
 //!        fd00:10:244::N        ├─ routes to each pod, forwarding, both families
 //!   eth0 ─────────────── podM  ┘
 //!   cgroup  ROOT/NAME/{agent, node, pods/POD}      the programs attach at ROOT/NAME
+//!   pods with a uid: ROOT/NAME/kubepods/besteffort/podUID/{sandbox, app}, and the programs attach at kubepods
 //! ```
 
 use std::collections::BTreeMap;
@@ -47,12 +48,20 @@ pub struct PodSpec {
     pub labels: BTreeMap<String, String>,
     /// Declared container ports: name (may be empty) and number.
     pub ports: Vec<(String, u16)>,
+    /// `metadata.uid`, by which the agent finds the pod as a kubelet would have it; empty = it is told by annotations.
+    pub uid: String,
 }
 
 impl PodSpec {
     /// A pod in namespace `default`.
     pub fn new(name: &str) -> Self {
-        Self { namespace: "default".into(), name: name.into(), labels: BTreeMap::new(), ports: Vec::new() }
+        Self {
+            namespace: "default".into(),
+            name: name.into(),
+            labels: BTreeMap::new(),
+            ports: Vec::new(),
+            uid: String::new(),
+        }
     }
 
     /// In another namespace.
@@ -66,6 +75,13 @@ impl PodSpec {
     #[must_use]
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.labels.insert(key.into(), value.into());
+        self
+    }
+
+    /// Placed below `kubepods` and found by its UID, without annotations.
+    #[must_use]
+    pub fn uid(mut self, uid: &str) -> Self {
+        self.uid = uid.into();
         self
     }
 
@@ -175,6 +191,11 @@ impl Mesh {
         &self.cgroup
     }
 
+    /// Where pods with a UID are. It is there when such a pod, or the test, has made it.
+    pub fn kubepods(&self) -> PathBuf {
+        self.cgroup.join("kubepods")
+    }
+
     /// The node's namespace, outside the agent's cgroup.
     pub fn node(&self) -> &Place {
         &self.node
@@ -199,7 +220,11 @@ impl Mesh {
         self.next_host = host.checked_add(1).context("a mesh has room for 245 pods")?;
         let ipv4 = Ipv4Addr::new(10, 244, 0, host);
         let ipv6 = Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, u16::from(host));
-        let cgroup = self.cgroup.join("pods").join(&spec.name);
+        let cgroup = if spec.uid.is_empty() {
+            self.cgroup.join("pods").join(&spec.name)
+        } else {
+            self.kubepods().join(format!("besteffort/pod{}/app", spec.uid))
+        };
         cgroup::create(&cgroup)?;
         let netns = NetNs::create(&format!("{}-{}", self.name, spec.name))?;
         // One veth per pod and a host route: no bridge, so nothing but routing stands between two pods.
@@ -327,6 +352,16 @@ impl Pod {
     /// `namespace/name`
     pub fn key(&self) -> String {
         format!("{}/{}", self.spec.namespace, self.spec.name)
+    }
+
+    /// Where its sandbox's process runs, when it has a UID: beside its container, in a namespace.
+    ///
+    /// # Errors
+    /// When the cgroup cannot be made.
+    pub fn sandbox(&self, netns: &NetNs) -> Result<Place> {
+        let cgroup = self.place.cgroup.with_file_name("sandbox");
+        cgroup::create(&cgroup)?;
+        Ok(Place { netns: netns.clone(), cgroup, outlives: self.place.outlives })
     }
 
     /// One of its sockets.

@@ -165,6 +165,11 @@ impl Process {
         let _status = self.child.wait();
     }
 
+    /// Kills it when dropped, wherever it was placed.
+    pub fn end_with_us(&mut self) {
+        self.keep = false;
+    }
+
     /// Leaves it running when dropped.
     pub fn keep(&mut self) {
         self.keep = true;

@@ -167,14 +167,7 @@ fn prepare(config: &Config) -> Result<(Ground, Datapath)> {
     if own.shared {
         tracing::warn!(cgroup = %own.path.display(), "shared with other processes, which count as the agent");
     }
-    let attach = config.cgroup.clone().unwrap_or_else(|| hierarchy.attach_point());
-    if config.cgroup.is_none() && !is_kubepods(&attach) {
-        tracing::warn!(
-            cgroup = %attach.display(),
-            "no kubepods cgroup of this node is there: the connect hooks are at the root of what is mounted, where \
-             those of others run first"
-        );
-    }
+    let attach = attach_point(config, &hierarchy);
     let trees = Trees::find(config.cgroup_root.as_deref(), std::process::id())?;
     let home = NetNs::own().context("cannot open the agent's own network namespace")?;
     let mut datapath = Datapath::open(&DatapathConfig {
@@ -234,6 +227,22 @@ fn raise_file_limit() {
     if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
         tracing::warn!(error = %std::io::Error::last_os_error(), "the limit of open files stays low");
     }
+}
+
+/// Where the connect hooks go: where the user says, else above all pods, so that they run before those at the root.
+fn attach_point(config: &Config, hierarchy: &Hierarchy) -> PathBuf {
+    if let Some(told) = &config.cgroup {
+        return told.clone();
+    }
+    let found = hierarchy.attach_point();
+    if !is_kubepods(&found) {
+        tracing::warn!(
+            cgroup = %found.display(),
+            "no kubepods cgroup of this node is there: the connect hooks are at the root of what is mounted, where \
+             those of others may run first"
+        );
+    }
+    found
 }
 
 /// The kernel's table of flows, as the proxy asks for it.

@@ -136,7 +136,7 @@ impl Book {
         let mut dirty = BTreeSet::new();
         if ready.contains(&INOTIFY) {
             match self.inotify.read() {
-                Ok(events) => events.into_iter().for_each(|event| self.take(event, now, &mut dirty)),
+                Ok(events) => events.iter().for_each(|event| self.take(event, now, &mut dirty)),
                 Err(error) => tracing::error!(%error, "inotify cannot be read: pods are found by polling"),
             }
         }
@@ -157,7 +157,7 @@ impl Book {
         dirty.extend(self.pods.keys().cloned());
     }
 
-    fn take(&mut self, event: Event, now: Instant, dirty: &mut BTreeSet<Arc<str>>) {
+    fn take(&mut self, event: &Event, now: Instant, dirty: &mut BTreeSet<Arc<str>>) {
         if event.watch < 0 {
             tracing::warn!("inotify has lost events: everything is looked at anew");
             self.scan(now, dirty);
@@ -254,7 +254,7 @@ impl Book {
             }
             there
         });
-        let stays = pod.found.as_ref().is_some_and(|found| found.anchor.is_alive());
+        let stays = pod.found.as_ref().is_some_and(|found| found.anchor.is_in(found.netns_id));
         // Before the look, so that what happens after it is an event.
         self.watch(uid, &mut pod, !stays);
         let state = self.judge(uid, &mut pod, stays, now);

@@ -34,9 +34,9 @@ pub(super) struct Anchor {
 }
 
 impl Anchor {
-    /// Whether it still runs.
-    pub(super) fn is_alive(self) -> bool {
-        self.process().is_ok()
+    /// Whether it still runs, in this namespace: what the runtime starts may go on to another one.
+    pub(super) fn is_in(self, netns_id: (u64, u64)) -> bool {
+        self.process().and_then(|process| process.netns_id()).is_ok_and(|id| id == netns_id)
     }
 
     /// Whether it is in the pod's cgroup of this tree.
@@ -205,6 +205,58 @@ mod tests {
         assert_eq!(parse_start("42 (sleep) S 1"), None);
         let own = Process::open(std::process::id()).and_then(|p| p.start()).unwrap();
         assert!(own > 0);
+    }
+
+    /// A child that does nothing, with this process id, or any for 0; `None` when the kernel does not let us choose.
+    fn child(pid: libc::pid_t) -> Option<libc::pid_t> {
+        // SAFETY: zero is a valid value for each field.
+        let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+        arguments.exit_signal = libc::SIGCHLD as u64;
+        if pid != 0 {
+            arguments.set_tid = (&raw const pid) as u64;
+            arguments.set_tid_size = 1;
+        }
+        // SAFETY: as fork; the child makes only system calls.
+        let made = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) };
+        if made == 0 {
+            // SAFETY: as above; it ends with the test, however that ends.
+            unsafe {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                libc::pause();
+                libc::_exit(0);
+            }
+        }
+        (made > 0).then_some(made as libc::pid_t)
+    }
+
+    fn end(pid: libc::pid_t) {
+        // SAFETY: a child of ours that nobody has waited for.
+        unsafe {
+            libc::kill(pid, libc::SIGKILL);
+            libc::waitpid(pid, std::ptr::null_mut(), 0);
+        }
+    }
+
+    #[test]
+    #[expect(clippy::print_stderr, reason = "says why a test did not run")]
+    fn a_number_that_another_process_has_got_is_not_the_process() {
+        let first = child(0).expect("a child");
+        let process = Process::open(first as u32).unwrap();
+        let anchor = Anchor { started: process.start().unwrap(), pid: first as u32 };
+        let netns_id = process.netns_id().unwrap();
+        assert!(anchor.is_in(netns_id) && !anchor.is_in((0, 0)));
+        end(first);
+        assert!(!anchor.is_in(netns_id));
+        // Longer than a clock tick, as a whole round of numbers is.
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        let Some(second) = child(first) else { return eprintln!("skipped: may not choose a process id") };
+        assert_eq!(second, first);
+        assert!(Process::open(second as u32).unwrap().netns_id().is_ok(), "the new one");
+        let old =
+            [process.start().map(drop), process.netns_id().map(drop), NetNs::open(process.path("ns/net")).map(drop)];
+        let alive = anchor.is_in(netns_id);
+        end(second);
+        assert!(old.iter().all(Result::is_err) && !alive, "{old:?}");
     }
 
     #[test]

@@ -1,0 +1,160 @@
+//! Pods that nobody describes but by their UID: the agent finds kubepods, the pod's cgroup in it, the namespace of its
+//! sandbox and the addresses inside, and follows them.
+
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use weir_tests::canary::{BACKENDS, HTTP_PORT};
+use weir_tests::netns::NetNs;
+use weir_tests::process::{Place, Process};
+use weir_tests::require::Need;
+use weir_tests::{Agent, Canary, HttpLoad, Pod, PodSpec, proved, require};
+
+/// From the start of the sandbox's process to the map entry: the median, which includes the process's own way into its
+/// cgroup and namespace; and every pod, on a machine that is busy.
+const ENROLLED_WITHIN: Duration = Duration::from_millis(20);
+const AT_ONCE: Duration = Duration::from_millis(250);
+const PODS: usize = 20;
+const READY_WITHIN: Duration = Duration::from_secs(15);
+
+/// The canary's scene at 100 to 0, with a relay for those who take no part, and `jobs` pods that have not begun.
+fn scene(jobs: usize) -> Result<Canary> {
+    let mut scene = Canary::new(false)?;
+    scene.mesh.relay(scene.http.at(80), &BACKENDS.map(|(pod, _)| scene.mesh.pod(pod).at(80)))?;
+    for number in 0..jobs {
+        let uid = format!("d4daf794-e023-45e0-b7f0-{number:012x}");
+        let spec = PodSpec::new(&format!("job-{number}")).label("weir.mesh/mode", "enabled").uid(&uid);
+        scene.mesh.add_pod(spec)?;
+        scene.mesh.pod_mut(&format!("job-{number}")).ready = false;
+    }
+    scene.manifests.pods(&scene.mesh)?;
+    scene.split_http(100, 0)?;
+    Ok(scene)
+}
+
+/// The process of a pod's sandbox, in a namespace. As with a runtime's, it comes from the node's.
+fn pause(scene: &Canary, pod: &Pod, netns: &NetNs) -> Result<Process> {
+    let mut command = Command::new("sleep");
+    command.arg("100");
+    // The thread that starts it ends at once.
+    let place = Place { outlives: true, ..pod.sandbox(netns)? };
+    let mut process = scene.mesh.node().netns.run(|| Process::spawn(&place, command, &scene.mesh.log("pause")))??;
+    process.end_with_us();
+    Ok(process)
+}
+
+/// What the agent has logged, one record a line.
+fn records(agent: &Agent) -> Vec<Value> {
+    agent.log_text().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// When the agent has enrolled a pod, as seconds of the day.
+fn enrolled_at(records: &[Value], pod: &str) -> Result<f64> {
+    let record = records.iter().find(|r| r["fields"]["message"] == "enrolled" && r["fields"]["pod"] == pod);
+    let time = record.and_then(|r| r["timestamp"].as_str()).with_context(|| format!("{pod} is not in the log"))?;
+    let time = time.split_once('T').and_then(|(_, rest)| rest.split_once('Z')).context("a time of the day")?.0;
+    time.split(':').try_fold(0.0, |sum, part| Ok(sum * 60.0 + part.parse::<f64>()?))
+}
+
+fn time_of_day() -> Result<f64> {
+    Ok(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64() % 86_400.0)
+}
+
+#[test]
+fn a_pod_is_enrolled_before_its_first_container() -> Result<()> {
+    if !require("a_pod_is_enrolled_before_its_first_container", &[Need::Agent]) {
+        return Ok(());
+    }
+    let scene = scene(PODS)?;
+    let mut agent = Agent::spawn_with(&scene.mesh, |command| {
+        command.arg("--log-json");
+    })?;
+    agent.await_ready(READY_WITHIN)?;
+    agent.await_verdict(HTTP_PORT, "proxy")?;
+    let kubepods = scene.mesh.kubepods();
+    let attached = records(&agent).into_iter().find(|r| r["fields"]["message"] == "kernel programs are in place");
+    let attached = attached.context("the log says where the hooks are")?;
+    ensure!(attached["fields"]["cgroup"].as_str() == kubepods.to_str(), "{attached}");
+    let mut running = Vec::new();
+    let mut started = Vec::new();
+    for number in 0..PODS {
+        let name = format!("job-{number}");
+        let pod = scene.mesh.pod(&name);
+        started.push(time_of_day()?);
+        running.push(pause(&scene, pod, &pod.place.netns)?);
+        let took = agent.await_enrolled(&pod.key(), true)?;
+        ensure!(took < AT_ONCE, "{name} took {took:?}");
+        // Its very first connections: all by the rule.
+        let report = HttpLoad::new(scene.http.at(80)).requests(6).fresh().run(pod)?;
+        ensure!(report.failed == 0 && report.version("v1") == 6, "{name}: {report:?}\n{}", agent.log_text());
+    }
+    let records = records(&agent);
+    let took = started.iter().enumerate().map(|(number, at)| {
+        let took = enrolled_at(&records, &format!("default/job-{number}"))? - at;
+        // Midnight.
+        Ok(Duration::from_secs_f64(if took < 0.0 { took + 86_400.0 } else { took }))
+    });
+    let mut took = took.collect::<Result<Vec<_>>>()?;
+    took.sort_unstable();
+    proved!(
+        "from the sandbox's process to the entry: p50 {:?}, the slowest of {PODS} {:?}",
+        took[PODS / 2],
+        took[PODS - 1]
+    );
+    ensure!(took[PODS / 2] < ENROLLED_WITHIN, "{took:?}");
+    let accepted = agent.accepted()?;
+    ensure!((accepted - 6.0 * PODS as f64).abs() < 0.5, "the proxy accepted {accepted} connections");
+    Ok(())
+}
+
+#[test]
+fn a_sandbox_is_followed_to_its_end() -> Result<()> {
+    if !require("a_sandbox_is_followed_to_its_end", &[Need::Agent]) {
+        return Ok(());
+    }
+    let mut scene = scene(1)?;
+    let mut agent = Agent::start(&scene.mesh)?;
+    let cookie = |agent: &Agent| -> Result<(u64, String)> {
+        let status = agent.status()?;
+        let pod = status["pods"].as_array().and_then(|pods| pods.iter().find(|p| p["pod"] == "default/job-0"));
+        let pod = pod.context("it is not enrolled")?;
+        Ok((pod["netns_cookie"].as_u64().context("a cookie")?, pod["addresses"].to_string()))
+    };
+    // The runtime's helper, which never leaves the node's namespace.
+    let node = scene.mesh.node().netns.clone();
+    let helper = pause(&scene, scene.mesh.pod("job-0"), &node)?;
+    std::thread::sleep(AT_ONCE);
+    ensure!(cookie(&agent).is_err(), "it has no namespace");
+    drop(helper);
+
+    let first = scene.mesh.pod("job-0").place.netns.clone();
+    let sandbox = pause(&scene, scene.mesh.pod("job-0"), &first)?;
+    agent.await_enrolled("default/job-0", true)?;
+    let (before, addresses) = cookie(&agent)?;
+    ensure!(addresses == r#"["10.244.0.14","fd00:10:244::e"]"#, "read inside: {addresses}");
+    // What the kubelet reports later changes nothing.
+    scene.mesh.pod_mut("job-0").ready = true;
+    scene.manifests.pods(&scene.mesh)?;
+
+    // A new agent finds it before it is ready, so that no connection passes by.
+    agent.process().kill();
+    let mut agent = Agent::start(&scene.mesh)?;
+    ensure!(cookie(&agent)? == (before, addresses), "the new agent");
+
+    drop(sandbox);
+    let took = agent.await_enrolled("default/job-0", false)?;
+    ensure!(took < AT_ONCE, "the release took {took:?}");
+    let second = NetNs::create(&format!("{}-again", scene.mesh.name()))?;
+    second.ip("link add eth0 type veth peer name peer0\naddr add 10.244.0.99/32 dev eth0\n")?;
+    let again = pause(&scene, scene.mesh.pod("job-0"), &second)?;
+    let took = agent.await_enrolled("default/job-0", true)?;
+    ensure!(took < AT_ONCE, "the new sandbox took {took:?}");
+    let (after, addresses) = cookie(&agent)?;
+    ensure!(after != before && addresses == r#"["10.244.0.99"]"#, "{before} {after} {addresses}");
+    drop(again);
+    agent.await_enrolled("default/job-0", false)?;
+    agent.terminate()?;
+    Ok(())
+}
