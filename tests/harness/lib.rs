@@ -7,6 +7,8 @@
 //! A [`Mesh`] never touches the namespace that it was started from: pods hang on a "node" namespace of their own.
 
 pub mod agent;
+#[cfg(feature = "apiserver")]
+pub mod apiserver;
 pub mod canary;
 pub mod cgroup;
 pub mod interrupt;
@@ -25,6 +27,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 pub use agent::Agent;
+#[cfg(feature = "apiserver")]
+pub use apiserver::ApiServer;
 pub use canary::Canary;
 pub use load::{HttpLoad, LiveLoad, Report};
 pub use manifests::{Manifests, Service};

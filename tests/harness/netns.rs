@@ -27,10 +27,18 @@ impl NetNs {
     /// When `ip` is missing or says no.
     pub fn create(name: &str) -> Result<Self> {
         ip("", &format!("netns add {name}"))?;
-        let file = File::open(format!("{DIRECTORY}/{name}")).with_context(|| format!("opening namespace {name}"))?;
-        let made = Self { name: name.into(), file: Arc::new(file) };
+        let made = Self::open(name)?;
         made.ip("link set lo up")?;
         Ok(made)
+    }
+
+    /// One that is there already.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn open(name: &str) -> Result<Self> {
+        let file = File::open(format!("{DIRECTORY}/{name}")).with_context(|| format!("opening namespace {name}"))?;
+        Ok(Self { name: name.into(), file: Arc::new(file) })
     }
 
     /// Its name, as `ip netns` knows it.
