@@ -35,7 +35,7 @@ const WATCH_SPREAD: Duration = Duration::from_secs(50);
 const OVERDUE: Duration = Duration::from_secs(10);
 /// Between two objects of a list that is streamed.
 const LIST_SILENCE: Duration = Duration::from_secs(30);
-/// A watch that held this long was well: what ended it is not counted against the next.
+/// A watch that held this long, or brought an event, was well: what ended it is not counted against the next.
 const HELD: Duration = Duration::from_secs(1);
 /// After a connection was cut: the agents of a cluster come back within this time, not at once.
 const RECONNECT_SPREAD: Duration = Duration::from_millis(200);
@@ -75,6 +75,8 @@ struct Place {
     version: Option<String>,
     /// The server has answered in this session.
     answered: bool,
+    /// It has told something new.
+    progressed: bool,
 }
 
 impl Place {
@@ -96,14 +98,14 @@ impl Reflector {
         let mut garbled = 0;
         loop {
             let begun = Instant::now();
-            place.answered = false;
+            (place.answered, place.progressed) = (false, false);
             let ended = self.session(&mut place).await;
-            let held = place.answered && begun.elapsed() >= HELD;
+            let held = place.answered && (place.progressed || begun.elapsed() >= HELD);
             if held {
                 backoff.reset();
             }
             let wait = match ended {
-                Ok(()) if held => Duration::ZERO,
+                Ok(()) if held => spread(RECONNECT_SPREAD),
                 Ok(()) => backoff.next(None),
                 Err(error) => {
                     garbled = if matches!(error, Error::Garbled(_)) { garbled + 1 } else { 0 };
@@ -141,19 +143,20 @@ impl Reflector {
     }
 
     async fn session(&self, place: &mut Place) -> Result<(), Error> {
-        if place.version.is_none() && !self.common.api.streams() {
-            let version = self.list(place).await?;
-            place.version = Some(version);
-        }
-        match self.watch(place).await {
-            // Not allowed, not known: it is asked for in pages from now on.
-            Err(error) if place.version.is_none() && !place.answered && matches!(error.code(), 400 | 415 | 422) => {
-                tracing::debug!(%error, "lists are read in pages");
-                self.common.api.set_streams(false);
-                Ok(())
+        if place.version.is_none() && self.common.api.streams() {
+            match self.watch(place).await {
+                // Not allowed, or not known: lists are asked for in pages from now on.
+                Err(error) if !place.answered && matches!(error.code(), 400 | 415 | 422) => {
+                    tracing::debug!(%error, "lists are read in pages");
+                    self.common.api.set_streams(false);
+                }
+                ended => return ended,
             }
-            ended => ended,
         }
+        if place.version.is_none() {
+            place.version = Some(self.list(place).await?);
+        }
+        self.watch(place).await
     }
 
     /// Lists in pages; returns the version of the list.
@@ -243,6 +246,7 @@ impl Reflector {
     ) -> Result<(), Error> {
         let reading = self.read(text)?;
         place.advance(&reading.resource_version);
+        place.progressed = true;
         let change = change(&mut self.known(), reading);
         self.common.outbox.push(change);
         self.count();

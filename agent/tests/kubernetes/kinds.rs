@@ -1,0 +1,56 @@
+//! Custom kinds come and go: what is not served is no error, is followed when it appears, and its objects go with it.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use weir_tests::ApiServer;
+
+use crate::bed::{Bed, RULES, SHOP, weights};
+
+/// How soon after its definition a kind is followed.
+const FEW_SECONDS: Duration = Duration::from_secs(6);
+
+#[test]
+fn kinds_that_appear_are_followed_and_go_with_their_definition() -> Result<()> {
+    let api = ApiServer::start()?;
+    api.apply(SHOP)?;
+    let mut bed = Bed::start(&api)?;
+    assert_eq!(bed.status().kinds.len(), 4, "Kubernetes' own: {:?}", bed.status());
+    assert!(bed.status().problems.is_empty(), "{:?}", bed.status());
+    api.install_istio_crds()?;
+    api.apply(RULES)?;
+    let took = bed.until("the rules are there", |bed| bed.weight() == Some(90))?;
+    println!("a new kind is followed after {took:?}");
+    assert!(took < FEW_SECONDS, "{took:?}");
+    api.apply(&weights(55))?;
+    bed.until("they are followed", |bed| bed.weight() == Some(55))?;
+
+    let definition = "virtualservices.networking.istio.io";
+    api.delete("customresourcedefinitions.apiextensions.k8s.io", "", definition)?;
+    bed.until("the rules are gone", |bed| bed.weight().is_none())?;
+    bed.until("the kind is gone", |bed| bed.status().kinds.iter().all(|kind| kind.kind != "VirtualService"))?;
+    assert_eq!(bed.snapshot().destination_rules.len(), 1, "another kind of the group stays");
+    assert!(bed.status().problems.is_empty(), "{:?}", bed.status());
+
+    api.install_istio_crds()?;
+    api.apply(&weights(66))?;
+    bed.until("they are there again", |bed| bed.weight() == Some(66))?;
+    Ok(())
+}
+
+#[test]
+fn kinds_that_nothing_is_done_with_are_told_of() -> Result<()> {
+    let api = ApiServer::start()?;
+    api.install_istio_crds()?;
+    api.apply(SHOP)?;
+    api.apply(
+        "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: out, namespace: shop}, spec: {hosts: [a.example]}}",
+    )?;
+    let mut bed = Bed::start(&api)?;
+    bed.until("it is told of", |bed| !bed.findings().is_empty())?;
+    let told = "(ServiceEntry shop/out): ServiceEntry is not supported yet: its hosts are not known to the mesh";
+    assert!(bed.findings()[0].contains(told), "{:?}", bed.findings());
+    api.delete("serviceentries.networking.istio.io", "shop", "out")?;
+    bed.until("it is not told of any more", |bed| bed.findings().is_empty())?;
+    Ok(())
+}
