@@ -32,7 +32,7 @@ fn id() -> ObjectId {
 
 fn recreated(reading: Reading) -> Version {
     match reading.version {
-        Version::Bad { fault, .. } => Version::Bad { fault, recreated: true },
+        Version::Bad { fault, stand_in, .. } => Version::Bad { fault, recreated: true, stand_in },
         other => other,
     }
 }
@@ -245,4 +245,31 @@ fn files_and_served_objects_compile_to_the_same() {
     assert_eq!(told(&files.findings()), told(&served.findings()));
     assert_eq!(told(&from_files.findings), told(&from_server.findings));
     assert_eq!(served.findings().len(), 1, "the timeout is told of");
+}
+
+#[test]
+fn a_policy_that_was_never_good_protects_what_it_could_until_it_is() {
+    let policy = |mode: &str| {
+        let text = format!(
+            r#"{{"metadata":{{"name":"p","namespace":"shop"}},
+            "spec":{{"selector":{{"matchLabels":{{"app":"b"}}}},"mtls":{{"mode":{mode}}}}}}}"#
+        );
+        read("PeerAuthentication", &text)
+    };
+    let mut store = ObjectStore::new();
+    let mut take = |mode: &str| {
+        let reading = policy(mode);
+        let mut pending = Pending::default();
+        pending.push(reading.id, reading.version);
+        store.apply(pending);
+        let found: Vec<(bool, bool)> = store.snapshot().protections.values().map(|p| (p.restricts, p.broken)).collect();
+        (found, lines(&store))
+    };
+    let (found, said) = take("7");
+    assert_eq!(found, [(true, true)]);
+    assert!(said.len() == 1 && said[0].contains("what it could protect refuses"), "{said:?}");
+    assert_eq!(take("\"DISABLE\""), (vec![(false, false)], Vec::new()));
+    let (found, said) = take("7");
+    assert_eq!(found, [(false, false)], "the good version stays");
+    assert!(said[0].contains("its last good version stays in force"), "{said:?}");
 }

@@ -96,8 +96,8 @@ impl Known {
             return None;
         }
         let version = match reading.version {
-            Version::Bad { fault, .. } => {
-                Version::Bad { fault, recreated: old.is_some_and(|old| old.uid != stamp.uid) }
+            Version::Bad { fault, stand_in, .. } => {
+                Version::Bad { fault, stand_in, recreated: old.is_some_and(|old| old.uid != stamp.uid) }
             }
             other => other,
         };
