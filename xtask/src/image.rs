@@ -73,6 +73,31 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Makes both images as released, and gives their tars.
+///
+/// # Errors
+/// See [`run`].
+pub(crate) fn all() -> Result<Vec<PathBuf>> {
+    let output = workspace::target().join("image");
+    let tag = env!("CARGO_PKG_VERSION").to_owned();
+    run(&Args { profile: "release".to_owned(), output: Some(output.clone()), tag, test_pods: true })?;
+    Ok([AGENT, TEST_PODS].iter().map(|image| tar(&output, image)).collect())
+}
+
+/// The agent's image, as a pod names it.
+pub(crate) fn agent() -> String {
+    format!("{}:{}", AGENT.name, env!("CARGO_PKG_VERSION"))
+}
+
+/// The image of the end-to-end test's pods.
+pub(crate) fn pods() -> String {
+    format!("{}:{}", TEST_PODS.name, env!("CARGO_PKG_VERSION"))
+}
+
+fn tar(output: &Path, image: &Image) -> PathBuf {
+    output.join(format!("{}.tar", image.name))
+}
+
 fn make(image: &Image, args: &Args, output: &Path) -> Result<PathBuf> {
     let built = build(image, &args.profile)?;
     let root = output.join("root").join(image.name);
@@ -140,7 +165,7 @@ fn pack(image: &Image, tag: &str, output: &Path, root: &Path) -> Result<PathBuf>
     let name = format!("docker.io/library/{}:{tag}", image.name);
     // The same binary makes the same image, whenever it is made.
     succeed(buildah("build").args(["--quiet", "--timestamp", "0", "--tag", &name, "--file"]).arg(&file).arg(root))?;
-    let tar = output.join(format!("{}.tar", image.name));
+    let tar = tar(output, image);
     if tar.exists() {
         fs::remove_file(&tar).with_context(|| format!("removing {}", tar.display()))?;
     }

@@ -3,6 +3,7 @@
 
 mod build_ebpf;
 mod demo;
+mod e2e;
 mod ground;
 mod image;
 mod packages;
@@ -28,6 +29,8 @@ enum Command {
     BuildEbpf(build_ebpf::Options),
     /// Show a canary on this machine, step by step, and check every number
     Demo(demo::Args),
+    /// Install weir in a real cluster, and check what its users came for
+    E2e(e2e::Args),
     /// Make the container images, as tars that a node can import
     Image(image::Args),
     /// Run a canary under load for minutes or days, with everything changing around it
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::BuildEbpf(options) => build_ebpf::run(&options),
         Command::Demo(args) => demo::run(&args),
+        Command::E2e(args) => e2e::run(&args),
         Command::Image(args) => image::run(&args),
         Command::Soak(args) => soak::run(&args),
         Command::Test(args) => test::run(&args),

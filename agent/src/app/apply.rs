@@ -210,6 +210,7 @@ impl Applier {
             }),
         }
         self.findings = findings;
+        self.parts.shared.find(self.findings.clone());
         self.applied_in = started.elapsed();
         self.enrol();
         self.say();

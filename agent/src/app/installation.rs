@@ -1,12 +1,15 @@
 //! What an agent does about the installation that it is a part of: it stands for election, the elected one creates the
-//! CRDs that are absent, and on the way out it asks whether there will be another agent. Called by `mod`.
+//! CRDs that are absent and tells of findings, and on the way out it asks whether there will be another agent. Called by `mod`.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kube::Client;
 use tokio::sync::watch;
+use weir_mesh::finding::Finding;
 
 use crate::cluster::installation::{self, Installed};
+use crate::cluster::report::Reporter;
 use crate::cluster::{Access, crds, leader};
 
 /// Between attempts to create the CRDs.
@@ -21,7 +24,12 @@ pub(super) struct Installation {
 
 impl Installation {
     /// Stands for election from here on. `None` when the API server cannot be asked at all, which the log says.
-    pub(super) async fn join(access: &Access, node: Option<&str>, create_crds: bool) -> Option<Self> {
+    pub(super) async fn join(
+        access: &Access,
+        node: Option<&str>,
+        create_crds: bool,
+        findings: watch::Receiver<Arc<Vec<Finding>>>,
+    ) -> Option<Self> {
         let client = match access.client().await {
             Ok(client) => client,
             Err(error) => {
@@ -32,6 +40,7 @@ impl Installation {
         let me = identity(node);
         let (tell, leading) = watch::channel(false);
         let (stop, mut stopped) = watch::channel(false);
+        tokio::spawn(Reporter::new(client.clone(), me.clone(), leading.clone()).run(findings));
         let candidate = client.clone();
         let campaign = tokio::spawn(async move {
             let end = async {

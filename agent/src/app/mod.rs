@@ -104,7 +104,9 @@ pub fn run(config: &Config) -> Result<()> {
         let answers = Arc::clone(&shared) as Arc<dyn Answers>;
         let superseded = endpoints::open(config, reign, &answers).await?;
         let installation = match &config.cluster {
-            Some(access) => Installation::join(access, config.node.as_deref(), config.create_crds).await,
+            Some(access) => {
+                Installation::join(access, config.node.as_deref(), config.create_crds, shared.findings()).await
+            }
             None => None,
         };
         if let Some(records) = kernel_log {

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use weir_mesh::finding::Finding;
 
 use super::metrics;
 use super::status::{Counters, Status};
@@ -21,6 +23,7 @@ pub(super) struct Shared {
     status: ArcSwap<Status>,
     /// Not set for a directory, which is there or not.
     source: OnceLock<Reporter>,
+    findings: watch::Sender<Arc<Vec<Finding>>>,
     datapath: Arc<Mutex<Datapath>>,
     proxy: Arc<Proxy>,
 }
@@ -28,7 +31,14 @@ pub(super) struct Shared {
 impl Shared {
     /// Not ready, nothing in force.
     pub(super) fn new(datapath: Arc<Mutex<Datapath>>, proxy: Arc<Proxy>) -> Self {
-        Self { ready: AtomicBool::new(false), status: ArcSwap::default(), source: OnceLock::new(), datapath, proxy }
+        Self {
+            ready: AtomicBool::new(false),
+            status: ArcSwap::default(),
+            source: OnceLock::new(),
+            findings: watch::Sender::default(),
+            datapath,
+            proxy,
+        }
     }
 
     /// Ready = a configuration is in force.
@@ -39,6 +49,16 @@ impl Shared {
     /// Whom to ask how the source fares. Only the first is kept.
     pub(super) fn set_source(&self, reporter: Reporter) {
         drop(self.source.set(reporter));
+    }
+
+    /// Replaces what those who follow the findings see.
+    pub(super) fn find(&self, findings: Vec<Finding>) {
+        self.findings.send_replace(Arc::new(findings));
+    }
+
+    /// The findings, now and as they change.
+    pub(super) fn findings(&self) -> watch::Receiver<Arc<Vec<Finding>>> {
+        self.findings.subscribe()
     }
 
     /// Replaces what `/status` says.

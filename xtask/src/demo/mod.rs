@@ -3,7 +3,7 @@
 //! the terminal is closed; `--keep` leaves it up
 //! and says how to look around, `--end` takes that down.
 
-mod screen;
+pub(crate) mod screen;
 mod steps;
 
 use anyhow::{Result, bail};

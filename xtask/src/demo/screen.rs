@@ -8,7 +8,7 @@ const BAR: usize = 50;
 
 /// Standard output, and whether a person looks at it.
 #[derive(Debug)]
-pub(super) struct Screen {
+pub(crate) struct Screen {
     terminal: bool,
     step: u32,
     /// Lines of the bars that are on the screen and will be drawn over.
@@ -16,18 +16,18 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { terminal: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(), step: 0, drawn: 0 }
     }
 
     /// A sentence.
-    pub(super) fn say(&mut self, text: &str) -> io::Result<()> {
+    pub(crate) fn say(&mut self, text: &str) -> io::Result<()> {
         self.drawn = 0;
         writeln!(io::stdout(), "{text}")
     }
 
     /// The next step: what is done, and what it proves.
-    pub(super) fn step(&mut self, title: &str, proves: &str) -> io::Result<()> {
+    pub(crate) fn step(&mut self, title: &str, proves: &str) -> io::Result<()> {
         self.step += 1;
         let title = self.paint("1", &format!("{}. {title}", self.step));
         let proves = self.paint("2", &format!("   proves: {proves}"));
@@ -35,18 +35,18 @@ impl Screen {
     }
 
     /// A bound that held, or did not.
-    pub(super) fn verdict(&mut self, holds: bool, text: &str) -> io::Result<()> {
+    pub(crate) fn verdict(&mut self, holds: bool, text: &str) -> io::Result<()> {
         let mark = if holds { self.paint("32", "ok ") } else { self.paint("31", "NOT") };
         self.say(&format!("   {mark} {text}"))
     }
 
     /// Bars while counting goes on: only where they can be drawn over.
-    pub(super) fn live(&mut self, counts: &BTreeMap<String, u64>, note: &str) -> io::Result<()> {
+    pub(crate) fn live(&mut self, counts: &BTreeMap<String, u64>, note: &str) -> io::Result<()> {
         if self.terminal { self.bars(counts, note) } else { Ok(()) }
     }
 
     /// Bars, one a line, over those that were drawn last.
-    pub(super) fn bars(&mut self, counts: &BTreeMap<String, u64>, note: &str) -> io::Result<()> {
+    pub(crate) fn bars(&mut self, counts: &BTreeMap<String, u64>, note: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
         if self.drawn > 0 {
             write!(out, "\x1b[{}A", self.drawn)?;
@@ -65,7 +65,7 @@ impl Screen {
     }
 
     /// What follows is written below the bars, not over them.
-    pub(super) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.drawn = 0;
     }
 
