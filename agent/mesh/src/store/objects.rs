@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use crate::crd::{Decoded, Fault, RESOURCES, Resource};
+use super::STAND_IN;
+use crate::crd::{Decoded, Fault, Object, RESOURCES, Resource};
 use crate::finding::{Finding, Severity, code};
 use crate::snapshot::Snapshot;
 use crate::source::ObjectRef;
@@ -61,6 +62,8 @@ pub enum Version {
         fault: Fault,
         /// Another object of the same name: the last good version of the former one is not one of this.
         recreated: bool,
+        /// What protects in its place while there is no good version of it.
+        stand_in: Option<Object>,
     },
     /// It is there, and this version of weir does nothing with its kind; the text says what happens instead.
     Named(&'static str),
@@ -181,18 +184,24 @@ impl ObjectStore {
                 };
                 self.note(id, Trouble { in_force: vec![finding], newest: None });
             }
-            Version::Bad { fault, recreated } => self.bad(id, &fault, recreated),
+            Version::Bad { fault, recreated, stand_in } => self.bad(id, &fault, recreated, stand_in),
         }
     }
 
-    fn bad(&mut self, id: &ObjectId, fault: &Fault, recreated: bool) {
+    fn bad(&mut self, id: &ObjectId, fault: &Fault, recreated: bool, stand_in: Option<Object>) {
         let object = id.object();
         if recreated {
             self.snapshot.remove(&object);
             self.troubles.remove(id);
         }
-        let stays =
-            if self.snapshot.contains(&object) { "its last good version stays in force" } else { "it is not in force" };
+        let stays = if self.snapshot.has_good(&object) {
+            "its last good version stays in force"
+        } else if let Some(stand_in) = stand_in {
+            self.snapshot.replace(stand_in);
+            STAND_IN
+        } else {
+            "it is not in force"
+        };
         let named = !id.name.is_empty();
         let finding = Finding {
             severity: Severity::Error,

@@ -51,12 +51,15 @@ impl Reader {
                             self.slim(&mut decoded.object);
                             Version::Good(decoded)
                         }
-                        Err(fault) => Version::Bad { fault, recreated: false },
+                        Err(fault) => {
+                            let stand_in = crd::stand_in(Some(&node), &header.object, None);
+                            Version::Bad { fault, recreated: false, stand_in }
+                        }
                     },
                 };
                 (self.interner.text(&header.object.namespace), header.object.name, version)
             }
-            Err(fault) => (Arc::default(), Arc::default(), Version::Bad { fault, recreated: false }),
+            Err(fault) => (Arc::default(), Arc::default(), Version::Bad { fault, recreated: false, stand_in: None }),
         };
         // The object's own copy of its name is the one that the id holds.
         let name = match &version {
