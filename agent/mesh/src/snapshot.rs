@@ -83,8 +83,8 @@ impl Snapshot {
         }
     }
 
-    /// Whether an object of this kind and name is there.
-    pub fn contains(&self, object: &ObjectRef) -> bool {
+    /// Whether an object of this kind and name is there, and does not merely stand in for a broken one.
+    pub fn has_good(&self, object: &ObjectRef) -> bool {
         let key = (Arc::clone(&object.namespace), Arc::clone(&object.name));
         match &*object.kind {
             "Namespace" => self.namespaces.contains_key(&key),
@@ -94,7 +94,7 @@ impl Snapshot {
             "Deployment" => self.deployments.contains_key(&key),
             "VirtualService" => self.virtual_services.contains_key(&key),
             "DestinationRule" => self.destination_rules.contains_key(&key),
-            _ => self.protections.contains_key(object),
+            _ => self.protections.get(object).is_some_and(|protection| !protection.broken),
         }
     }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
+use super::STAND_IN;
 use crate::crd::{Decoded, Fault, Object, RESOURCES, Resource};
 use crate::finding::{Finding, Severity, code};
 use crate::snapshot::Snapshot;
@@ -61,7 +62,7 @@ pub enum Version {
         fault: Fault,
         /// Another object of the same name: the last good version of the former one is not one of this.
         recreated: bool,
-        /// What protects in its place while no version of it was ever good ([`crate::crd::stand_in`]).
+        /// What protects in its place while there is no good version of it.
         stand_in: Option<Object>,
     },
     /// It is there, and this version of weir does nothing with its kind; the text says what happens instead.
@@ -193,15 +194,13 @@ impl ObjectStore {
             self.snapshot.remove(&object);
             self.troubles.remove(id);
         }
-        let good = self.snapshot.contains(&object)
-            && self.snapshot.protections.get(&object).is_none_or(|protection| !protection.broken);
-        let stays = match stand_in {
-            _ if good => "its last good version stays in force",
-            Some(stand_in) => {
-                self.snapshot.replace(stand_in);
-                "what it could protect refuses"
-            }
-            None => "it is not in force",
+        let stays = if self.snapshot.has_good(&object) {
+            "its last good version stays in force"
+        } else if let Some(stand_in) = stand_in {
+            self.snapshot.replace(stand_in);
+            STAND_IN
+        } else {
+            "it is not in force"
         };
         let named = !id.name.is_empty();
         let finding = Finding {

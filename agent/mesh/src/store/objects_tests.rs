@@ -32,7 +32,7 @@ fn id() -> ObjectId {
 
 fn recreated(reading: Reading) -> Version {
     match reading.version {
-        Version::Bad { fault, stand_in, .. } => Version::Bad { fault, recreated: true, stand_in },
+        Version::Bad { fault, stand_in, .. } => Version::Bad { fault, stand_in, recreated: true },
         other => other,
     }
 }
@@ -120,6 +120,34 @@ fn a_thousand_versions_of_an_object_are_kept_as_two() {
     store.apply(pending);
     assert_eq!(subset(&store).as_deref(), Some("v999"));
     assert!(!store.apply(Pending::default()));
+}
+
+#[test]
+fn a_policy_that_was_never_good_protects_as_far_as_it_can_be_made_out() {
+    let policy = |action: &str| {
+        format!(
+            r#"{{"metadata":{{"name":"p","namespace":"shop","uid":"u","resourceVersion":"7"}},"spec":{{"action":{action},
+            "selector":{{"matchLabels":{{"app":"a"}}}},"rules":[{{"from":[]}}]}}}}"#
+        )
+    };
+    let mut store = ObjectStore::new();
+    let mut apply = |text: &str| {
+        let mut pending = Pending::default();
+        let reading = read("AuthorizationPolicy", text);
+        pending.push(reading.id, reading.version);
+        store.apply(pending);
+        let protection =
+            store.snapshot().protections.values().next().map(|p| (p.broken, p.restricts, p.selector.len()));
+        (protection, lines(&store))
+    };
+    let (protection, found) = apply(&policy("7"));
+    assert_eq!(protection, Some((true, true, 1)));
+    assert!(found[0].ends_with("what it could protect refuses until it is mended"), "{found:?}");
+    assert_eq!(apply(&policy("7")).0, Some((true, true, 1)), "what stands in is no good version");
+    assert_eq!(apply(&policy("\"DENY\"")), (Some((false, true, 1)), vec![]));
+    let (protection, found) = apply(&policy("7"));
+    assert_eq!(protection, Some((false, true, 1)));
+    assert!(found[0].ends_with("its last good version stays in force"), "{found:?}");
 }
 
 #[test]
@@ -245,31 +273,4 @@ fn files_and_served_objects_compile_to_the_same() {
     assert_eq!(told(&files.findings()), told(&served.findings()));
     assert_eq!(told(&from_files.findings), told(&from_server.findings));
     assert_eq!(served.findings().len(), 1, "the timeout is told of");
-}
-
-#[test]
-fn a_policy_that_was_never_good_protects_what_it_could_until_it_is() {
-    let policy = |mode: &str| {
-        let text = format!(
-            r#"{{"metadata":{{"name":"p","namespace":"shop"}},
-            "spec":{{"selector":{{"matchLabels":{{"app":"b"}}}},"mtls":{{"mode":{mode}}}}}}}"#
-        );
-        read("PeerAuthentication", &text)
-    };
-    let mut store = ObjectStore::new();
-    let mut take = |mode: &str| {
-        let reading = policy(mode);
-        let mut pending = Pending::default();
-        pending.push(reading.id, reading.version);
-        store.apply(pending);
-        let found: Vec<(bool, bool)> = store.snapshot().protections.values().map(|p| (p.restricts, p.broken)).collect();
-        (found, lines(&store))
-    };
-    let (found, said) = take("7");
-    assert_eq!(found, [(true, true)]);
-    assert!(said.len() == 1 && said[0].contains("what it could protect refuses"), "{said:?}");
-    assert_eq!(take("\"DISABLE\""), (vec![(false, false)], Vec::new()));
-    let (found, said) = take("7");
-    assert_eq!(found, [(false, false)], "the good version stays");
-    assert!(said[0].contains("its last good version stays in force"), "{said:?}");
 }
