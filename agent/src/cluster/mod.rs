@@ -7,6 +7,8 @@ pub mod crds;
 pub mod installation;
 pub mod leader;
 pub mod report;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
