@@ -1,6 +1,7 @@
 //! The agent under test, as a process: started, asked, signalled. Used by the suites and by `cargo xtask demo`.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::{BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -57,13 +58,27 @@ impl Agent {
     /// # Errors
     /// When it cannot be started.
     pub fn spawn_with(mesh: &Mesh, adjust: impl FnOnce(&mut Command)) -> Result<Self> {
+        let directory = mesh.manifests_dir();
+        Self::spawn_from(mesh, [OsStr::new("--manifests"), directory.as_os_str()], adjust)
+    }
+
+    /// Starts `weir run` on an API server, which the kubeconfig tells how to reach from the node's namespace, and does
+    /// not wait.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn_on(mesh: &Mesh, kubeconfig: &Path) -> Result<Self> {
+        let source = [OsStr::new("--kubernetes"), OsStr::new("--kubeconfig"), kubeconfig.as_os_str()];
+        Self::spawn_from(mesh, source, |_| ())
+    }
+
+    fn spawn_from<const N: usize>(mesh: &Mesh, source: [&OsStr; N], adjust: impl FnOnce(&mut Command)) -> Result<Self> {
         let place: &Place = mesh.agent_place();
         let access_log = mesh.log("access");
         let mut command = Command::new(binary("weir"));
         command
             .arg("run")
-            .arg("--manifests")
-            .arg(mesh.manifests_dir())
+            .args(source)
             .args(["--instance", mesh.name(), "--node", NODE_NAME])
             .args(["--admin", &ADMIN.to_string()])
             .arg("--access-log")
