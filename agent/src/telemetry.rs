@@ -1,7 +1,7 @@
 //! What the agent says about itself: its log, and where access log lines go.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -25,7 +25,9 @@ const KERNEL_RECORDS: &str = "weir::programs=debug";
 /// nothing (tests start several agents in one process).
 pub fn init_logging(json: bool, kernel_log: bool) {
     let filter = EnvFilter::new(filter(std::env::var(LOG_VARIABLE).ok(), kernel_log));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for people: in a file or a container's log they are noise.
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
     let _ = if json { builder.json().try_init() } else { builder.try_init() };
 }
 

@@ -109,7 +109,7 @@ impl Pods {
                 Ok(enrolled) => {
                     let (cookie, port) = (enrolled.cookie, enrolled.port4);
                     if enrolled.place.cgroup == PodCgroup::Unchecked {
-                        let why = "its processes have no v2 cgroup: all in its namespace count as the pod";
+                        let why = "its cgroup cannot be told from within this part of the tree: all in its namespace count as the pod";
                         tracing::info!(pod = %name, cookie, port, %why, "enrolled");
                     } else {
                         tracing::info!(pod = %name, cookie, port, "enrolled");

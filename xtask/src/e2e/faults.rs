@@ -21,9 +21,9 @@ pub(super) fn upgrade(run: &mut Run, _args: &Args) -> Result<()> {
     let client = run.client()?;
     let load = run.kubectl.load(&client, &["http", &run.service, "--fresh", "--pace", "100", "--connections", "2"])?;
     std::thread::sleep(Duration::from_secs(2));
-    run.kubectl.run(&["-n", "weir-system", "rollout", "restart", "daemonset/weir"])?;
+    run.kubectl.outside(&["-n", "weir-system", "rollout", "restart", "daemonset/weir"])?;
     let timeout = format!("--timeout={}s", ROLLOUT.as_secs());
-    run.kubectl.run(&["-n", "weir-system", "rollout", "status", "daemonset/weir", &timeout])?;
+    run.kubectl.outside(&["-n", "weir-system", "rollout", "status", "daemonset/weir", &timeout])?;
     std::thread::sleep(Duration::from_secs(2));
     let report = load.stop()?;
     let text = format!(

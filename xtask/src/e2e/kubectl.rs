@@ -24,8 +24,14 @@ pub(super) struct Kubectl {
 }
 
 impl Kubectl {
-    /// `kubectl` with these arguments, in the run's namespace unless they name another.
+    /// `kubectl` with these arguments, in the run's namespace.
     pub(super) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.bare();
+        command.args(["--namespace", NAMESPACE]).args(arguments);
+        command
+    }
+
+    fn bare(&self) -> Command {
         let mut command = Command::new("kubectl");
         if let Some(file) = &self.kubeconfig {
             command.arg("--kubeconfig").arg(file);
@@ -33,7 +39,6 @@ impl Kubectl {
         if let Some(context) = &self.context {
             command.args(["--context", context]);
         }
-        command.args(["--namespace", NAMESPACE]).args(arguments);
         command
     }
 
@@ -42,7 +47,18 @@ impl Kubectl {
     /// # Errors
     /// With what it said when it fails.
     pub(super) fn run(&self, arguments: &[&str]) -> Result<String> {
-        let output = self.command(arguments).stdin(Stdio::null()).output().context("kubectl (kubernetes-client)")?;
+        Self::output(self.command(arguments), arguments)
+    }
+
+    /// The same outside of the run's namespace: what weir itself is installed with.
+    pub(super) fn outside(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = self.bare();
+        command.args(arguments);
+        Self::output(command, arguments)
+    }
+
+    fn output(mut command: Command, arguments: &[&str]) -> Result<String> {
+        let output = command.stdin(Stdio::null()).output().context("kubectl (kubernetes-client)")?;
         ensure!(
             output.status.success(),
             "kubectl {}: {}",

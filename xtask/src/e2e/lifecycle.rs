@@ -156,9 +156,14 @@ fn port_forward(run: &Run, pod: &str) -> Result<String> {
         let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).with_context(|| line.clone())?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        anyhow::Ok(answer)
+        let mut answer = Vec::new();
+        // kubectl may reset a connection that the pod has closed; what came before counts.
+        if let Err(error) = stream.read_to_end(&mut answer)
+            && answer.is_empty()
+        {
+            return Err(error.into());
+        }
+        anyhow::Ok(String::from_utf8_lossy(&answer).into_owned())
     })();
     child.kill()?;
     child.wait()?;

@@ -174,9 +174,9 @@ fn install(run: &mut Run, _args: &Args) -> Result<()> {
     run.step("kubectl apply -k", "a DaemonSet and nothing else; ready on every node")?;
     let started = Instant::now();
     let kustomization = run.kustomization.display().to_string();
-    run.kubectl.run(&["apply", "-k", &kustomization])?;
+    run.kubectl.outside(&["apply", "-k", &kustomization])?;
     let timeout = format!("--timeout={}s", ROLLOUT.as_secs());
-    run.kubectl.run(&["-n", "weir-system", "rollout", "status", "daemonset/weir", &timeout])?;
+    run.kubectl.outside(&["-n", "weir-system", "rollout", "status", "daemonset/weir", &timeout])?;
     let took = started.elapsed();
     run.check(took < Duration::from_secs(10), &format!("ready on every node after {:.1} s", took.as_secs_f64()))
 }
@@ -221,7 +221,7 @@ fn removal(run: &mut Run, args: &Args) -> Result<()> {
     let load = run.client().and_then(|client| {
         run.kubectl.load(&client, &["http", &run.service, "--fresh", "--pace", "100", "--connections", "2"])
     });
-    run.kubectl.run(&["delete", "-k", &kustomization, "--wait=true", "--timeout=120s"])?;
+    run.kubectl.outside(&["delete", "-k", &kustomization, "--wait=true", "--timeout=120s"])?;
     let after = run.kubectl.run(&["get", "crds", "-o", "name"])?;
     run.check(before == after, "the CRDs are as they were")?;
     let report = load?.stop()?;

@@ -71,8 +71,10 @@ impl Run {
 
     /// The users' canary with these weights.
     pub(super) fn weights(&self, v1: u32, v2: u32) -> Result<()> {
-        let weights = (format!("weight: {v1}"), format!("weight: {v2}"));
-        let text = manifest(CANARY, &[("weight: 90", &weights.0), ("weight: 10", &weights.1)])?;
+        let first = format!("weight: FIRST{v1}");
+        let second = format!("weight: {v2}");
+        // In two steps, since one new weight may look like the other old one.
+        let text = manifest(CANARY, &[("weight: 90", &first), ("weight: 10", &second), ("FIRST", "")])?;
         self.kubectl.apply(&text)
     }
 }
@@ -81,6 +83,8 @@ impl Run {
 pub(super) fn before(run: &mut Run, _args: &Args) -> Result<()> {
     run.step("Before opt-in", "who does not take part is not touched: the spread is kube-proxy's, by pod count")?;
     run.weights(90, 10)?;
+    // kube-proxy follows the endpoints within a second or two.
+    std::thread::sleep(Duration::from_secs(3));
     let report = run.split(&["http", &run.service])?;
     run.check_split(&report, 50.0, "one pod each")
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::visibility::Views;
 use super::{CompileOptions, EXCLUDED_NAMESPACES, Findings};
-use crate::crd::{Mark, Metadata, Pod};
+use crate::crd::{self, Mark, Metadata, Pod};
 use crate::finding::{Severity, code};
 use crate::plan::EnrolledPod;
 use crate::snapshot::Snapshot;
@@ -113,7 +113,7 @@ fn obstacle(pod: &Pod) -> Option<String> {
     if RUNTIMES_OF_THEIR_OWN.iter().any(|name| pod.runtime_class.starts_with(name)) {
         return Some(format!("runtime class {} has a network that the node's kernel does not see", pod.runtime_class));
     }
-    let sidecar = pod.containers.iter().find(|name| matches!(&***name, "istio-proxy" | "linkerd-proxy"));
+    let sidecar = pod.containers.iter().find(|name| crd::is_other_mesh(name));
     if let Some(sidecar) = sidecar {
         return Some(format!("another mesh captures it (container {sidecar})"));
     }

@@ -217,6 +217,11 @@ pub fn stand_in(node: Option<&Node>, object: &ObjectRef, at: Option<Location>) -
     protects.then(|| Object::Protection(Arc::new(Protection::unreadable(node, object, at))))
 }
 
+/// True for a container by which another mesh captures its pod.
+pub fn is_other_mesh(container: &str) -> bool {
+    matches!(container, "istio-proxy" | "linkerd-proxy")
+}
+
 /// The items of a [`Kind::List`].
 ///
 /// # Errors

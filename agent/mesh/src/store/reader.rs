@@ -80,7 +80,8 @@ impl Reader {
             && let Some(pod) = Arc::get_mut(pod)
             && self.node.as_ref().is_some_and(|node| *node != pod.node)
         {
-            pod.containers = Vec::new();
+            // Whoever is elected tells of every pod that another mesh captures, whatever its node.
+            pod.containers.retain(|name| crd::is_other_mesh(name));
             pod.uid = Arc::default();
             pod.meta.uid = Arc::default();
             pod.meta.created = None;
