@@ -1,5 +1,6 @@
 //! What an agent does about the installation that it is a part of: it stands for election, the elected one creates the
-//! CRDs that are absent and tells of findings, and on the way out it asks whether there will be another agent. Called by `mod`.
+//! CRDs that are absent and tells of findings, and on the way out it asks whether there will be another agent. Called
+//! by `mod`.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -58,8 +59,11 @@ impl Installation {
     pub(super) async fn leave(self, superseded: bool) -> bool {
         self.stop.send_replace(true);
         let question = async {
-            // Who has a successor has the answer.
-            if superseded { Installed::Yes } else { installation::installed(&self.client).await }
+            // Who has a successor has the answer, and who was started by hand is nobody's to uninstall.
+            if superseded || !installation::is_its_pod() {
+                return Installed::Yes;
+            }
+            installation::installed(&self.client).await
         };
         let (freed, installed) = tokio::join!(self.campaign, question);
         if let Err(error) = freed {

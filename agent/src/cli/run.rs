@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::cluster::Access;
+use crate::cluster::installation::is_its_pod;
 use crate::config::{self, Config, Source};
 use crate::{app, telemetry};
 
@@ -50,7 +51,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
     /// Have the elected agent create the CustomResourceDefinitions of Istio's kinds that are absent
-    #[arg(long)]
+    #[arg(long, requires = "kubernetes")]
     create_crds: bool,
     /// Write an access log line per request to this file, or `-` for standard output [default: off]
     #[arg(long, value_name = "FILE|-")]
@@ -106,7 +107,7 @@ fn check(args: Args) -> Result<Config> {
         workers: args.workers,
         admin: args.admin,
         metrics: args.metrics,
-        cluster: args.create_crds.then_some(access),
+        cluster: (args.kubernetes && (args.create_crds || is_its_pod())).then_some(access),
         create_crds: args.create_crds,
         access_log: args.access_log.map(|file| if file == "-" { STDOUT.into() } else { file.into() }),
         node: args.node,

@@ -17,6 +17,15 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// For one answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Where a pod reads which namespace its account is in.
+const POD_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+
+/// Whether this process is a pod of the installation, and not an agent that somebody started by hand: only of a pod
+/// does it say anything that the DaemonSet is gone.
+pub fn is_its_pod() -> bool {
+    std::fs::read_to_string(POD_NAMESPACE).is_ok_and(|namespace| namespace.trim() == NAMESPACE)
+}
+
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Installed {

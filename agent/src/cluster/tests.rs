@@ -115,6 +115,32 @@ fn asked(fake: &Shared) -> Vec<String> {
     std::mem::take(&mut fake.lock().expect("no panic").asked)
 }
 
+/// The rights of the DaemonSet's account: a kind that is read and not granted would never be seen, and a definition that
+/// is created and not read would promise what nobody does.
+#[test]
+fn every_kind_that_is_read_is_granted_and_every_definition_is_read() {
+    let text = include_str!("../../../deploy/daemonset/base/rbac.yaml");
+    let objects: Vec<Value> = serde_saphyr::from_multiple(text).expect("YAML");
+    let role = objects.iter().find(|o| o["kind"] == "ClusterRole").expect("a ClusterRole");
+    let rules = role["rules"].as_array().expect("rules");
+    let has = |list: &Value, what: &str| list.as_array().is_some_and(|l| l.iter().any(|v| v == what));
+    for resource in weir_mesh::crd::RESOURCES {
+        let granted = rules.iter().any(|rule| {
+            has(&rule["apiGroups"], resource.group)
+                && has(&rule["resources"], resource.plural)
+                && ["get", "list", "watch"].iter().all(|verb| has(&rule["verbs"], verb))
+        });
+        assert!(granted, "{}.{}", resource.plural, resource.group);
+    }
+    for definition in crds::definitions() {
+        let (group, plural) = (&definition.spec.group, &definition.spec.names.plural);
+        let read = weir_mesh::crd::RESOURCES.iter().find(|r| r.group == group && r.plural == plural);
+        let read = read.unwrap_or_else(|| panic!("{plural}.{group} is not read"));
+        let served: Vec<&str> = definition.spec.versions.iter().map(|v| v.name.as_str()).collect();
+        assert_eq!(served, read.versions, "{plural}.{group}");
+    }
+}
+
 #[test]
 fn what_is_there_is_neither_written_nor_deleted() {
     run(async {
