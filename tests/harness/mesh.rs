@@ -220,11 +220,10 @@ impl Mesh {
         self.next_host = host.checked_add(1).context("a mesh has room for 245 pods")?;
         let ipv4 = Ipv4Addr::new(10, 244, 0, host);
         let ipv6 = Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, u16::from(host));
-        let cgroup = if spec.uid.is_empty() {
-            self.cgroup.join("pods").join(&spec.name)
-        } else {
-            self.kubepods().join(format!("besteffort/pod{}/app", spec.uid))
-        };
+        let uid = &spec.uid;
+        let below =
+            if uid.is_empty() { format!("pods/{}", spec.name) } else { format!("kubepods/besteffort/pod{uid}/app") };
+        let cgroup = self.cgroup.join(below);
         cgroup::create(&cgroup)?;
         let netns = NetNs::create(&format!("{}-{}", self.name, spec.name))?;
         // One veth per pod and a host route: no bridge, so nothing but routing stands between two pods.
