@@ -9,11 +9,14 @@ use serde_json::{Value, json};
 use super::object::Fields;
 use super::resources::{CRDS, Resource};
 use super::status::Status;
-use super::store::Store;
+use super::store::{Store, Table};
 
 /// Service addresses are given out from 10.96.128.0 and fd00:10:96::8000 on, so that tests can write lower ones.
 const FIRST_SERVICE: u32 = 0x0a60_8000;
 const FIRST_SERVICE_V6: u128 = 0xfd00_0010_0096_0000_0000_0000_0000_8000;
+
+/// How many addresses there are.
+const SERVICES: u32 = 0x7fff;
 
 /// The present time as the API writes it.
 pub(super) fn now() -> String {
@@ -82,7 +85,7 @@ pub(super) fn update(resource: &Resource, old: &Fields, new: &mut Fields) {
 /// Writes the defaults of a kind.
 ///
 /// # Errors
-/// 422 for a CustomResourceDefinition that cannot be served.
+/// 422 for a CustomResourceDefinition that cannot be served, 500 when no service address is left.
 pub(super) fn defaults(store: &Store, resource: &Resource, value: &mut Fields) -> Result<(), Status> {
     match &*resource.id {
         "namespaces" => {
@@ -100,7 +103,7 @@ pub(super) fn defaults(store: &Store, resource: &Resource, value: &mut Fields) -
             fill(value, "spec", &spec);
             fill(value, "status", &json!({"phase": "Pending"}));
         }
-        "services" => service(store, value),
+        "services" => service(store, value)?,
         CRDS => definition(value)?,
         _ => {}
     }
@@ -117,10 +120,10 @@ fn fill(value: &mut Fields, field: &str, defaults: &Value) {
     }
 }
 
-fn service(store: &Store, value: &mut Fields) {
+fn service(store: &Store, value: &mut Fields) -> Result<(), Status> {
     fill(value, "spec", &json!({"type": "ClusterIP", "sessionAffinity": "None", "internalTrafficPolicy": "Cluster"}));
     fill(value, "status", &json!({"loadBalancer": {}}));
-    let Some(spec) = value.get_mut("spec").filter(|s| s.is_object()) else { return };
+    let Some(spec) = value.get_mut("spec").filter(|s| s.is_object()) else { return Ok(()) };
     for port in spec["ports"].as_array_mut().into_iter().flatten().filter(|p| p.is_object()) {
         if port["protocol"].is_null() {
             port["protocol"] = "TCP".into();
@@ -130,16 +133,16 @@ fn service(store: &Store, value: &mut Fields) {
         }
     }
     if spec["type"] == "ExternalName" {
-        return;
+        return Ok(());
     }
     if spec["clusterIP"].as_str().is_none_or(str::is_empty) {
         let taken = |address: &str| {
-            let services = store.table("services").into_iter().flat_map(|t| t.objects());
+            let mut services = store.table("services").into_iter().flat_map(Table::objects);
             // The first selectable field of a service.
-            services.into_iter().any(|s| &*s.fields[0] == address)
+            services.any(|s| &*s.fields[0] == address)
         };
-        let free = (0..).map(|_| serial() as u32 & 0x7fff).find(|n| !taken(&v4(*n)));
-        let number = free.expect("the range does not end");
+        let free = (0..SERVICES).map(|_| serial() as u32 % SERVICES).find(|n| !taken(&v4(*n)));
+        let number = free.ok_or_else(|| Status::new(500, "the range of service addresses is full"))?;
         let dual = matches!(spec["ipFamilyPolicy"].as_str(), Some("PreferDualStack" | "RequireDualStack"));
         spec["clusterIP"] = v4(number).into();
         spec["clusterIPs"] = if dual { json!([v4(number), v6(number)]) } else { json!([v4(number)]) };
@@ -147,6 +150,7 @@ fn service(store: &Store, value: &mut Fields) {
     } else if spec["clusterIPs"].is_null() {
         spec["clusterIPs"] = json!([spec["clusterIP"]]);
     }
+    Ok(())
 }
 
 fn v4(number: u32) -> String {

@@ -75,7 +75,8 @@ pub(super) fn execute(server: &Server, command: Command) -> Result<Value> {
     match command {
         Command::Apply { yaml } => return apply(server, &yaml),
         Command::Delete { resource, namespace, name } => {
-            let version = write::delete_whole(&mut server.store(), &resource, &namespace, &name).map_err(told)?;
+            let version =
+                write::delete_whole(&mut server.store(), &resource, &namespace, &name).map_err(|s| told(&s))?;
             return Ok(version.into());
         }
         Command::Get { resource, namespace, name } => {
@@ -91,9 +92,8 @@ pub(super) fn execute(server: &Server, command: Command) -> Result<Value> {
         }
         Command::Version => return Ok(server.store().rv().into()),
         Command::InstallIstio => {
-            for (group, versions, kind, plural) in resources::ISTIO {
-                let definition = resources::definition(group, versions, kind, plural);
-                write::put_whole(&mut server.store(), definition).map_err(told)?;
+            for kind in resources::ISTIO {
+                write::put_whole(&mut server.store(), resources::definition(*kind)).map_err(|s| told(&s))?;
             }
         }
         Command::Populate(population) => return population.create(server),
@@ -119,11 +119,11 @@ fn apply(server: &Server, text: &str) -> Result<Value> {
     for document in yaml::all(text)? {
         let about = format!("{} {}", document["kind"], document["metadata"]["name"]);
         let put = write::put_whole(&mut server.store(), document);
-        version = put.map_err(told).with_context(|| format!("applying {about}"))?;
+        version = put.map_err(|s| told(&s)).with_context(|| format!("applying {about}"))?;
     }
     Ok(version.into())
 }
 
-fn told(status: Status) -> anyhow::Error {
+fn told(status: &Status) -> anyhow::Error {
     anyhow!("{}", status.json()["message"].as_str().unwrap_or_default())
 }

@@ -19,7 +19,7 @@ use super::options::Options;
 use super::server::Server;
 
 /// How long the control port may take for a command: a large population is made within it.
-const COMMAND_TIME: Duration = Duration::from_secs(120);
+const COMMAND_TIME: Duration = Duration::from_mins(2);
 /// The largest command that is read: a directory of manifests in one text.
 const MAX_COMMAND: u64 = 64 << 20;
 
@@ -75,6 +75,13 @@ impl Door {
                 let _status = child.wait();
                 Err(e)
             }
+        }
+    }
+
+    pub(super) fn pid(&self) -> Option<u32> {
+        match self {
+            Self::Thread { .. } => None,
+            Self::Process { child, .. } => Some(child.id()),
         }
     }
 

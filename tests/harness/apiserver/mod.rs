@@ -172,6 +172,11 @@ impl ApiServer {
         Builder::default()
     }
 
+    /// The process that it is, if it was started as one.
+    pub fn pid(&self) -> Option<u32> {
+        self.door.pid()
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.started.address

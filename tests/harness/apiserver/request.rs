@@ -182,17 +182,11 @@ fn decode(text: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
+        let start = at;
         let escape = (bytes[at] == b'%').then(|| text.get(at + 1..at + 3)).flatten();
-        match escape.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                out.push(byte);
-                at += 3;
-            }
-            None => {
-                out.push(bytes[at]);
-                at += 1;
-            }
-        }
+        let byte = escape.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        at += if byte.is_some() { 3 } else { 1 };
+        out.push(byte.unwrap_or(bytes[start]));
     }
     String::from_utf8_lossy(&out).into_owned()
 }
@@ -206,17 +200,19 @@ mod tests {
         (p.id(), p.namespace, p.name, p.subresource)
     }
 
-    fn some(text: &str) -> Option<String> {
-        Some(text.to_owned())
-    }
-
     #[test]
     fn paths_name_resources_with_and_without_namespaces() {
         assert_eq!(path("/api/v1/pods"), ("pods".into(), None, None, None));
-        assert_eq!(path("/api/v1/namespaces/a/pods/p/status"), ("pods".into(), some("a"), some("p"), some("status")));
-        assert_eq!(path("/api/v1/namespaces/a"), ("namespaces".into(), None, some("a"), None));
-        assert_eq!(path("/api/v1/namespaces/a/status"), ("namespaces".into(), None, some("a"), some("status")));
-        assert_eq!(path("/apis/events.k8s.io/v1/namespaces/a/events"), ("events".into(), some("a"), None, None));
+        assert_eq!(
+            path("/api/v1/namespaces/a/pods/p/status"),
+            ("pods".into(), Some("a".into()), Some("p".into()), Some("status".into()))
+        );
+        assert_eq!(path("/api/v1/namespaces/a"), ("namespaces".into(), None, Some("a".into()), None));
+        assert_eq!(
+            path("/api/v1/namespaces/a/status"),
+            ("namespaces".into(), None, Some("a".into()), Some("status".into()))
+        );
+        assert_eq!(path("/apis/events.k8s.io/v1/namespaces/a/events"), ("events".into(), Some("a".into()), None, None));
         assert_eq!(path("/apis/apps/v1/deployments"), ("deployments.apps".into(), None, None, None));
         assert_eq!(ResourcePath::parse("/apis/apps/v1"), None);
         assert_eq!(ResourcePath::parse("/version"), None);

@@ -217,26 +217,27 @@ pub(super) fn custom(crd: &Value) -> Result<Resource, Status> {
     })
 }
 
-/// Kinds of Istio that come with its CustomResourceDefinitions: group, versions (the first is stored), kind, plural.
-pub(super) const ISTIO: &[(&str, &[&str], &str, &str)] = &[
-    ("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "VirtualService", "virtualservices"),
-    ("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "DestinationRule", "destinationrules"),
-    ("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "Gateway", "gateways"),
-    ("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "ServiceEntry", "serviceentries"),
-    ("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "Sidecar", "sidecars"),
-    ("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "WorkloadEntry", "workloadentries"),
-    ("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "WorkloadGroup", "workloadgroups"),
-    ("networking.istio.io", &["v1beta1"], "ProxyConfig", "proxyconfigs"),
-    ("networking.istio.io", &["v1alpha3"], "EnvoyFilter", "envoyfilters"),
-    ("security.istio.io", &["v1", "v1beta1"], "AuthorizationPolicy", "authorizationpolicies"),
-    ("security.istio.io", &["v1", "v1beta1"], "PeerAuthentication", "peerauthentications"),
-    ("security.istio.io", &["v1", "v1beta1"], "RequestAuthentication", "requestauthentications"),
-    ("telemetry.istio.io", &["v1", "v1alpha1"], "Telemetry", "telemetries"),
-    ("extensions.istio.io", &["v1alpha1"], "WasmPlugin", "wasmplugins"),
+/// Kinds of Istio that come with its CustomResourceDefinitions: group, versions (the first is stored), kind, plural,
+/// short name.
+pub(super) const ISTIO: &[(&str, &[&str], &str, &str, &str)] = &[
+    ("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "VirtualService", "virtualservices", "vs"),
+    ("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "DestinationRule", "destinationrules", "dr"),
+    ("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "Gateway", "gateways", "gw"),
+    ("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "ServiceEntry", "serviceentries", "se"),
+    ("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "Sidecar", "sidecars", "sidecar"),
+    ("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "WorkloadEntry", "workloadentries", "we"),
+    ("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "WorkloadGroup", "workloadgroups", "wg"),
+    ("networking.istio.io", &["v1beta1"], "ProxyConfig", "proxyconfigs", ""),
+    ("networking.istio.io", &["v1alpha3"], "EnvoyFilter", "envoyfilters", ""),
+    ("security.istio.io", &["v1", "v1beta1"], "AuthorizationPolicy", "authorizationpolicies", "ap"),
+    ("security.istio.io", &["v1", "v1beta1"], "PeerAuthentication", "peerauthentications", "pa"),
+    ("security.istio.io", &["v1", "v1beta1"], "RequestAuthentication", "requestauthentications", "ra"),
+    ("telemetry.istio.io", &["v1", "v1alpha1"], "Telemetry", "telemetries", "telemetry"),
+    ("extensions.istio.io", &["v1alpha1"], "WasmPlugin", "wasmplugins", ""),
 ];
 
 /// The CustomResourceDefinition of a kind without a schema of its own: everything is kept, status is a subresource.
-pub(super) fn definition(group: &str, versions: &[&str], kind: &str, plural: &str) -> Value {
+pub(super) fn definition((group, versions, kind, plural, short): (&str, &[&str], &str, &str, &str)) -> Value {
     let versions: Vec<Value> = versions
         .iter()
         .enumerate()
@@ -247,6 +248,7 @@ pub(super) fn definition(group: &str, versions: &[&str], kind: &str, plural: &st
             })
         })
         .collect();
+    let shorts: &[&str] = if short.is_empty() { &[] } else { &[short] };
     serde_json::json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -254,7 +256,7 @@ pub(super) fn definition(group: &str, versions: &[&str], kind: &str, plural: &st
         "spec": {
             "group": group, "scope": "Namespaced", "versions": versions, "conversion": {"strategy": "None"},
             "names": {"kind": kind, "listKind": format!("{kind}List"), "plural": plural,
-                      "singular": kind.to_lowercase()},
+                      "singular": kind.to_lowercase(), "shortNames": shorts},
         },
     })
 }

@@ -285,7 +285,7 @@ fn replace(store: &mut Store, target: &Target, old: &Arc<Object>, mut new: Field
     }
     if target.subresource.is_some() {
         let status = new.remove("status");
-        new = was.clone();
+        new.clone_from(&was);
         new.remove("status");
         new.extend(status.map(|s| ("status".to_owned(), s)));
     } else if resource.versions.iter().any(|v| v.status) {
