@@ -58,20 +58,21 @@ mod tests {
     use super::*;
     use crate::cgroup::Hierarchy;
     use std::fs;
+    use weir_tests::require::skip;
 
     #[test]
-    #[expect(clippy::print_stderr, reason = "says why a test did not run")]
     fn the_depth_is_known_from_any_part_of_the_tree() {
-        let Ok(tree) = Hierarchy::find() else { return eprintln!("skipped: no cgroup v2") };
+        let test = "the_depth_is_known_from_any_part_of_the_tree";
+        let Ok(tree) = Hierarchy::find() else { return skip(test, "no cgroup v2") };
         let outer = tree.mount().join(format!("weir-depth-{}", std::process::id()));
         let inner = outer.join("inner");
         if !tree.is_root() || fs::create_dir_all(&inner).is_err() {
-            return eprintln!("skipped: {} is not the writable root", tree.mount().display());
+            return skip(test, &format!("{} is not the writable root", tree.mount().display()));
         }
         let depths = [tree.mount(), &outer, &inner].map(depth_of);
         let _ = (fs::remove_dir(&inner), fs::remove_dir(&outer));
         if open_root(tree.mount()).is_err() {
-            return eprintln!("skipped: not permitted to open by handle");
+            return skip(test, "not permitted to open by handle");
         }
         assert_eq!(depths, [Some(0), Some(1), Some(2)]);
     }
