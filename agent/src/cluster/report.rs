@@ -31,6 +31,8 @@ pub const AGAIN: Duration = Duration::from_mins(1);
 pub const MAX_TOLD: usize = 10_000;
 /// Kubernetes refuses longer notes of an Event.
 const MAX_MESSAGE: usize = 1024;
+/// Of an object's name in the name of its Event: below the 63 characters that every kind may have. Names are ASCII.
+const MAX_NAME: usize = 50;
 /// The condition's type, which nobody else writes.
 const CONDITION: &str = "weir.mesh/Accepted";
 /// Who says so.
@@ -110,7 +112,7 @@ impl Reporter {
             match self.write(object, findings, &new).await {
                 Ok(()) if self.told.len() < MAX_TOLD => self.told.extend(new),
                 Ok(()) => {}
-                Err(error) => tracing::debug!(%object, %error, "cannot tell of a finding"),
+                Err(error) => tracing::warn!(%object, %error, "cannot tell of a finding"),
             }
         }
         let mended: Vec<ObjectRef> =
@@ -269,7 +271,7 @@ fn event(object: &ObjectRef, resource: &ApiResource, found: &DynamicObject, find
     let namespace = if object.namespace.is_empty() { "default" } else { &*object.namespace };
     Event {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{}.", clip(&object.name))),
+            generate_name: Some(format!("{}-", &object.name[..object.name.len().min(MAX_NAME)])),
             namespace: Some(namespace.to_owned()),
             ..ObjectMeta::default()
         },

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use weir_tests::Report;
 
 use super::kubectl::Kubectl;
@@ -136,7 +136,8 @@ pub(super) fn cluster(run: &mut Run, _args: &Args) -> Result<()> {
         let report = run.kubectl.client(&client, &["http", &target, "--requests", "20", "--fresh"])?;
         run.check(report.answered == 20 && report.failed == 0, &format!("NodePort {target}: {:?}", report.by_version))?;
     }
-    let name = pods[0]["metadata"]["name"].as_str().context("a pod without a name")?.to_owned();
+    let v1 = run.kubectl.pods("app=service-b,version=v1")?;
+    let name = v1.first().context("no pod of v1")?.clone();
     let answer = port_forward(run, &name)?;
     run.check(answer.contains(" 200 ") && answer.contains(&name), &format!("port-forward to {name}"))
 }
@@ -155,15 +156,14 @@ fn port_forward(run: &Run, pod: &str) -> Result<String> {
         let port = line.split(" -> ").next().and_then(|l| l.rsplit(':').next()).context("no port")?.trim().to_owned();
         let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).with_context(|| line.clone())?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
-        let mut answer = Vec::new();
-        // kubectl may reset a connection that the pod has closed; what came before counts.
-        if let Err(error) = stream.read_to_end(&mut answer)
-            && answer.is_empty()
-        {
-            return Err(error.into());
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")?;
+        let (mut answer, mut part) = (String::new(), [0; 1024]);
+        while !answer.contains(&format!("v1 {pod}")) {
+            let read = stream.read(&mut part).with_context(|| format!("after {answer:?}"))?;
+            ensure!(read > 0, "it ended after {answer:?}");
+            answer.push_str(&String::from_utf8_lossy(&part[..read]));
         }
-        anyhow::Ok(String::from_utf8_lossy(&answer).into_owned())
+        anyhow::Ok(answer)
     })();
     child.kill()?;
     child.wait()?;

@@ -174,7 +174,8 @@ pub(super) fn opt_out(run: &mut Run, _args: &Args) -> Result<()> {
     run.kubectl.run(&["label", "namespace", NAMESPACE, "weir.mesh/mode-"])?;
     std::thread::sleep(Duration::from_secs(3));
     let during = load.stop()?;
-    run.check(during.failed == 0, &format!("{} requests meanwhile, {} failed", during.answered, during.failed))?;
+    let text = format!("{} requests meanwhile, {} failed {:?}", during.answered, during.failed, during.errors);
+    run.check(during.failed == 0 && during.answered > 0, &text)?;
     let report = run.split(&["http", &run.service])?;
     run.check_split(&report, 75.0, "three pods of v1 to one of v2")
 }
