@@ -19,7 +19,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(15);
 pub(crate) const NODE: &str = "node-1";
 
 /// A namespace, a service with two versions and its endpoints.
-pub(crate) const SHOP: &str = r#"
+pub(crate) const SHOP: &str = r"
 apiVersion: v1
 kind: Namespace
 metadata: {name: shop, labels: {weir.mesh/mode: enabled}}
@@ -52,10 +52,10 @@ kind: Pod
 metadata: {name: web-v2, namespace: shop, labels: {app: web, version: v2}}
 spec: {nodeName: node-2, containers: [{name: c, image: i}]}
 status: {phase: Running, podIP: 10.244.0.2, podIPs: [{ip: 10.244.0.2}]}
-"#;
+";
 
 /// The rules for it.
-pub(crate) const RULES: &str = r#"
+pub(crate) const RULES: &str = r"
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: web, namespace: shop}
@@ -72,7 +72,7 @@ spec:
   - route:
     - {destination: {host: web, subset: v1}, weight: 90}
     - {destination: {host: web, subset: v2}, weight: 10}
-"#;
+";
 
 /// The VirtualService with these weights.
 pub(crate) fn weights(v1: u32) -> String {
@@ -123,7 +123,7 @@ impl Bed {
     /// The same, with everything read.
     pub(crate) fn start(api: &ApiServer) -> Result<Self> {
         let mut bed = Self::spawn(api)?;
-        bed.until("everything has been read", |bed| bed.is_complete())?;
+        bed.until("everything has been read", Bed::is_complete)?;
         Ok(bed)
     }
 

@@ -111,9 +111,9 @@ fn nothing_is_lost_when_watches_are_cut_all_the_time() -> Result<()> {
     let mut bed = Bed::start(&api)?;
     for n in 0..10_u32 {
         if n % 2 == 0 {
-            api.faults().cut_watches()?
+            api.faults().cut_watches()?;
         } else {
-            api.faults().break_watches()?
+            api.faults().break_watches()?;
         }
         api.apply(&weights(20 + n))?;
         bed.until("the change is heard", |bed| bed.weight() == Some(20 + n))?;

@@ -117,7 +117,7 @@ pub(super) fn cluster(run: &mut Run, _args: &Args) -> Result<()> {
         run.kubectl.run(&["exec", &client, "--", "/weir-client", "resolve", "service-b.weir-e2e.svc.cluster.local"]);
     match found {
         Ok(found) => {
-            run.check(run.service.starts_with(found.trim()), &format!("DNS: service-b is {}", found.trim()))?
+            run.check(run.service.starts_with(found.trim()), &format!("DNS: service-b is {}", found.trim()))?;
         }
         Err(error) => run.check(false, &format!("DNS: {error:#}"))?,
     }
