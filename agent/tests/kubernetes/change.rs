@@ -31,7 +31,7 @@ fn a_change_is_compiled_at_once() -> Result<()> {
         times.push(begun.elapsed());
     }
     let (median, p99) = (percentile(&mut times, 0.5), percentile(&mut times, 0.99));
-    println!("heard and compiled in {median:?} (median), {p99:?} (p99)");
+    weir_tests::proved!("heard and compiled in {median:?} (median), {p99:?} (p99)");
     ensure!(p99 < PROMPT, "p99 {p99:?}");
     Ok(())
 }
@@ -82,7 +82,7 @@ fn a_hundred_changes_a_second_are_never_out_of_order_and_the_last_is_in_force() 
     }
     writer.join().expect("the writer does not panic")?;
     let (median, p99) = (percentile(&mut times, 0.5), percentile(&mut times, 0.99));
-    println!("{} compilations; in force after {median:?} (median), {p99:?} (p99)", times.len());
+    weir_tests::proved!("{} compilations; in force after {median:?} (median), {p99:?} (p99)", times.len());
     ensure!(p99 < BUSY, "p99 {p99:?}");
     assert_eq!(bed.lists("VirtualService"), 1);
     Ok(())

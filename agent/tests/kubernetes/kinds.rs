@@ -20,7 +20,7 @@ fn kinds_that_appear_are_followed_and_go_with_their_definition() -> Result<()> {
     api.install_istio_crds()?;
     api.apply(RULES)?;
     let took = bed.until("the rules are there", |bed| bed.weight() == Some(90))?;
-    println!("a new kind is followed after {took:?}");
+    weir_tests::proved!("a new kind is followed after {took:?}");
     assert!(took < FEW_SECONDS, "{took:?}");
     api.apply(&weights(55))?;
     bed.until("they are followed", |bed| bed.weight() == Some(55))?;

@@ -79,7 +79,7 @@ impl Drop for Mirror {
 }
 
 /// A watcher that tries again every 20 ms: these tests are about the server.
-#[derive(Clone, Copy)]
+#[derive(Clone, Debug)]
 pub(crate) struct Fast;
 
 impl Iterator for Fast {
