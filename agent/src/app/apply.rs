@@ -224,7 +224,12 @@ impl Applier {
         self.kernel_problems = match datapath.apply(&self.plan, now) {
             Ok(report) => {
                 self.retry_at = report.retry_after.map(|after| now + after);
-                report.errors.iter().map(|e| format!("{} is not in force: {}", e.name, e.reason)).collect()
+                let mut problems: Vec<String> =
+                    report.errors.iter().map(|e| format!("{} is not in force: {}", e.name, e.reason)).collect();
+                if report.uncounted > 0 {
+                    problems.push(format!("{} service ports find no room for their counters", report.uncounted));
+                }
+                problems
             }
             Err(error) => {
                 self.retry_at = Some(now + RETRY);
