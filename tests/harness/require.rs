@@ -12,6 +12,8 @@ use crate::{cgroup, mesh};
 
 /// The file to which skipped tests are appended, one line each.
 pub const SKIPS_FILE: &str = "WEIR_SKIPS";
+/// How the line of a test begins that should have run.
+pub const SKIPPED: &str = "SKIPPED";
 /// Set to 1 where a skipped kernel test is a failure.
 pub const REQUIRED: &str = "WEIR_REQUIRE_KERNEL";
 
@@ -88,7 +90,20 @@ pub fn require(test: &str, needs: &[Need]) -> bool {
 /// When `WEIR_REQUIRE_KERNEL=1`.
 pub fn skip(test: &str, reason: &str) {
     assert!(env::var(REQUIRED).as_deref() != Ok("1"), "{test} must not be skipped here: {reason}");
-    let line = format!("SKIPPED {test}: {reason}\n");
+    note(&format!("{SKIPPED} {test}: {reason}\n"));
+}
+
+/// Whether a program is there that no package of the machine's may bring. If not, the test is reported and should
+/// return; that is no failure anywhere.
+pub fn wish(test: &str, name: &str) -> bool {
+    let there = program(name).is_some();
+    if !there {
+        note(&format!("LEFT OUT {test}: {name} is not installed\n"));
+    }
+    there
+}
+
+fn note(line: &str) {
     let _closed = io::stderr().write_all(line.as_bytes());
     if let Some(file) = env::var_os(SKIPS_FILE)
         && let Ok(mut file) = OpenOptions::new().create(true).append(true).open(file)
