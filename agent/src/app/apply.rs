@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -50,6 +51,8 @@ pub(super) struct Parts {
     pub(super) proxy: Arc<Proxy>,
     pub(super) program: Arc<ArcSwap<Program>>,
     pub(super) shared: Arc<Shared>,
+    /// An [`Event::Sandbox`] waits in the queue.
+    pub(super) moved: Arc<AtomicBool>,
 }
 
 /// The one owner of the configuration.
@@ -131,6 +134,8 @@ impl Applier {
 
     /// A sandbox has come, changed or gone.
     fn moved(&mut self) {
+        // Before looking: what changes from here on is told anew.
+        self.parts.moved.store(false, Ordering::Release);
         if self.begun {
             self.enrol();
         }
@@ -244,10 +249,8 @@ impl Applier {
             self.pods.reconcile(&self.plan.pods, &mut datapath, &self.parts.proxy, Instant::now())
         };
         let problems: Vec<String> = self.kernel_problems.iter().cloned().chain(problems).collect();
-        for problem in &problems {
-            if self.said.insert(problem.clone()) {
-                tracing::error!("{problem}");
-            }
+        for problem in problems.iter().filter(|problem| !self.shown.2.contains(problem)) {
+            tracing::error!("{problem}");
         }
         let shown = (self.options.generation, self.pods.revision(), problems);
         if self.shown != shown {

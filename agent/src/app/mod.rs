@@ -18,6 +18,7 @@ mod status;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -55,13 +56,21 @@ const LISTENERS_LINGER: Duration = Duration::from_millis(200);
 /// # Errors
 /// When something that it cannot work without is missing: kernel programs, cgroup v2, rights, the admin address.
 pub fn run(config: &Config) -> Result<()> {
-    let (ground, mut datapath) = prepare(config)?;
+    // What can fail comes before the kernel programs: with them this agent succeeds the one that serves.
+    let ground = prepare(config)?;
+    let access_log = telemetry::access_log(config.access_log.as_deref())?;
+    let (events, inbox) = mpsc::channel();
+    let moved = Arc::new(AtomicBool::new(false));
+    let sandboxes = follow_sandboxes(ground.trees, &events, &moved)?;
+    let mut datapath = Datapath::open(&DatapathConfig {
+        instance: config.instance.clone(),
+        bpffs: config::BPFFS.into(),
+        cgroup: ground.attach.clone(),
+        kernel_log: config.kernel_log,
+    })?;
+    datapath.register_agent()?;
     let program = Arc::new(ArcSwap::from_pointee(Program::default()));
-    let proxy_config = ProxyConfig {
-        workers: config.workers,
-        access_log: telemetry::access_log(config.access_log.as_deref())?,
-        ..ProxyConfig::default()
-    };
+    let proxy_config = ProxyConfig { workers: config.workers, access_log, ..ProxyConfig::default() };
     let destinations = Arc::new(FlowTable(datapath.flows()));
     let proxy =
         Proxy::start(proxy_config, Arc::clone(&program), destinations).context("cannot start the proxy's workers")?;
@@ -80,17 +89,18 @@ pub fn run(config: &Config) -> Result<()> {
     let datapath = Arc::new(Mutex::new(datapath));
     let shared = Arc::new(Shared::new(Arc::clone(&datapath), Arc::clone(&proxy)));
 
-    let (events, inbox) = mpsc::channel();
     let (source, watch) = start_source(config, &events, &shared)?;
-    let wake = events.clone();
-    let sandboxes = Sandboxes::start(ground.trees, move |_| drop(wake.send(Event::Sandbox)))
-        .context("cannot follow the cgroups of pods")?;
     // Manifests in a directory are the operator's own words; nobody else's may name a path on the node.
     let trusted = matches!(config.source, config::Source::Manifests(_));
     let finder = Finder::new(ground.own, ground.hierarchy, sandboxes, trusted);
     let pods = Pods::new(ground.home, finder, config.workers);
-    let parts =
-        Parts { datapath: Arc::clone(&datapath), proxy: Arc::clone(&proxy), program, shared: Arc::clone(&shared) };
+    let parts = Parts {
+        datapath: Arc::clone(&datapath),
+        proxy: Arc::clone(&proxy),
+        program,
+        shared: Arc::clone(&shared),
+        moved,
+    };
     let mut applier = Applier::new(config, source, pods, parts);
     let readiness = Arc::clone(&shared);
     let apply = std::thread::Builder::new().name("weir-apply".into()).spawn(move || {
@@ -159,8 +169,8 @@ struct Ground {
     home: NetNs,
 }
 
-/// Finds its place and puts the kernel programs into theirs.
-fn prepare(config: &Config) -> Result<(Ground, Datapath)> {
+/// Finds its place.
+fn prepare(config: &Config) -> Result<Ground> {
     raise_file_limit();
     // Before any thread: a process moves as a whole, and the kernel must know the agent by its own cgroup.
     let hierarchy = Hierarchy::find_below(config.cgroup_root.as_deref())?;
@@ -172,14 +182,20 @@ fn prepare(config: &Config) -> Result<(Ground, Datapath)> {
     let attach = attach_point(config, &hierarchy);
     let trees = Trees::find(config.cgroup_root.as_deref(), std::process::id())?;
     let home = NetNs::own().context("cannot open the agent's own network namespace")?;
-    let mut datapath = Datapath::open(&DatapathConfig {
-        instance: config.instance.clone(),
-        bpffs: config::BPFFS.into(),
-        cgroup: attach.clone(),
-        kernel_log: config.kernel_log,
-    })?;
-    datapath.register_agent()?;
-    Ok((Ground { hierarchy, own, attach, trees, home }, datapath))
+    Ok(Ground { hierarchy, own, attach, trees, home })
+}
+
+/// Starts to follow pods. One event at most waits: a pod that changes its addresses without end must not fill the
+/// queue.
+fn follow_sandboxes(trees: Trees, events: &mpsc::Sender<Event>, moved: &Arc<AtomicBool>) -> Result<Sandboxes> {
+    let (wake, waits) = (events.clone(), Arc::clone(moved));
+    let tell = move |_: &str| {
+        if !waits.swap(true, Ordering::AcqRel) {
+            // The receiver is gone only when the agent ends.
+            drop(wake.send(Event::Sandbox));
+        }
+    };
+    Sandboxes::start(trees, tell).context("cannot follow the cgroups of pods")
 }
 
 /// What tells of changes, for as long as it lives.

@@ -101,8 +101,8 @@ impl Reporter {
         let standing: BTreeSet<Told> = by_object.iter().flat_map(|(object, all)| told(object, all)).collect();
         self.told.retain(|told| standing.contains(told));
         for (object, findings) in &by_object {
-            // A newer state has other findings, and comes next.
-            if newer.has_changed().unwrap_or(true) {
+            // A newer state has other findings, and comes next; another agent may have been elected meanwhile.
+            if newer.has_changed().unwrap_or(true) || !*self.elected.borrow() {
                 return;
             }
             let new: Vec<Told> = told(object, findings).filter(|t| !self.told.contains(t)).collect();
@@ -119,10 +119,10 @@ impl Reporter {
             self.marked.iter().filter(|object| !by_object.contains_key(*object)).cloned().collect();
         for object in mended {
             self.bucket.take().await;
-            if let Err(error) = self.condition(&object, &[]).await {
-                tracing::debug!(%object, %error, "cannot write that it is accepted");
+            match self.condition(&object, &[]).await {
+                Ok(_) => drop(self.marked.remove(&object)),
+                Err(error) => tracing::warn!(%object, %error, "cannot write that it is accepted"),
             }
-            self.marked.remove(&object);
         }
     }
 

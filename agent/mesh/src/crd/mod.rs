@@ -30,6 +30,7 @@ pub use json::{Keep, parse_json};
 pub use meta::{Labels, Metadata};
 pub use node::{Mark, Node, SyntaxError, parse};
 pub use protection::Protection;
+pub(crate) use resources::NAME;
 pub use resources::{RESOURCES, Resource, Role};
 pub use virtual_service::{Action, HttpMatchItem, HttpRoute, RouteDestination, TcpMatchItem, TcpRoute, VirtualService};
 
@@ -82,7 +83,7 @@ pub struct Header {
 }
 
 /// What to do with a kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Decoded to an [`Object`].
     Known,

@@ -59,7 +59,7 @@ const METADATA: Keep = Fields(&[
     ("annotations", Annotations),
 ]);
 /// Of a kind that is only told of.
-const NAME: Keep = Fields(&[("metadata", METADATA)]);
+pub(crate) const NAME: Keep = Fields(&[("metadata", METADATA)]);
 const CONTAINERS: Keep = Fields(&[("name", All), ("ports", Fields(&[("name", All), ("containerPort", All)]))]);
 const POD: Keep = Fields(&[
     ("metadata", METADATA),
@@ -69,6 +69,7 @@ const POD: Keep = Fields(&[
             ("nodeName", All),
             ("hostNetwork", All),
             ("serviceAccountName", All),
+            ("runtimeClassName", All),
             ("containers", CONTAINERS),
             ("initContainers", CONTAINERS),
         ]),

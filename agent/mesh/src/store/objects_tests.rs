@@ -274,3 +274,16 @@ fn files_and_served_objects_compile_to_the_same() {
     assert_eq!(told(&from_files.findings), told(&from_server.findings));
     assert_eq!(served.findings().len(), 1, "the timeout is told of");
 }
+
+#[test]
+fn an_object_that_is_nested_too_deep_is_bad_and_stops_nobody() {
+    let deep = format!("{}{}", "{\"a\":".repeat(200), "1".to_owned() + &"}".repeat(200));
+    for (kind, protects) in [("VirtualService", false), ("AuthorizationPolicy", true)] {
+        let text = format!(r#"{{"metadata":{{"name":"x","namespace":"shop","resourceVersion":"7"}},"spec":{deep}}}"#);
+        let reading = read(kind, &text);
+        assert_eq!((&*reading.id.name, &*reading.resource_version), ("x", "7"));
+        let Version::Bad { fault, stand_in, .. } = reading.version else { panic!("{kind} is good") };
+        assert!(fault.to_string().contains("recursion limit"), "{fault}");
+        assert_eq!(stand_in.is_some(), protects);
+    }
+}

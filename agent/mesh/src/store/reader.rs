@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::objects::{ObjectId, ResourceId, Version};
-use crate::crd::{self, Interner, Kind, Node, Object};
+use crate::crd::{self, Fault, Interner, Kind, Mark, Node, Object};
 
 /// Reads objects; those alike share what they have in common.
 #[derive(Debug, Default)]
@@ -33,20 +33,29 @@ impl Reader {
     }
 
     /// Reads an object of this kind, at this `version` of the kind's group. Anything that is JSON gives a reading:
-    /// what is wrong with it is in it.
+    /// what is wrong with it is in it. An object that is nested deeper than the parser goes is one of those: its author
+    /// must not be able to stop the whole kind.
     ///
     /// # Errors
     /// When the text is no JSON.
     pub fn read(&mut self, resource: ResourceId, version: &str, text: &str) -> serde_json::Result<Reading> {
         let row = resource.resource();
-        let node = crd::parse_json(text, row.keep)?;
+        let (node, unread) = match crd::parse_json(text, row.keep) {
+            Ok(node) => (node, None),
+            // What is left out is skipped without recursion.
+            Err(error) => (crd::parse_json(text, crd::NAME)?, Some(error)),
+        };
         let metadata = |key: &str| node.get("metadata").and_then(|m| m.get(key)).and_then(Node::text).unwrap_or("");
         let header = crd::identify(&node, &row.api_version(version), row.kind);
         let (namespace, name, version) = match header {
             Ok(header) => {
-                let version = match header.kind {
-                    Kind::NotServed(instead) => Version::Named(instead),
-                    _ => match crd::decode(&node, &header, None) {
+                let version = match (unread, header.kind) {
+                    (_, Kind::NotServed(instead)) => Version::Named(instead),
+                    (Some(error), _) => {
+                        let fault = Fault::new(Mark::default(), "spec", format!("cannot be read: {error}"));
+                        Version::Bad { fault, recreated: false, stand_in: crd::stand_in(None, &header.object, None) }
+                    }
+                    (None, _) => match crd::decode(&node, &header, None) {
                         Ok(mut decoded) => {
                             self.slim(&mut decoded.object);
                             Version::Good(decoded)

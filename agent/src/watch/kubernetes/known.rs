@@ -62,6 +62,13 @@ impl Known {
         listing.seen.insert(key, stamp);
     }
 
+    /// An object went while the list was being read.
+    pub(super) fn unlisted(&self, listing: &mut Listing, reading: Reading) {
+        let (key, _) = self.stamp(&reading);
+        listing.seen.remove(&key);
+        listing.changes.push((reading.id, Version::Gone));
+    }
+
     /// The list is whole: what it does not hold is gone.
     pub(super) fn finish(&mut self, listing: Listing) -> Vec<(ObjectId, Version)> {
         let Listing { seen, mut changes } = listing;
@@ -156,6 +163,26 @@ mod tests {
         assert_eq!(known.len(), 3);
         assert_eq!(told(&known.clear()), ["changed gone", "new gone", "same gone"]);
         assert_eq!(known.len(), 0);
+    }
+
+    #[test]
+    fn what_goes_while_a_list_is_read_stays_gone() {
+        let mut known = known(&[("old", "1", "5")]);
+        let mut listing = Listing::default();
+        for (name, uid) in [("old", "1"), ("new", "2"), ("stays", "3")] {
+            known.listed(&mut listing, namespace(name, uid, "6"));
+        }
+        for (name, uid) in [("old", "1"), ("new", "2")] {
+            known.unlisted(&mut listing, namespace(name, uid, "7"));
+        }
+        let mut store = weir_mesh::store::ObjectStore::new();
+        let mut pending = weir_mesh::store::Pending::default();
+        for (id, version) in known.finish(listing) {
+            pending.push(id, version);
+        }
+        store.apply(pending);
+        let left: Vec<&str> = store.snapshot().namespaces.keys().map(|(_, name)| &**name).collect();
+        assert_eq!((left, known.len()), (vec!["stays"], 1));
     }
 
     #[test]

@@ -227,6 +227,13 @@ impl Reflector {
                         self.listed(listing, line.object())?;
                     }
                 }
+                // The place does not move before the list is whole: who watched on from there would never see the rest.
+                "DELETED" if listing.is_some() => {
+                    if let Some(listing) = &mut listing {
+                        let reading = self.read(line.object())?;
+                        self.known().unlisted(listing, reading);
+                    }
+                }
                 "ADDED" | "MODIFIED" => self.event(place, line.object(), Known::changed)?,
                 "DELETED" => self.event(place, line.object(), Known::deleted)?,
                 other => return Err(Error::Garbled(format!("an event of type {other:?}"))),
