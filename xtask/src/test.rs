@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that can be tested on this machine, one suite after the other, and what was skipped
 //! and why. Run by people and by `.ci/run`; where `CI=true`, a skipped kernel test is a failure.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fmt;
 use std::fs;
@@ -113,28 +114,34 @@ fn in_ci() -> bool {
     env::var("CI").as_deref() == Ok("true")
 }
 
-/// Unit tests first (they are quick), then each file of `tests/suites` by name.
+/// Unit tests first (they are quick), then each suite of the agent's and of `tests/suites` by name.
+///
+/// No packages are named but the one that is no default member: with other packages cargo chooses other features, and
+/// builds every dependency once more.
 fn suites() -> Result<Vec<(String, Vec<String>)>> {
     let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-    let mut suites = vec![
-        ("unit".to_owned(), words("-p weir -p weir-mesh -p xtask")),
-        ("abi".to_owned(), words("-p weir-ebpf --lib")),
-        ("harness".to_owned(), words("-p weir-tests --lib")),
-    ];
-    let mut names = Vec::new();
-    for entry in fs::read_dir(crate::workspace::root().join("tests/suites")).context("reading tests/suites")? {
+    let mut suites = vec![("unit".to_owned(), words("--lib --bins")), ("abi".to_owned(), words("-p weir-ebpf --lib"))];
+    let mut all = names("agent/tests")?;
+    // Of the same name in both: one suite, which cargo finds in both.
+    all.extend(names("tests/suites")?);
+    // One kernel and two cores for everybody: tests that measure time must not share them.
+    suites.extend(all.into_iter().map(|name| {
+        let arguments = words(&format!("--test {name} -- --test-threads=1 --nocapture"));
+        (name, arguments)
+    }));
+    Ok(suites)
+}
+
+/// The suites of a directory: files, and directories with a main.rs.
+fn names(directory: &str) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(crate::workspace::root().join(directory)).with_context(|| directory.to_owned())? {
         let path = entry?.path();
-        if path.extension().is_some_and(|e| e == "rs") {
+        if path.extension().is_some_and(|e| e == "rs") || path.join("main.rs").exists() {
             names.extend(path.file_stem().and_then(|n| n.to_str()).map(str::to_owned));
         }
     }
-    names.sort();
-    // One kernel and two cores for everybody: tests that measure time must not share them.
-    suites.extend(names.into_iter().map(|n| {
-        let arguments = words(&format!("-p weir-tests --test {n} -- --test-threads=1 --nocapture"));
-        (n, arguments)
-    }));
-    Ok(suites)
+    Ok(names)
 }
 
 /// Builds the kernel programs and every binary that the suites and the demo start.
@@ -147,7 +154,7 @@ pub(crate) fn build() -> Result<()> {
     succeed(Command::new(&own).arg("build-ebpf"))?;
     succeed(Command::new(&own).args(["build-ebpf", "--debug"]))?;
     let mut cargo = Command::new(env!("CARGO"));
-    succeed(cargo.args(["build", "--locked", "--profile", PROFILE, "-p", "weir", "-p", "weir-tests", "--bins"]))
+    succeed(cargo.args(["build", "--locked", "--profile", PROFILE, "--bins"]))
 }
 
 fn succeed(command: &mut Command) -> Result<()> {
