@@ -214,8 +214,11 @@ async fn reconcile(
     }
     for (id, version) in served {
         let known = match running.get(id) {
-            Some(kind) if kind.version == *version => continue,
+            Some(kind) if kind.version == *version && !kind.task.is_finished() => continue,
             Some(kind) => {
+                if kind.task.is_finished() {
+                    tracing::error!(kind = id.resource().kind, "the watch panicked, and is begun anew");
+                }
                 kind.task.abort();
                 Arc::clone(&kind.known)
             }

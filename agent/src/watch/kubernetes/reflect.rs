@@ -77,6 +77,8 @@ struct Place {
     answered: bool,
     /// It has told something new.
     progressed: bool,
+    /// A list that was streamed broke off: it is tried in pages before it is streamed again.
+    broke_off: bool,
 }
 
 impl Place {
@@ -143,17 +145,21 @@ impl Reflector {
     }
 
     async fn session(&self, place: &mut Place) -> Result<(), Error> {
-        if place.version.is_none() && self.common.api.streams() {
+        if place.version.is_none() && self.common.api.streams() && !place.broke_off {
             match self.watch(place).await {
                 // Not allowed, or not known: lists are asked for in pages from now on.
                 Err(error) if !place.answered && matches!(error.code(), 400 | 415 | 422) => {
                     tracing::debug!(%error, "lists are read in pages");
                     self.common.api.set_streams(false);
                 }
-                ended => return ended,
+                ended => {
+                    place.broke_off = place.answered && place.version.is_none();
+                    return ended;
+                }
             }
         }
         if place.version.is_none() {
+            place.broke_off = false;
             place.version = Some(self.list(place).await?);
         }
         self.watch(place).await
@@ -300,6 +306,14 @@ impl Reflector {
 
     fn is_named(&self) -> bool {
         self.resource.resource().role == Role::Named
+    }
+}
+
+impl Drop for Reflector {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.common.rediscover.notify_one();
+        }
     }
 }
 
