@@ -1,5 +1,6 @@
 //! From the JSON of an object that an API server serves to what is kept of it. Pure: the caller has the bytes.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::objects::{ObjectId, ResourceId, Version};
@@ -39,6 +40,12 @@ impl Reader {
     /// # Errors
     /// When the text is no JSON.
     pub fn read(&mut self, resource: ResourceId, version: &str, text: &str) -> serde_json::Result<Reading> {
+        // A fault of ours costs the object, never its kind.
+        let read = catch_unwind(AssertUnwindSafe(|| self.decode(resource, version, text)));
+        read.unwrap_or_else(|_| unreadable(resource, version, text))
+    }
+
+    fn decode(&mut self, resource: ResourceId, version: &str, text: &str) -> serde_json::Result<Reading> {
         let row = resource.resource();
         let (node, unread) = match crd::parse_json(text, row.keep) {
             Ok(node) => (node, None),
@@ -97,4 +104,21 @@ impl Reader {
         }
         self.interner.share(object);
     }
+}
+
+/// An object on which decoding failed: no more than its name.
+fn unreadable(resource: ResourceId, version: &str, text: &str) -> serde_json::Result<Reading> {
+    let row = resource.resource();
+    let node = crd::parse_json(text, crd::NAME)?;
+    let metadata = |key: &str| node.get("metadata").and_then(|m| m.get(key)).and_then(Node::text).unwrap_or("");
+    let object = crd::identify(&node, &row.api_version(version), row.kind).map(|header| header.object).ok();
+    let stand_in = object.as_ref().and_then(|object| crd::stand_in(None, object, None));
+    let fault = Fault::new(Mark::default(), "object", "weir failed on it, see its log");
+    let (namespace, name) = object.map(|object| (object.namespace, object.name)).unwrap_or_default();
+    Ok(Reading {
+        id: ObjectId { resource, namespace, name },
+        uid: metadata("uid").into(),
+        resource_version: metadata("resourceVersion").into(),
+        version: Version::Bad { fault, recreated: false, stand_in },
+    })
 }

@@ -67,8 +67,12 @@ pub(super) async fn served(api: &Api) -> Result<BTreeMap<ResourceId, &'static st
             let table = match tables.entry((row.group, version)) {
                 std::collections::btree_map::Entry::Occupied(table) => table.into_mut(),
                 std::collections::btree_map::Entry::Vacant(free) => {
-                    let answer = api.get(&format!("/apis/{}/{version}", row.group), JSON).await?;
-                    let answer: Resources = parse(&answer)?;
+                    let answer = match api.get(&format!("/apis/{}/{version}", row.group), JSON).await {
+                        Ok(body) => parse(&body)?,
+                        // Its last kind went between the two questions.
+                        Err(error) if error.code() == 404 => Resources { resources: Vec::new() },
+                        Err(error) => return Err(error),
+                    };
                     free.insert(answer.resources.into_iter().map(|resource| resource.name).collect())
                 }
             };

@@ -84,10 +84,10 @@ impl Health {
         }
     }
 
-    /// The API server gave an answer to work with.
-    pub(super) fn reached(&self, asker: Asker) {
+    /// The API server gave an answer to work with. True when this asker had none before.
+    pub(super) fn reached(&self, asker: Asker) -> bool {
         let mut state = self.lock();
-        state.unanswered.remove(&asker);
+        let back = state.unanswered.remove(&asker).is_some();
         if state.refused.remove(&asker).is_some() {
             tracing::info!("{} can be read again", name(asker));
         }
@@ -96,6 +96,7 @@ impl Health {
         {
             tracing::info!(away_s = since.elapsed().as_secs(), "the API server answers again");
         }
+        back
     }
 
     /// It did not.
@@ -172,10 +173,9 @@ mod tests {
         let status = health.status();
         assert!(status.away_since.is_some_and(|at| at > 1_600_000_000));
         assert_eq!(status.problems, ["the list of what is served: 503: no"]);
-        health.reached(None);
-        health.reached(Some(kinds[0]));
+        assert!(health.reached(None) && health.reached(Some(kinds[0])) && !health.reached(Some(kinds[0])));
         assert!(health.status().away_since.is_some());
-        health.reached(Some(kinds[1]));
+        assert!(health.reached(Some(kinds[1])));
         assert!(health.status().away_since.is_none() && health.status().problems.is_empty());
     }
 
@@ -188,7 +188,7 @@ mod tests {
             (health.status().away_since, health.status().problems),
             (None, vec!["namespaces: 403: no".to_owned()])
         );
-        health.reached(Some(kind));
+        assert!(!health.reached(Some(kind)), "a refusal is an answer");
         assert!(health.status().problems.is_empty());
     }
 }

@@ -85,6 +85,7 @@ impl Kubernetes {
                         health: Arc::new(Health::new(server)),
                         reader: Mutex::new(Reader::new(node)),
                         rediscover: Notify::new(),
+                        back: Notify::new(),
                     }),
                     // The receiver waits for this one message.
                     Err(error) => return drop(opened.send(Err(anyhow!("{error}")))),
@@ -153,7 +154,9 @@ async fn supervise(common: Arc<Common>) {
         match look(&common, &mut knows_version).await {
             Ok(served) => {
                 backoff.reset();
-                common.health.reached(None);
+                if common.health.reached(None) {
+                    common.back.notify_waiters();
+                }
                 reconcile(&common, &mut running, &served).await;
                 follower.get_or_insert_with(|| {
                     tokio::spawn(definitions::follow(Arc::clone(&common), Arc::clone(&following)))
@@ -162,7 +165,10 @@ async fn supervise(common: Arc<Common>) {
             Err(error) => {
                 common.health.failed(None, &error);
                 common.api.reopen().await;
-                tokio::time::sleep(backoff.next(error.retry_after())).await;
+                tokio::select! {
+                    () = tokio::time::sleep(backoff.next(error.retry_after())) => {}
+                    () = common.back.notified() => {}
+                }
                 continue;
             }
         }
@@ -214,8 +220,11 @@ async fn reconcile(
     }
     for (id, version) in served {
         let known = match running.get(id) {
-            Some(kind) if kind.version == *version => continue,
+            Some(kind) if kind.version == *version && !kind.task.is_finished() => continue,
             Some(kind) => {
+                if kind.task.is_finished() {
+                    tracing::error!(kind = id.resource().kind, "the watch panicked, and is begun anew");
+                }
                 kind.task.abort();
                 Arc::clone(&kind.known)
             }

@@ -39,6 +39,9 @@ const LIST_SILENCE: Duration = Duration::from_secs(30);
 const HELD: Duration = Duration::from_secs(1);
 /// After a connection was cut: the agents of a cluster come back within this time, not at once.
 const RECONNECT_SPREAD: Duration = Duration::from_millis(200);
+/// When one kind has an answer again, the others of this agent ask within this time. Agents do not find out at the same
+/// moment, so this is no rush.
+const BACK_SPREAD: Duration = Duration::from_millis(500);
 /// All agents lose their place at once when an API server starts; lists are the dearest thing to ask for.
 const RELIST_SPREAD: Duration = Duration::from_secs(1);
 /// After so many events in a row that make no sense, the objects are listed anew.
@@ -57,6 +60,8 @@ pub(super) struct Common {
     pub(super) reader: Mutex<Reader>,
     /// Something hints that other kinds are served than before.
     pub(super) rediscover: Notify,
+    /// Somebody who had no answer has one again: the others need not wait to the end.
+    pub(super) back: Notify,
 }
 
 /// One kind.
@@ -77,6 +82,8 @@ struct Place {
     answered: bool,
     /// It has told something new.
     progressed: bool,
+    /// A list that was streamed broke off: it is tried in pages before it is streamed again.
+    broke_off: bool,
 }
 
 impl Place {
@@ -96,6 +103,8 @@ impl Reflector {
         let mut backoff = Backoff::default();
         let mut place = Place::default();
         let mut garbled = 0;
+        // Whether another kind's answer may end the wait: not twice in a row, and never when the server has named a time.
+        let mut patient = false;
         loop {
             let begun = Instant::now();
             (place.answered, place.progressed) = (false, false);
@@ -108,6 +117,7 @@ impl Reflector {
                 Ok(()) if held => spread(RECONNECT_SPREAD),
                 Ok(()) => backoff.next(None),
                 Err(error) => {
+                    patient |= error.retry_after().is_some();
                     garbled = if matches!(error, Error::Garbled(_)) { garbled + 1 } else { 0 };
                     if error.code() == 410 || garbled >= MAX_GARBLED {
                         place.version = None;
@@ -115,7 +125,13 @@ impl Reflector {
                     self.after(&error, &place, held, &mut backoff).await
                 }
             };
-            tokio::time::sleep(wait).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => patient = false,
+                () = self.common.back.notified(), if !patient => {
+                    tokio::time::sleep(spread(BACK_SPREAD).min(wait)).await;
+                    patient = true;
+                }
+            }
         }
     }
 
@@ -143,17 +159,21 @@ impl Reflector {
     }
 
     async fn session(&self, place: &mut Place) -> Result<(), Error> {
-        if place.version.is_none() && self.common.api.streams() {
+        if place.version.is_none() && self.common.api.streams() && !place.broke_off {
             match self.watch(place).await {
                 // Not allowed, or not known: lists are asked for in pages from now on.
                 Err(error) if !place.answered && matches!(error.code(), 400 | 415 | 422) => {
                     tracing::debug!(%error, "lists are read in pages");
                     self.common.api.set_streams(false);
                 }
-                ended => return ended,
+                ended => {
+                    place.broke_off = place.answered && place.version.is_none();
+                    return ended;
+                }
             }
         }
         if place.version.is_none() {
+            place.broke_off = false;
             place.version = Some(self.list(place).await?);
         }
         self.watch(place).await
@@ -282,7 +302,9 @@ impl Reflector {
 
     fn reached(&self, place: &mut Place) {
         place.answered = true;
-        self.common.health.reached(Some(self.resource));
+        if self.common.health.reached(Some(self.resource)) {
+            self.common.back.notify_waiters();
+        }
     }
 
     fn count(&self) {
@@ -300,6 +322,14 @@ impl Reflector {
 
     fn is_named(&self) -> bool {
         self.resource.resource().role == Role::Named
+    }
+}
+
+impl Drop for Reflector {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.common.rediscover.notify_one();
+        }
     }
 }
 
