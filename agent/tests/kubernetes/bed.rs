@@ -14,7 +14,7 @@ use weir_mesh::store::ObjectStore;
 use weir_tests::ApiServer;
 
 /// Generous: two busy cores.
-pub(crate) const SOON: Duration = Duration::from_secs(15);
+pub(crate) const SOON: Duration = Duration::from_mins(1);
 /// The node whose pods are kept whole.
 pub(crate) const NODE: &str = "node-1";
 
