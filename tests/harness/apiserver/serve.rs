@@ -132,9 +132,8 @@ async fn dispatch(
             Ok(Answer { code: 200, body: watching::send(watch), retry_after: None })
         }
         _ => {
-            let content_type = parts.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
             let sent_body = collect(body).await?;
-            let (code, bytes) = write(server, &target, verb, content_type, &sent_body)?;
+            let (code, bytes) = write(server, &target, verb, content_type(&parts.headers), &sent_body)?;
             Ok(sent(code, bytes, cell))
         }
     }
@@ -166,16 +165,7 @@ fn write(
     content_type: &str,
     body: &[u8],
 ) -> Result<write::Written, Status> {
-    let parsed = || -> Result<Value, Status> {
-        if content_type.contains("protobuf") {
-            return Err(Status::new(415, "only JSON and YAML are understood"));
-        }
-        if content_type.contains("yaml") {
-            let text = std::str::from_utf8(body).map_err(|_| Status::bad_request("the body is not UTF-8"))?;
-            return yaml::one(text).map_err(|e| Status::bad_request(&format!("{e:#}")));
-        }
-        serde_json::from_slice(body).map_err(|e| Status::bad_request(&format!("the body cannot be decoded: {e}")))
-    };
+    let parsed = || parse(content_type, body);
     let object = || match parsed()? {
         Value::Object(fields) => Ok(fields),
         _ => Err(Status::bad_request("the body is no object")),
@@ -192,6 +182,21 @@ fn write(
     }
 }
 
+fn parse(content_type: &str, body: &[u8]) -> Result<Value, Status> {
+    if content_type.contains("protobuf") {
+        return Err(Status::new(415, "only JSON and YAML are understood"));
+    }
+    if content_type.contains("yaml") {
+        let text = std::str::from_utf8(body).map_err(|_| Status::bad_request("the body is not UTF-8"))?;
+        return yaml::one(text).map_err(|e| Status::bad_request(&format!("{e:#}")));
+    }
+    serde_json::from_slice(body).map_err(|e| Status::bad_request(&format!("the body cannot be decoded: {e}")))
+}
+
+fn content_type(headers: &HeaderMap) -> &str {
+    headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default()
+}
+
 /// Discovery, health, version, and reviews of what the client may do.
 async fn about_the_server(
     server: &Arc<Server>,
@@ -202,8 +207,7 @@ async fn about_the_server(
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     if parts.method == Method::POST && path == REVIEWS {
-        let review: Value = serde_json::from_slice(&collect(body).await?)
-            .map_err(|e| Status::bad_request(&format!("the body cannot be decoded: {e}")))?;
+        let review = parse(content_type(&parts.headers), &collect(body).await?)?;
         let review = server.access().review(&server.store(), user, review);
         return Ok(sent(201, review.to_string().into_bytes(), cell));
     }
