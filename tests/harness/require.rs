@@ -7,11 +7,14 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::{cgroup, mesh};
 
 /// The file to which skipped tests are appended, one line each.
 pub const SKIPS_FILE: &str = "WEIR_SKIPS";
+/// The oldest kubectl whose kustomize and `--subresource` the suites can use.
+const KUBECTL_MINOR: u32 = 27;
 /// How the line of a test begins that should have run.
 pub const SKIPPED: &str = "SKIPPED";
 /// Set to 1 where a skipped kernel test is a failure.
@@ -93,14 +96,24 @@ pub fn skip(test: &str, reason: &str) {
     note(&format!("{SKIPPED} {test}: {reason}\n"));
 }
 
-/// Whether a program is there that no package of the machine's may bring. If not, the test is reported and should
-/// return; that is no failure anywhere.
-pub fn wish(test: &str, name: &str) -> bool {
-    let there = program(name).is_some();
+/// Whether there is a kubectl that is new enough, which not every distribution's package is. If not, the test is
+/// reported and should return; that is no failure anywhere.
+pub fn wish_kubectl(test: &str) -> bool {
+    let minor = kubectl_minor();
+    let there = minor.is_some_and(|minor| minor >= KUBECTL_MINOR);
     if !there {
-        note(&format!("LEFT OUT {test}: {name} is not installed\n"));
+        let found = minor.map_or_else(|| "none".to_owned(), |minor| format!("1.{minor}"));
+        note(&format!("LEFT OUT {test}: needs kubectl 1.{KUBECTL_MINOR} or newer, found {found}\n"));
     }
     there
+}
+
+/// The minor version of the kubectl of this machine.
+fn kubectl_minor() -> Option<u32> {
+    let output = Command::new(program("kubectl")?).args(["version", "--client", "-o", "json"]).output().ok()?;
+    let version: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+    // Some builds say "32+".
+    version["clientVersion"]["minor"].as_str()?.trim_end_matches('+').parse().ok()
 }
 
 fn note(line: &str) {

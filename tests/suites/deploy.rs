@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use weir_tests::require::wish;
+use weir_tests::require::wish_kubectl;
 
 /// The directories that can be applied, relative to `deploy/daemonset`.
 const INSTALLATIONS: [&str; 3] = [".", "overlays/kind", "overlays/hybrid-cgroup"];
@@ -120,7 +120,7 @@ fn listed(rights: &[(&str, &str, &str)]) -> BTreeMap<(String, String), BTreeSet<
 #[test]
 fn every_installation_has_these_objects_and_no_definition_of_others() -> Result<()> {
     let name = "every_installation_has_these_objects_and_no_definition_of_others";
-    if !wish(name, "kubectl") {
+    if !wish_kubectl(name) {
         return Ok(());
     }
     for installation in INSTALLATIONS {
@@ -139,7 +139,7 @@ fn every_installation_has_these_objects_and_no_definition_of_others() -> Result<
 
 #[test]
 fn the_rights_are_these_and_no_others() -> Result<()> {
-    if !wish("the_rights_are_these_and_no_others", "kubectl") {
+    if !wish_kubectl("the_rights_are_these_and_no_others") {
         return Ok(());
     }
     for installation in INSTALLATIONS {
@@ -180,7 +180,7 @@ fn every_rule_has_its_reason() -> Result<()> {
 
 #[test]
 fn the_agent_is_bound_to_its_node_and_not_to_ports() -> Result<()> {
-    if !wish("the_agent_is_bound_to_its_node_and_not_to_ports", "kubectl") {
+    if !wish_kubectl("the_agent_is_bound_to_its_node_and_not_to_ports") {
         return Ok(());
     }
     for installation in INSTALLATIONS {
@@ -227,7 +227,7 @@ fn the_agent_is_bound_to_its_node_and_not_to_ports() -> Result<()> {
 /// The drain and the question at its end fit into the time that the kubelet gives.
 #[test]
 fn the_agent_has_time_to_leave() -> Result<()> {
-    if !wish("the_agent_has_time_to_leave", "kubectl") {
+    if !wish_kubectl("the_agent_has_time_to_leave") {
         return Ok(());
     }
     let objects = render(&directory())?;
@@ -241,7 +241,7 @@ fn the_agent_has_time_to_leave() -> Result<()> {
 
 #[test]
 fn the_image_can_be_anybodys() -> Result<()> {
-    if !wish("the_image_can_be_anybodys", "kubectl") {
+    if !wish_kubectl("the_image_can_be_anybodys") {
         return Ok(());
     }
     let scratch = std::env::temp_dir().join(format!("weir-kustomize-{}", std::process::id()));

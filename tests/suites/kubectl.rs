@@ -10,10 +10,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use weir_tests::apiserver::{ApiServer, Fault, Population};
 use weir_tests::netns::{self, NetNs};
-use weir_tests::require::{Need, wish};
+use weir_tests::require::{Need, wish_kubectl};
 use weir_tests::{eventually, proved, require};
 
-const KUBECTL: &str = "kubectl";
 /// kubectl asks for discovery first, which takes it a moment.
 const SOON: Duration = Duration::from_secs(20);
 /// What the server may take for a large cluster.
@@ -71,7 +70,7 @@ spec: {hosts: [cart], http: [{route: [{destination: {host: cart}}]}]}
 
 #[test]
 fn kubectl_gets_applies_labels_patches_and_deletes() -> Result<()> {
-    if !wish("kubectl_gets_applies_labels_patches_and_deletes", KUBECTL) {
+    if !wish_kubectl("kubectl_gets_applies_labels_patches_and_deletes") {
         return Ok(());
     }
     let api = ApiServer::start()?;
@@ -151,7 +150,7 @@ subjects: [{kind: Group, name: 'system:serviceaccounts:weir-system'}]
 
 #[test]
 fn a_user_may_do_what_its_roles_say_and_nothing_more() -> Result<()> {
-    if !wish("a_user_may_do_what_its_roles_say_and_nothing_more", KUBECTL) {
+    if !wish_kubectl("a_user_may_do_what_its_roles_say_and_nothing_more") {
         return Ok(());
     }
     let api = ApiServer::builder().rbac().tls().start()?;
@@ -207,7 +206,7 @@ fn a_user_may_do_what_its_roles_say_and_nothing_more() -> Result<()> {
 #[test]
 fn a_process_inside_a_namespace_obeys_like_a_thread() -> Result<()> {
     if !require("a_process_inside_a_namespace_obeys_like_a_thread", &[Need::Namespaces])
-        || !wish("a_process_inside_a_namespace_obeys_like_a_thread", KUBECTL)
+        || !wish_kubectl("a_process_inside_a_namespace_obeys_like_a_thread")
     {
         return Ok(());
     }
@@ -239,7 +238,7 @@ fn obeys(netns: &NetNs) -> Result<()> {
 #[test]
 fn a_large_cluster_is_made_and_listed_within_its_memory() -> Result<()> {
     if !require("a_large_cluster_is_made_and_listed_within_its_memory", &[Need::Program("curl")])
-        || !wish("a_large_cluster_is_made_and_listed_within_its_memory", KUBECTL)
+        || !wish_kubectl("a_large_cluster_is_made_and_listed_within_its_memory")
     {
         return Ok(());
     }

@@ -23,14 +23,8 @@ pub(crate) const MESH: &[Package] = &[package("ip", "iproute2")];
 /// What the demo starts.
 pub(crate) const DEMO: &[Package] = &[MESH[0], package("bpftool", "bpftool")];
 /// What the suites start.
-pub(crate) const SUITES: &[Package] = &[
-    MESH[0],
-    DEMO[1],
-    package("curl", "curl"),
-    package("kubectl", "kubernetes-client"),
-    package("strace", "strace"),
-    package("wrk", "wrk"),
-];
+pub(crate) const SUITES: &[Package] =
+    &[MESH[0], DEMO[1], package("curl", "curl"), package("strace", "strace"), package("wrk", "wrk")];
 
 /// What makes container images.
 pub(crate) const IMAGE: &[Package] = &[package("buildah", "buildah"), package("objcopy", "binutils")];
