@@ -90,6 +90,7 @@ pub(super) fn other_mesh(run: &mut Run, _args: &Args) -> Result<()> {
         Ok((message, _)) => run.check(true, &message)?,
         Err(error) => run.check(false, &format!("{error:#}"))?,
     }
+    run.kubectl.run(&["wait", "--for=condition=Ready", "pod/other-mesh", "--timeout=60s"])?;
     let report = run.kubectl.client("other-mesh", &["http", &run.service, "--requests", "60", "--fresh"]);
     run.kubectl.run(&["delete", "pod", "other-mesh", "--wait=false"])?;
     let report = report?;
@@ -152,7 +153,9 @@ fn port_forward(run: &Run, pod: &str) -> Result<String> {
         .spawn()?;
     let answer = (|| {
         let mut line = String::new();
-        BufReader::new(child.stdout.take().context("a pipe")?).read_line(&mut line)?;
+        // Held to the end: kubectl has more to say, and does not survive a closed pipe.
+        let mut said = BufReader::new(child.stdout.take().context("a pipe")?);
+        said.read_line(&mut line)?;
         let port = line.split(" -> ").next().and_then(|l| l.rsplit(':').next()).context("no port")?.trim().to_owned();
         let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).with_context(|| line.clone())?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
