@@ -36,6 +36,14 @@ pub use mesh::{Mesh, Pod, PodSpec};
 pub use process::Process;
 pub use require::require;
 
+/// Set to 1 where tests that can take longer do so: minutes instead of seconds.
+pub const LONG: &str = "WEIR_TEST_LONG";
+
+/// `long` under `cargo xtask test --long`, else `short`.
+pub fn length<T>(short: T, long: T) -> T {
+    if std::env::var(LONG).as_deref() == Ok("1") { long } else { short }
+}
+
 /// Between two looks at something that is waited for.
 const POLL_EVERY: Duration = Duration::from_millis(5);
 

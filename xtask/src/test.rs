@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use weir_tests::LONG;
 use weir_tests::require::{REQUIRED, SKIPPED, SKIPS_FILE};
 
 use crate::packages;
@@ -26,6 +27,9 @@ pub(crate) struct Args {
     /// Take the programs as they are
     #[arg(long)]
     no_build: bool,
+    /// Minutes where seconds do otherwise: 100 changes a second for a minute, an API server that is away for ten
+    #[arg(long)]
+    long: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -66,7 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         let _none = fs::remove_file(&skips);
         let started = Instant::now();
-        let mut counts = cargo_test(&arguments, &skips)?;
+        let mut counts = cargo_test(&arguments, &skips, args.long)?;
         let said = fs::read_to_string(&skips).unwrap_or_default();
         // A skipped test returns early, which the test runner counts as passed.
         counts.skipped += said.lines().count() as u64;
@@ -168,7 +172,7 @@ fn succeed(command: &mut Command) -> Result<()> {
 
 /// Runs `cargo test` with what it prints passed on, and adds up its results. Ending badly without a failed test (it
 /// did not compile, or it crashed) is one failure.
-fn cargo_test(arguments: &[String], skips: &Path) -> Result<Counts> {
+fn cargo_test(arguments: &[String], skips: &Path, long: bool) -> Result<Counts> {
     let mut command = Command::new(env!("CARGO"));
     command
         .current_dir(crate::workspace::root())
@@ -177,6 +181,9 @@ fn cargo_test(arguments: &[String], skips: &Path) -> Result<Counts> {
     command.env(SKIPS_FILE, skips).stdout(Stdio::piped());
     if in_ci() {
         command.env(REQUIRED, "1");
+    }
+    if long {
+        command.env(LONG, "1");
     }
     let mut child = command.spawn().context("starting cargo test")?;
     let mut counts = Counts::default();

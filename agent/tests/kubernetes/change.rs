@@ -40,7 +40,7 @@ fn a_change_is_compiled_at_once() -> Result<()> {
 fn a_hundred_changes_a_second_are_never_out_of_order_and_the_last_is_in_force() -> Result<()> {
     let api = shop()?;
     let mut bed = Bed::start(&api)?;
-    let (count, every) = (1000_u32, Duration::from_millis(10));
+    let (count, every) = (weir_tests::length(1000, 6000_u32), Duration::from_millis(10));
     // Weights tell the number of a change, in two digits each of two objects would wrap: so an annotation does.
     let numbered = |n: u32| {
         weights(50)

@@ -10,6 +10,9 @@ use super::{Args, ROLLOUT, Run, image, lifecycle, manifest, shell};
 /// Requests a second of the load in `tests/e2e/outage.yaml`.
 const PACE: u64 = 200;
 
+/// How long endpoints must stay ready after an outage before they are taken to be.
+const STEADY: Duration = Duration::from_secs(20);
+
 /// Every agent is replaced while requests flow.
 pub(super) fn upgrade(run: &mut Run, _args: &Args) -> Result<()> {
     run.step(
@@ -71,16 +74,8 @@ pub(super) fn outage(run: &mut Run, args: &Args) -> Result<()> {
         report.errors
     );
     run.check(report.failed == 0 && report.version("v2") == 0 && report.answered > 0, &text)?;
-    // Kubernetes itself takes the nodes for lost at first, and all endpoints with them, until the kubelets report.
-    let (_, took) = Kubectl::until("all pods are ready again", ROLLOUT, || {
-        let pods = run.kubectl.json(&["get", "pods", "-l", "app=service-b"])?;
-        let ready = |pod: &serde_json::Value| {
-            let conditions = pod["status"]["conditions"].as_array();
-            conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
-        };
-        Ok(pods["items"].as_array().is_some_and(|pods| pods.iter().all(ready)).then_some(true))
-    })?;
-    run.say(&format!("Kubernetes took all pods for ready again after {:.0} s", took.as_secs_f64()))?;
+    let took = run.await_endpoints(4, STEADY)?;
+    run.say(&format!("Kubernetes took all pods for ready again, and for good, after {:.0} s", took.as_secs_f64()))?;
     run.weights(0, 100)?;
     let client = run.client()?;
     let ((), took) = Kubectl::until("a change after the outage is in force", Duration::from_secs(30), || {

@@ -121,6 +121,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     let nodes = run.kubectl.json(&["get", "nodes"])?["items"].as_array().map_or(0, Vec::len);
     run.screen.say(&format!("A cluster with {nodes} nodes."))?;
+    // What a run with --keep left would be enrolled before the first step.
+    run.kubectl.outside(&["delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s"])?;
     let outcome = steps(&mut run, args);
     if args.keep {
         run.screen.say("\nLeft in the cluster: weir, and the namespace weir-e2e.")?;

@@ -1,12 +1,12 @@
 //! Opt-in, the canary, its shift, and opt-out, with requests counted. Steps of `e2e`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use weir_tests::Report;
 
 use super::kubectl::{Kubectl, NAMESPACE};
-use super::{Args, Run, manifest};
+use super::{Args, ROLLOUT, Run, manifest};
 
 /// Requests of a measured split.
 const REQUESTS: u64 = 2000;
@@ -67,6 +67,27 @@ impl Run {
             Ok(Some(()))
         };
         Ok(Kubectl::until("every request goes to v1", IN_FORCE, all_v1)?.1)
+    }
+
+    /// Until service-b has had this many ready endpoints for `steady`. After an outage Kubernetes takes the nodes for
+    /// lost, some time after the API server is back, and with them all their endpoints until the kubelets report.
+    pub(super) fn await_endpoints(&self, count: usize, steady: Duration) -> Result<Duration> {
+        let mut since = None;
+        let look = || {
+            let slices = self.kubectl.json(&["get", "endpointslices", "-l", "kubernetes.io/service-name=service-b"])?;
+            let ready = slices["items"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten())
+                .filter(|endpoint| endpoint["conditions"]["ready"] == true)
+                .count();
+            if ready != count {
+                since = None;
+            }
+            Ok((ready == count && since.get_or_insert_with(Instant::now).elapsed() >= steady).then_some(()))
+        };
+        Ok(Kubectl::until("all endpoints are ready", ROLLOUT, look)?.1)
     }
 
     /// The users' canary with these weights.
@@ -174,6 +195,7 @@ pub(super) fn opt_out(run: &mut Run, _args: &Args) -> Result<()> {
     run.kubectl.run(&["label", "namespace", NAMESPACE, "weir.mesh/mode-"])?;
     std::thread::sleep(Duration::from_secs(3));
     let during = load.stop()?;
+    run.await_endpoints(4, Duration::from_secs(3))?;
     let text = format!("{} requests meanwhile, {} failed {:?}", during.answered, during.failed, during.errors);
     run.check(during.failed == 0 && during.answered > 0, &text)?;
     let report = run.split(&["http", &run.service])?;
