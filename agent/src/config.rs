@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::cluster::Access;
+use crate::cluster::own::OwnPod;
 
 /// The instance of a node that runs one agent.
 pub const DEFAULT_INSTANCE: &str = "default";
@@ -58,6 +59,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// The cluster whose installation this agent is a part of; `None` = none.
     pub cluster: Option<Access>,
+    /// Which pod of that installation this process is; `None` = it was started by hand.
+    pub own: Option<OwnPod>,
     /// Whether the elected agent creates the CRDs that are absent.
     pub create_crds: bool,
     /// The file that access log lines are appended to; `None` = off, Istio's default.

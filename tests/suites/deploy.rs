@@ -64,7 +64,8 @@ const CLUSTER_RIGHTS: &[(&str, &str, &str)] = &[
     ("telemetry.istio.io", "telemetries", READ),
 ];
 const NAMESPACE_RIGHTS: &[(&str, &str, &str)] = &[
-    ("apps", "daemonsets/weir", "get"),
+    ("", "serviceaccounts", "watch"),
+    ("apps", "daemonsets", "get"),
     ("coordination.k8s.io", "leases", "create"),
     ("coordination.k8s.io", "leases/weir-leader", "get update"),
 ];

@@ -9,24 +9,47 @@ use kube::Client;
 use tokio::sync::watch;
 use weir_mesh::finding::Finding;
 
+use crate::cluster::account::{self, Account};
 use crate::cluster::installation::{self, Installed};
+use crate::cluster::own::OwnPod;
 use crate::cluster::report::Reporter;
-use crate::cluster::{Access, crds, leader};
+use crate::cluster::{Access, NAMESPACE, crds, leader, spread};
 
 /// Between attempts to create the CRDs.
 const RETRY: Duration = Duration::from_secs(5);
+/// Between attempts to learn which DaemonSet the agent belongs to. It is needed at the end only.
+const LEARN: Duration = Duration::from_secs(30);
 
 /// The agent's part.
 pub(super) struct Installation {
     client: Client,
     stop: watch::Sender<bool>,
     campaign: tokio::task::JoinHandle<()>,
+    pod: Option<Pod>,
+}
+
+/// What an agent that is a pod has learned while it could ask.
+struct Pod {
+    own: OwnPod,
+    daemon_set: watch::Receiver<Option<String>>,
+    account: watch::Receiver<Account>,
+}
+
+impl Pod {
+    fn learn(client: &Client, own: &OwnPod) -> Self {
+        let (tell_set, daemon_set) = watch::channel(None);
+        let (tell_account, account) = watch::channel(Account::default());
+        tokio::spawn(account::follow(client.clone(), own.clone(), tell_account));
+        tokio::spawn(learn_daemon_set(client.clone(), own.clone(), tell_set));
+        Self { own: own.clone(), daemon_set, account }
+    }
 }
 
 impl Installation {
     /// Stands for election from here on. `None` when the API server cannot be asked at all, which the log says.
     pub(super) async fn join(
         access: &Access,
+        own: Option<&OwnPod>,
         node: Option<&str>,
         create_crds: bool,
         findings: watch::Receiver<Arc<Vec<Finding>>>,
@@ -43,16 +66,18 @@ impl Installation {
         let (stop, mut stopped) = watch::channel(false);
         tokio::spawn(Reporter::new(client.clone(), me.clone(), leading.clone()).run(findings));
         let candidate = client.clone();
+        let namespace = own.map_or(NAMESPACE, |own| &own.namespace).to_owned();
         let campaign = tokio::spawn(async move {
             let end = async {
                 let _told = stopped.wait_for(|stop| *stop).await;
             };
-            leader::campaign(candidate, &me, &tell, end).await;
+            leader::campaign(candidate, &namespace, &me, &tell, end).await;
         });
         if create_crds {
             tokio::spawn(create_when_leading(client.clone(), leading));
         }
-        Some(Self { client, stop, campaign })
+        let pod = own.map(|own| Pod::learn(&client, own));
+        Some(Self { client, stop, campaign, pod })
     }
 
     /// Frees the Lease, and says whether the pins should go: true when the installation is known to be deleted.
@@ -60,10 +85,9 @@ impl Installation {
         self.stop.send_replace(true);
         let question = async {
             // Who has a successor has the answer, and who was started by hand is nobody's to uninstall.
-            if superseded || !installation::is_its_pod() {
-                return Installed::Yes;
-            }
-            installation::installed(&self.client).await
+            let Some(pod) = self.pod.as_ref().filter(|_| !superseded) else { return Installed::Yes };
+            let daemon_set = pod.daemon_set.borrow().clone();
+            installation::installed(&self.client, &pod.own, daemon_set, &pod.account).await
         };
         let (freed, installed) = tokio::join!(self.campaign, question);
         if let Err(error) = freed {
@@ -87,6 +111,24 @@ impl Installation {
 fn identity(node: Option<&str>) -> String {
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     format!("{}-{}-{started}", node.unwrap_or("agent"), std::process::id())
+}
+
+async fn learn_daemon_set(client: Client, own: OwnPod, tell: watch::Sender<Option<String>>) {
+    loop {
+        match own.daemon_set(&client).await {
+            Ok(found) => {
+                if found.is_none() {
+                    tracing::warn!(pod = own.name, "belongs to no DaemonSet: its pins will stay when it ends");
+                }
+                tell.send_replace(found);
+                return;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "which DaemonSet the agent belongs to");
+                tokio::time::sleep(LEARN + spread(LEARN)).await;
+            }
+        }
+    }
 }
 
 /// Once is enough: who deletes a CRD later means it.

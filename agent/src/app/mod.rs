@@ -115,7 +115,8 @@ pub fn run(config: &Config) -> Result<()> {
         let superseded = endpoints::open(config, reign, &answers).await?;
         let installation = match &config.cluster {
             Some(access) => {
-                Installation::join(access, config.node.as_deref(), config.create_crds, shared.findings()).await
+                let (own, node) = (config.own.as_ref(), config.node.as_deref());
+                Installation::join(access, own, node, config.create_crds, shared.findings()).await
             }
             None => None,
         };

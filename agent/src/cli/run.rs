@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::cluster::Access;
-use crate::cluster::installation::is_its_pod;
+use crate::cluster::own::OwnPod;
 use crate::config::{self, Config, Source};
 use crate::{app, telemetry};
 
@@ -99,6 +99,7 @@ fn check(args: Args) -> Result<Config> {
         config::MAX_WORKERS
     );
     config::check_instance(&args.instance).context("--instance")?;
+    let own = OwnPod::from_environment();
     Ok(Config {
         source,
         instance: args.instance,
@@ -107,7 +108,8 @@ fn check(args: Args) -> Result<Config> {
         workers: args.workers,
         admin: args.admin,
         metrics: args.metrics,
-        cluster: (args.kubernetes && (args.create_crds || is_its_pod())).then_some(access),
+        cluster: (args.kubernetes && (args.create_crds || own.is_some())).then_some(access),
+        own,
         create_crds: args.create_crds,
         access_log: args.access_log.map(|file| if file == "-" { STDOUT.into() } else { file.into() }),
         node: args.node,

@@ -11,6 +11,8 @@ use kube::api::{Api, PostParams};
 use kube::{Client, Error, ResourceExt};
 use serde_json::{Value, json};
 
+use super::in_time;
+
 /// A kind of Istio's.
 struct Kind {
     group: &'static str,
@@ -189,9 +191,9 @@ pub async fn create_absent(client: &Client) -> Result<Vec<(String, Outcome)>, Er
     let mut outcomes = Vec::new();
     for definition in definitions() {
         let name = definition.name_any();
-        let outcome = match api.get_metadata_opt(&name).await? {
+        let outcome = match in_time(api.get_metadata_opt(&name)).await? {
             Some(_) => Outcome::Present,
-            None => match api.create(&PostParams::default(), &definition).await {
+            None => match in_time(api.create(&PostParams::default(), &definition)).await {
                 Ok(_) => Outcome::Created,
                 // Somebody was faster: theirs it is.
                 Err(Error::Api(status)) if status.code == http::StatusCode::CONFLICT => Outcome::Present,

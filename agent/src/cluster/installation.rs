@@ -1,30 +1,28 @@
 //! Whether weir is still installed: what an agent asks on its way out, so that a deleted DaemonSet leaves nothing in
 //! the kernel while an upgrade, a reboot or a drained node leaves the pins for the next agent. Called by `app`.
+//!
+//! Only what cannot be mistaken counts as deleted: the DaemonSet or its namespace is absent or about to be, or the
+//! agent is refused *and* has seen its own account being deleted (see [`super::account`]). Being refused alone may be
+//! a role that is replaced or a key that is rotated: then the pins stay.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, PartialObjectMeta};
-use kube::{Client, Error};
+use kube::{Client, Error, Resource};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
-use super::{DAEMON_SET, NAMESPACE};
+use super::account::Account;
+use super::own::OwnPod;
 
-/// How often the question is put when the answer does not settle it.
-const ATTEMPTS: u32 = 5;
-/// Between two attempts. Deleting the whole installation deletes the agent's account and its roles at the same moment
-/// as the DaemonSet; within this time and its repetitions every API server has seen that.
+/// Between two attempts when the answers settle nothing.
 const PAUSE: Duration = Duration::from_secs(1);
-/// For one answer.
+/// For one attempt, all its questions together.
 const TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Where a pod reads which namespace its account is in.
-const POD_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
-
-/// Whether this process is a pod of the installation, and not an agent that somebody started by hand: only of a pod
-/// does it say anything that the DaemonSet is gone.
-pub fn is_its_pod() -> bool {
-    std::fs::read_to_string(POD_NAMESPACE).is_ok_and(|namespace| namespace.trim() == NAMESPACE)
-}
+/// For all of them: the removal of an installation is over by then, and the drain, which takes as long, too.
+pub const DEADLINE: Duration = Duration::from_secs(15);
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,51 +35,131 @@ pub enum Installed {
     Unknown(String),
 }
 
-/// One answer of the API server, before it is settled.
+/// What the API server says of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Answer {
-    Settled(Installed),
-    /// The agent is not let in any more: its account or its roles are deleted. Or the API server errs for a moment.
-    ShutOut(&'static str),
+    There,
+    /// It has a time of deletion.
+    Going,
+    Absent,
+    /// The agent is not let in, or may not ask.
+    Refused(String),
+    /// The server answers, and errs.
+    Failing(String),
+    /// It cannot be reached, or does not answer in time.
+    Silent(String),
 }
 
-/// Asks until an answer settles it, some 20 s at most. Being shut out every single time counts as deleted: nothing but
-/// the removal of the installation takes the account's right to read its own DaemonSet.
-pub async fn installed(client: &Client) -> Installed {
-    let api: Api<DaemonSet> = Api::namespaced(client.clone(), NAMESPACE);
-    let mut last = Installed::Unknown("not asked".into());
-    for attempt in 0..ATTEMPTS {
-        if attempt > 0 {
-            tokio::time::sleep(PAUSE).await;
-        }
-        let answer = match tokio::time::timeout(TIMEOUT, api.get_metadata_opt(DAEMON_SET)).await {
-            Ok(result) => judge(result),
-            Err(_) => Answer::Settled(Installed::Unknown("no answer in time".into())),
-        };
-        match answer {
-            // An API server that was away once may have been away when it would have let us in.
-            Answer::Settled(settled) => return settled,
-            Answer::ShutOut(why) => last = Installed::No(why),
+impl Answer {
+    fn of<K>(result: Result<Option<PartialObjectMeta<K>>, Error>) -> Self {
+        match result {
+            Ok(Some(found)) if found.metadata.deletion_timestamp.is_some() => Self::Going,
+            Ok(Some(_)) => Self::There,
+            Ok(None) => Self::Absent,
+            Err(Error::Api(status)) => match status.code {
+                401 | 403 => Self::Refused(status.to_string()),
+                _ => Self::Failing(status.to_string()),
+            },
+            Err(error) => Self::Silent(error.to_string()),
         }
     }
-    last
+
+    fn why(&self) -> &str {
+        match self {
+            Self::There => "it is there",
+            Self::Going => "it is being deleted",
+            Self::Absent => "it is absent",
+            Self::Refused(why) | Self::Failing(why) | Self::Silent(why) => why,
+        }
+    }
 }
 
-fn judge(result: Result<Option<PartialObjectMeta<DaemonSet>>, Error>) -> Answer {
-    Answer::Settled(match result {
-        Ok(Some(found)) if found.metadata.deletion_timestamp.is_some() => {
-            Installed::No("its DaemonSet is being deleted")
+/// Asks until the answers settle it, [`DEADLINE`] at most. `daemon_set` is its name, where that is known already.
+pub async fn installed(
+    client: &Client,
+    own: &OwnPod,
+    daemon_set: Option<String>,
+    account: &watch::Receiver<Account>,
+) -> Installed {
+    ask(client, own, daemon_set, account, DEADLINE).await
+}
+
+pub(super) async fn ask(
+    client: &Client,
+    own: &OwnPod,
+    mut daemon_set: Option<String>,
+    account: &watch::Receiver<Account>,
+    within: Duration,
+) -> Installed {
+    let until = Instant::now() + within;
+    loop {
+        let looks = async {
+            tokio::join!(look_at_set(client, own, &mut daemon_set), look_at_namespace(client, &own.namespace))
+        };
+        let (set, namespace) = timeout(TIMEOUT, looks).await.unwrap_or_else(|_| {
+            let silent = Answer::Silent(format!("no answer within {} s", TIMEOUT.as_secs()));
+            (silent.clone(), silent)
+        });
+        let account_is_gone = account.borrow().is_gone(Instant::now());
+        if let Some(settled) = settle(&set, &namespace, account_is_gone) {
+            return settled;
         }
-        Ok(Some(_)) => Installed::Yes,
-        Ok(None) => Installed::No("its DaemonSet is gone"),
-        Err(Error::Api(status)) if status.code == http::StatusCode::UNAUTHORIZED => {
-            return Answer::ShutOut("its service account is gone");
+        if Instant::now() + PAUSE >= until {
+            return match set {
+                Answer::There => Installed::Yes,
+                set => Installed::Unknown(set.why().to_owned()),
+            };
         }
-        Err(Error::Api(status)) if status.code == http::StatusCode::FORBIDDEN => {
-            return Answer::ShutOut("its roles are gone");
-        }
-        Err(error) => Installed::Unknown(error.to_string()),
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// `None` = the next answers may say more.
+fn settle(set: &Answer, namespace: &Answer, account_is_gone: bool) -> Option<Installed> {
+    Some(match (set, namespace) {
+        (Answer::Absent, _) => Installed::No("its DaemonSet is gone"),
+        (Answer::Going, _) => Installed::No("its DaemonSet is being deleted"),
+        // Nothing new can be made in a namespace that is going.
+        (_, Answer::Absent | Answer::Going) => Installed::No("its namespace is being deleted"),
+        (Answer::Refused(_), _) if account_is_gone => Installed::No("its service account is deleted"),
+        // Without its account no other agent can come, so the DaemonSet is about to go.
+        (Answer::There, _) if account_is_gone => return None,
+        (Answer::There, _) => Installed::Yes,
+        // An API server that is away stays away for longer than anybody waits for an agent's end.
+        (Answer::Silent(why), _) => Installed::Unknown(why.clone()),
+        (Answer::Refused(_) | Answer::Failing(_), _) => return None,
     })
+}
+
+async fn look_at_set(client: &Client, own: &OwnPod, name: &mut Option<String>) -> Answer {
+    if name.is_none() {
+        match own.daemon_set(client).await {
+            Ok(Some(found)) => *name = Some(found),
+            Ok(None) => return Answer::Failing("the agent's pod belongs to no DaemonSet".to_owned()),
+            // A pod that is gone says nothing of its DaemonSet.
+            Err(error) => {
+                return match Answer::of::<DaemonSet>(Err(error)) {
+                    Answer::Absent => Answer::Failing("the agent's pod is gone".to_owned()),
+                    answer => answer,
+                };
+            }
+        }
+    }
+    match name {
+        Some(name) => look_at::<DaemonSet>(&Api::namespaced(client.clone(), &own.namespace), name).await,
+        None => Answer::Failing("the DaemonSet's name is not known".to_owned()),
+    }
+}
+
+async fn look_at_namespace(client: &Client, name: &str) -> Answer {
+    look_at::<Namespace>(&Api::all(client.clone()), name).await
+}
+
+async fn look_at<K>(api: &Api<K>, name: &str) -> Answer
+where
+    K: Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    Answer::of(api.get_metadata_opt(name).await)
 }
 
 #[cfg(test)]
@@ -97,20 +175,33 @@ mod tests {
         PartialObjectMeta { metadata, ..PartialObjectMeta::default() }
     }
 
-    fn refused(code: u16) -> Error {
-        Error::Api(Status::failure("no", "No").with_code(code).boxed())
+    fn answer(code: u16) -> Answer {
+        Answer::of::<DaemonSet>(Err(Error::Api(Status::failure("no", "No").with_code(code).boxed())))
     }
 
     #[test]
-    fn pins_stay_unless_the_daemon_set_is_known_to_go() {
-        assert_eq!(judge(Ok(Some(found(false)))), Answer::Settled(Installed::Yes));
-        assert!(matches!(judge(Ok(Some(found(true)))), Answer::Settled(Installed::No(_))));
-        assert!(matches!(judge(Ok(None)), Answer::Settled(Installed::No(_))));
-        for code in [429, 500, 503] {
-            assert!(matches!(judge(Err(refused(code))), Answer::Settled(Installed::Unknown(_))), "{code}");
-        }
+    fn pins_stay_unless_it_is_known_that_no_other_agent_will_come() {
+        let (there, going, absent) =
+            (Answer::of(Ok(Some(found(false)))), Answer::of(Ok(Some(found(true)))), Answer::of::<DaemonSet>(Ok(None)));
+        let goes = |set: &Answer, namespace: &Answer, account| {
+            settle(set, namespace, account).map(|answer| matches!(answer, Installed::No(_)))
+        };
+        assert_eq!(settle(&there, &there, false), Some(Installed::Yes));
+        assert_eq!(goes(&going, &there, false), Some(true));
+        assert_eq!(goes(&absent, &there, false), Some(true));
+        assert_eq!(goes(&there, &going, false), Some(true), "the namespace goes, and the DaemonSet with it");
         for code in [401, 403] {
-            assert!(matches!(judge(Err(refused(code))), Answer::ShutOut(_)), "{code}");
+            let refused = answer(code);
+            assert_eq!(goes(&refused, &refused, false), None, "{code}: a hiccup, as far as anybody can tell");
+            assert_eq!(goes(&refused, &refused, true), Some(true), "{code}: and its account was deleted");
+            assert_eq!(goes(&refused, &absent, false), Some(true), "{code}");
+            assert_eq!(goes(&there, &refused, false), Some(false), "{code}");
         }
+        for code in [429, 500, 503] {
+            assert_eq!(goes(&answer(code), &answer(code), true), None, "{code}");
+        }
+        assert_eq!(goes(&there, &there, true), None, "it can have no agent any more, and may be about to go");
+        let silent = Answer::Silent("x".into());
+        assert_eq!(settle(&silent, &silent, true), Some(Installed::Unknown("x".into())));
     }
 }

@@ -14,8 +14,6 @@ use kube::api::{Api, ObjectMeta, PostParams};
 use kube::{Client, Error};
 use tokio::sync::watch;
 
-use super::NAMESPACE;
-
 /// The Lease that is competed for.
 pub const LEASE: &str = "weir-leader";
 /// A holder that was silent for so long has lost it.
@@ -103,10 +101,16 @@ fn written(lease: Option<&Lease>, holder: &str, now: Timestamp) -> Lease {
     Lease { metadata: lease.map_or_else(named, |l| l.metadata.clone()), spec: Some(spec) }
 }
 
-/// Competes under the name `me` until `stop` is ready, and tells by `leading`. Frees the Lease at the end when it is
+/// Competes in `namespace` under the name `me` until `stop` is ready, and tells by `leading`. Frees the Lease at the end when it is
 /// ours, so that the next one need not wait for its expiry.
-pub async fn campaign(client: Client, me: &str, leading: &watch::Sender<bool>, stop: impl Future<Output = ()>) {
-    let leases: Api<Lease> = Api::namespaced(client, NAMESPACE);
+pub async fn campaign(
+    client: Client,
+    namespace: &str,
+    me: &str,
+    leading: &watch::Sender<bool>,
+    stop: impl Future<Output = ()>,
+) {
+    let leases: Api<Lease> = Api::namespaced(client, namespace);
     let mut candidate = Candidate::new(me);
     let mut renewed: Option<Instant> = None;
     tokio::pin!(stop);
@@ -163,7 +167,7 @@ async fn round(leases: &Api<Lease>, candidate: &mut Candidate) -> Result<Round, 
 
 /// How long to wait after a failure; a leader that may have been succeeded stops leading.
 fn retry(why: &str, since_renewal: Option<Duration>, leading: &watch::Sender<bool>, me: &str) -> Duration {
-    tracing::debug!(why, "the Lease {NAMESPACE}/{LEASE}");
+    tracing::debug!(why, "the Lease {LEASE}");
     if since_renewal.is_none_or(|since| since + RETRY >= STEP_DOWN) {
         tell(leading, false, me);
     }

@@ -2,23 +2,26 @@
 //! asked and written there about the installation itself. Used by `app` (election, CRDs, the question at the end) and
 //! `cli` (`crds`, `status`). What the users write is read by `watch`.
 
+pub mod account;
 pub mod agents;
 pub mod crds;
 pub mod installation;
 pub mod leader;
+pub mod own;
 pub mod report;
 #[cfg(test)]
 mod tests;
 
+use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-/// The namespace of the installation.
+/// The namespace of the installation, where the user has not changed it.
 pub const NAMESPACE: &str = "weir-system";
-/// The DaemonSet of the agents.
-pub const DAEMON_SET: &str = "weir";
 /// What the agents' pods are labelled with.
 pub const POD_SELECTOR: &str = "app.kubernetes.io/name=weir,app.kubernetes.io/component=agent";
 
@@ -67,4 +70,24 @@ impl Access {
             None => Config::infer().await?,
         })
     }
+}
+
+/// For one request about the installation: the API server itself gives up on most after a minute, and nothing of this is
+/// worth waiting for that long.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// One request's answer, or an error after [`REQUEST_TIMEOUT`].
+async fn in_time<T>(request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
+    match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
+        Ok(answer) => answer,
+        Err(_) => Err(kube::Error::Service(
+            format!("the API server gave no answer within {} s", REQUEST_TIMEOUT.as_secs()).into(),
+        )),
+    }
+}
+
+/// A random part of `most`, so that the agents of a cluster do not act at the same moment.
+pub fn spread(most: Duration) -> Duration {
+    // Each RandomState has keys of its own, so that its hash of anything is as good as a random number.
+    most.mul_f64(RandomState::new().hash_one(0_u8) as f64 / u64::MAX as f64)
 }

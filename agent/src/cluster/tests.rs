@@ -8,23 +8,31 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use kube::{Client, Config};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
+use super::account::{self, Account};
 use super::crds::{self, Outcome};
 use super::installation::{self, Installed};
 use super::leader;
+use super::own::OwnPod;
 
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/weir-system/leases";
 const DAEMON_SET: &str = "/apis/apps/v1/namespaces/weir-system/daemonsets/weir";
+const OWN_NAMESPACE: &str = "/api/v1/namespaces/weir-system";
+const OWN_POD: &str = "/api/v1/namespaces/weir-system/pods/weir-x";
+const ACCOUNTS: &str = "/api/v1/namespaces/weir-system/serviceaccounts";
+/// Instead of the time that an agent's end may take.
+const ASK: Duration = Duration::from_millis(2500);
 
 #[derive(Default)]
 struct Fake {
@@ -34,6 +42,10 @@ struct Fake {
     asked: Vec<String>,
     /// Answered instead, in order, before anything else is looked at.
     refusals: Vec<StatusCode>,
+    /// Answered instead, each time, below these paths.
+    refused: Vec<(&'static str, StatusCode)>,
+    /// What is sent to open watches, whatever their paths; when it goes, they end.
+    events: Option<broadcast::Sender<Bytes>>,
 }
 
 impl Fake {
@@ -49,6 +61,9 @@ impl Fake {
         if !self.refusals.is_empty() {
             let code = self.refusals.remove(0);
             return (code, status(code));
+        }
+        if let Some((_, code)) = self.refused.iter().find(|(below, _)| path.starts_with(below)) {
+            return (*code, status(*code));
         }
         let found = self.objects.get(path).cloned();
         match (method.as_str(), found) {
@@ -77,6 +92,14 @@ fn status(code: StatusCode) -> Value {
 
 type Shared = Arc<Mutex<Fake>>;
 
+fn stream_of(events: broadcast::Receiver<Bytes>) -> BoxBody<Bytes, Infallible> {
+    let frames = futures_util::stream::unfold(events, |mut events| async {
+        let event = events.recv().await.ok()?;
+        Some((Ok::<_, Infallible>(Frame::data(event)), events))
+    });
+    StreamBody::new(frames).boxed()
+}
+
 /// Starts it on loopback; a client for it.
 async fn start(fake: &Shared) -> Client {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
@@ -91,9 +114,16 @@ async fn start(fake: &Shared) -> Client {
                     let (head, body) = request.into_parts();
                     let body = body.collect().await.expect("the client's body").to_bytes();
                     let body = serde_json::from_slice(&body).unwrap_or_default();
-                    let (code, json) = fake.lock().expect("no panic").answer(&head.method, head.uri.path(), &body);
-                    let mut response = Response::new(Full::new(Bytes::from(json.to_string())));
-                    *response.status_mut() = code;
+                    let mut fake = fake.lock().expect("no panic");
+                    let (code, json) = fake.answer(&head.method, head.uri.path(), &body);
+                    let is_watch = head.uri.query().is_some_and(|query| query.contains("watch=true"));
+                    let body: BoxBody<Bytes, Infallible> = match &fake.events {
+                        Some(events) if is_watch && code != StatusCode::UNAUTHORIZED => stream_of(events.subscribe()),
+                        _ => Full::new(Bytes::from(json.to_string())).boxed(),
+                    };
+                    let mut response = Response::new(body);
+                    *response.status_mut() =
+                        if is_watch && code == StatusCode::NOT_FOUND { StatusCode::OK } else { code };
                     response.headers_mut().insert("content-type", "application/json".parse().expect("a value"));
                     Ok::<_, Infallible>(response)
                 }
@@ -185,7 +215,7 @@ fn one_leads_and_frees_the_lease_for_the_next() {
             let (client, (tell, told), (stop, mut stopped)) =
                 (client.clone(), watch::channel(false), watch::channel(false));
             let campaign = tokio::spawn(async move {
-                leader::campaign(client, me, &tell, async {
+                leader::campaign(client, "weir-system", me, &tell, async {
                     let _told = stopped.wait_for(|stop| *stop).await;
                 })
                 .await;
@@ -217,26 +247,129 @@ fn one_leads_and_frees_the_lease_for_the_next() {
     });
 }
 
+fn own() -> OwnPod {
+    OwnPod { namespace: "weir-system".into(), name: "weir-x".into(), account: "weir".into() }
+}
+
+async fn is_installed(client: &Client, account: &watch::Receiver<Account>) -> Installed {
+    installation::ask(client, &own(), Some("weir".to_owned()), account, ASK).await
+}
+
+fn deleted(object: &Value) -> Value {
+    let mut going = object.clone();
+    going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    going
+}
+
 #[test]
 fn pins_go_only_when_the_installation_does() {
     run(async {
         let fake = Shared::default();
         let client = start(&fake).await;
-        assert!(matches!(installation::installed(&client).await, Installed::No(_)), "no DaemonSet");
+        let (_tell, account) = watch::channel(Account::There);
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "weir-system"}});
+        fake.lock().expect("no panic").put(OWN_NAMESPACE.into(), namespace.clone());
+        assert!(matches!(is_installed(&client, &account).await, Installed::No(_)), "no DaemonSet");
         let set = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "weir"}});
         fake.lock().expect("no panic").put(DAEMON_SET.into(), set.clone());
-        assert_eq!(installation::installed(&client).await, Installed::Yes);
-        // Locked out for a moment, as while a role is being replaced.
-        fake.lock().expect("no panic").refusals = vec![StatusCode::FORBIDDEN, StatusCode::UNAUTHORIZED];
-        assert_eq!(installation::installed(&client).await, Installed::Yes);
-        fake.lock().expect("no panic").refusals = vec![StatusCode::UNAUTHORIZED; 5];
-        assert!(matches!(installation::installed(&client).await, Installed::No(_)), "its account is gone");
-        fake.lock().expect("no panic").refusals = vec![StatusCode::SERVICE_UNAVAILABLE];
-        assert!(matches!(installation::installed(&client).await, Installed::Unknown(_)));
-        let mut going = set;
-        going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-        fake.lock().expect("no panic").put(DAEMON_SET.into(), going);
-        assert!(matches!(installation::installed(&client).await, Installed::No(_)), "it is being deleted");
+        assert_eq!(is_installed(&client, &account).await, Installed::Yes);
+        // For a moment, as while a role is being replaced or a server starts.
+        for code in [StatusCode::FORBIDDEN, StatusCode::UNAUTHORIZED, StatusCode::SERVICE_UNAVAILABLE] {
+            fake.lock().expect("no panic").refusals = vec![code; 2];
+            assert_eq!(is_installed(&client, &account).await, Installed::Yes, "{code}");
+        }
+        fake.lock().expect("no panic").put(DAEMON_SET.into(), deleted(&set));
+        assert!(matches!(is_installed(&client, &account).await, Installed::No(_)), "it is being deleted");
+        fake.lock().expect("no panic").put(DAEMON_SET.into(), set);
+        fake.lock().expect("no panic").put(OWN_NAMESPACE.into(), deleted(&namespace));
+        assert!(matches!(is_installed(&client, &account).await, Installed::No(_)), "its namespace is being deleted");
+    });
+}
+
+#[test]
+fn being_refused_for_as_long_as_anybody_asks_is_no_removal() {
+    run(async {
+        let fake = Shared::default();
+        let client = start(&fake).await;
+        let (tell, account) = watch::channel(Account::There);
+        for code in [StatusCode::FORBIDDEN, StatusCode::UNAUTHORIZED] {
+            fake.lock().expect("no panic").refused = vec![("/", code)];
+            let answer = is_installed(&client, &account).await;
+            assert!(matches!(answer, Installed::Unknown(_)), "{code}: {answer:?}");
+            // The one sign that cannot be mistaken: the account was seen to go before.
+            tell.send_replace(Account::Deleted(Instant::now().checked_sub(account::GONE_FOR).expect("an uptime")));
+            assert!(matches!(is_installed(&client, &account).await, Installed::No(_)), "{code}");
+            tell.send_replace(Account::There);
+        }
+    });
+}
+
+#[test]
+fn an_open_watch_tells_of_the_account_when_nothing_else_is_answered() {
+    run(async {
+        let fake = Shared::default();
+        let client = start(&fake).await;
+        let (events, _) = broadcast::channel(8);
+        fake.lock().expect("no panic").events = Some(events.clone());
+        let (tell, mut account) = watch::channel(Account::Unknown);
+        let following = tokio::spawn(account::follow(client.clone(), own(), tell));
+        let event = |kind: &str| {
+            let object = json!({
+                "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+                "metadata": {"name": "weir", "resourceVersion": "7"},
+            });
+            Bytes::from(format!("{}\n", json!({"type": kind, "object": object})))
+        };
+        while events.receiver_count() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let watched = format!("GET {ACCOUNTS}");
+        assert!(asked(&fake).contains(&watched));
+        events.send(event("ADDED")).expect("it watches");
+        account.wait_for(|account| *account == Account::There).await.expect("it follows");
+        fake.lock().expect("no panic").refused = vec![("/", StatusCode::UNAUTHORIZED)];
+        events.send(event("DELETED")).expect("it watches");
+        account.wait_for(|account| matches!(account, Account::Deleted(_))).await.expect("it follows");
+        let started = Instant::now();
+        let answer = installation::ask(&client, &own(), Some("weir".into()), &account, account::GONE_FOR * 3).await;
+        assert!(matches!(answer, Installed::No(_)), "{answer:?}");
+        assert!(started.elapsed() >= account::GONE_FOR, "it might have been replaced");
+        // Replaced, not deleted.
+        events.send(event("ADDED")).expect("it watches");
+        account.wait_for(|account| *account == Account::There).await.expect("it follows");
+        assert!(matches!(is_installed(&client, &account).await, Installed::Unknown(_)));
+        // Seen to go, and then nothing more can be seen: it may have come back.
+        events.send(event("DELETED")).expect("it watches");
+        account.wait_for(|account| matches!(account, Account::Deleted(_))).await.expect("it follows");
+        fake.lock().expect("no panic").events = None;
+        drop(events);
+        account.wait_for(|account| *account == Account::Unknown).await.expect("it follows");
+        following.abort();
+    });
+}
+
+#[test]
+fn the_daemon_set_is_the_one_that_owns_the_pod() {
+    run(async {
+        let fake = Shared::default();
+        let client = start(&fake).await;
+        let (_tell, account) = watch::channel(Account::There);
+        let own = own();
+        let ask = || installation::ask(&client, &own, None, &account, ASK);
+        let answer = ask().await;
+        assert!(matches!(answer, Installed::No("its namespace is being deleted")), "nothing is there: {answer:?}");
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "weir-system"}});
+        fake.lock().expect("no panic").put(OWN_NAMESPACE.into(), namespace);
+        let answer = ask().await;
+        assert!(matches!(answer, Installed::Unknown(_)), "the pod alone is gone: {answer:?}");
+        let owner =
+            json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "b-weir", "uid": "1", "controller": true});
+        let pod = json!({"kind": "Pod", "metadata": {"name": "weir-x", "ownerReferences": [owner]}});
+        fake.lock().expect("no panic").put(OWN_POD.into(), pod);
+        let set = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "b-weir"}});
+        let renamed = DAEMON_SET.replace("/weir", "/b-weir").replace("b-weir-system", "weir-system");
+        fake.lock().expect("no panic").put(renamed, set);
+        assert_eq!(ask().await, Installed::Yes);
     });
 }
 
@@ -246,8 +379,10 @@ fn nobody_at_the_address_settles_nothing() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let address = listener.local_addr().expect("bound");
         drop(listener);
-        let config = Config::new(format!("http://{address}").parse().expect("a URL"));
+        let mut config = Config::new(format!("http://{address}").parse().expect("a URL"));
+        config.default_retry = false;
         let client = Client::try_from(config).expect("a client");
-        assert!(matches!(installation::installed(&client).await, Installed::Unknown(_)));
+        let (_tell, account) = watch::channel(Account::There);
+        assert!(matches!(is_installed(&client, &account).await, Installed::Unknown(_)));
     });
 }

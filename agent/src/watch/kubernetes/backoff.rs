@@ -1,7 +1,8 @@
 //! How long to wait before asking again: longer each time, never at the same moment as the other agents of a cluster.
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
+
+pub(super) use crate::cluster::spread;
 
 /// The first wait after a failure.
 const FIRST: Duration = Duration::from_millis(800);
@@ -33,12 +34,6 @@ impl Backoff {
     pub(super) fn reset(&mut self) {
         self.failures = 0;
     }
-}
-
-/// A random part of `most`.
-pub(super) fn spread(most: Duration) -> Duration {
-    // Each RandomState has keys of its own, so that its hash of anything is as good as a random number.
-    most.mul_f64(RandomState::new().hash_one(0_u8) as f64 / u64::MAX as f64)
 }
 
 #[cfg(test)]
