@@ -27,11 +27,14 @@ impl fmt::Display for Location {
     }
 }
 
-/// An object's name in the cluster. The API version is not part of it: all served versions are one object.
+/// An object's name in the cluster. The API version is not part of it: all served versions are one object. The group is:
+/// Istio and the Gateway API both have a `Gateway`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectRef {
     /// `VirtualService`, `Pod`, …
     pub kind: Arc<str>,
+    /// `networking.istio.io`, …; empty for the core group.
+    pub group: Arc<str>,
     /// Empty for cluster-scoped kinds.
     pub namespace: Arc<str>,
     /// `metadata.name`

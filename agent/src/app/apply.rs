@@ -68,6 +68,8 @@ pub(super) struct Applier {
     /// When a part of the plan that found no room in the maps may find some.
     retry_at: Option<Instant>,
     pods: Pods,
+    /// What was last told of pods that are refused; `None` = nothing yet.
+    refusals: Option<Vec<Finding>>,
     /// What `/status` was made from: generation, revision of the pods, problems.
     shown: (u64, u64, Vec<String>),
     parts: Parts,
@@ -91,6 +93,7 @@ impl Applier {
             kernel_problems: Vec::new(),
             retry_at: None,
             pods,
+            refusals: None,
             shown: (0, 0, Vec::new()),
             parts,
             applied_in: Duration::ZERO,
@@ -244,10 +247,16 @@ impl Applier {
     }
 
     fn enrol(&mut self) {
+        let now = Instant::now();
         let problems = {
             let mut datapath = self.parts.datapath.lock().unwrap_or_else(PoisonError::into_inner);
-            self.pods.reconcile(&self.plan.pods, &mut datapath, &self.parts.proxy, Instant::now())
+            self.pods.reconcile(&self.plan.pods, &mut datapath, &self.parts.proxy, now)
         };
+        let refusals = self.pods.refusals(&self.plan.pods, now);
+        if self.refusals.as_ref() != Some(&refusals) {
+            self.parts.shared.refuse(refusals.clone());
+            self.refusals = Some(refusals);
+        }
         let problems: Vec<String> = self.kernel_problems.iter().cloned().chain(problems).collect();
         for problem in problems.iter().filter(|problem| !self.shown.2.contains(problem)) {
             tracing::error!("{problem}");

@@ -8,14 +8,18 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use weir_mesh::finding::{Finding, Severity, code};
 use weir_mesh::plan::EnrolledPod;
+use weir_mesh::source::ObjectRef;
 
-use super::finder::{Finder, Place};
+use super::finder::{Finder, Found, Place};
 use super::listeners;
 use crate::datapath::{Datapath, PodCgroup, PodEntry};
 use crate::netns::NetNs;
 use crate::proxy::{Proxy, SourcePod};
 
+/// A refusal that stands for this long is told of: what a pod looks like while it starts or ends is not.
+const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// A released pod's listeners stay open this long: a connect that was steered just before is still accepted.
 const RELEASE_LINGER: Duration = Duration::from_millis(500);
 
@@ -42,6 +46,8 @@ pub(super) struct Pods {
     enrolled: BTreeMap<Arc<str>, Enrolled>,
     /// Pods that the kernel steers no more and whose listeners are still open, with the time of their release.
     releasing: Vec<(Instant, Arc<str>, Enrolled)>,
+    /// Pods that cannot take part as they are: since when, and why.
+    refused: BTreeMap<Arc<str>, (Instant, String)>,
     /// Counts the changes of `enrolled`.
     revision: u64,
     /// True until the first pass has removed what a former agent left behind.
@@ -57,6 +63,7 @@ impl Pods {
             next_index: 0,
             enrolled: BTreeMap::new(),
             releasing: Vec::new(),
+            refused: BTreeMap::new(),
             revision: 0,
             unswept: true,
         }
@@ -64,6 +71,12 @@ impl Pods {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Enrolled)> {
         self.enrolled.iter()
+    }
+
+    /// Wanted pods that have been refused for so long that it is no passing state.
+    pub(super) fn refusals(&self, wanted: &BTreeMap<Arc<str>, EnrolledPod>, now: Instant) -> Vec<Finding> {
+        let stand = self.refused.iter().filter(|(_, (since, _))| now.saturating_duration_since(*since) >= REFUSED_FOR);
+        stand.filter_map(|(name, (_, reason))| Some(refusal(wanted.get(name)?, reason))).collect()
     }
 
     /// Differs whenever [`Pods::iter`] may.
@@ -79,7 +92,8 @@ impl Pods {
         proxy: &Proxy,
         now: Instant,
     ) -> Vec<String> {
-        let (mut places, mut problems) = self.finder.find(wanted, now);
+        let Found { mut places, refused, mut problems } = self.finder.find(wanted, now);
+        self.refused = still_refused(&self.refused, refused, now);
         let stale: Vec<Arc<str>> = self
             .enrolled
             .iter()
@@ -256,6 +270,35 @@ impl Enrolled {
     }
 }
 
+/// A reason that stays keeps its time.
+fn still_refused(
+    before: &BTreeMap<Arc<str>, (Instant, String)>,
+    refused: BTreeMap<Arc<str>, String>,
+    now: Instant,
+) -> BTreeMap<Arc<str>, (Instant, String)> {
+    let since = |name: &Arc<str>, reason: &str| match before.get(name) {
+        Some((since, before)) if before == reason => *since,
+        _ => now,
+    };
+    refused.into_iter().map(|(name, reason)| (Arc::clone(&name), (since(&name, &reason), reason))).collect()
+}
+
+fn refusal(pod: &EnrolledPod, reason: &str) -> Finding {
+    Finding {
+        severity: Severity::Warning,
+        code: code::NOT_ENROLLED,
+        object: Some(ObjectRef {
+            kind: "Pod".into(),
+            group: Arc::default(),
+            namespace: Arc::clone(&pod.namespace),
+            name: Arc::clone(&pod.name),
+        }),
+        at: None,
+        message: format!("the pod does not take part: {reason}"),
+        help: None,
+    }
+}
+
 /// The same namespace with another view, address or cgroup: one map update. On an error `pod` is as it was.
 fn update(wanted: &EnrolledPod, place: &Place, pod: &mut Enrolled, datapath: &mut Datapath) -> Result<()> {
     let new =
@@ -264,4 +307,21 @@ fn update(wanted: &EnrolledPod, place: &Place, pod: &mut Enrolled, datapath: &mu
     new.source.view.store(wanted.view, Ordering::Relaxed);
     *pod = new;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_counts_from_when_its_reason_was_first_given() {
+        let start = Instant::now();
+        let refused = |reason: &str| BTreeMap::from([(Arc::from("shop/a"), reason.to_owned())]);
+        let first = still_refused(&BTreeMap::new(), refused("no namespace"), start);
+        let second = still_refused(&first, refused("no namespace"), start + REFUSED_FOR);
+        assert_eq!(second["shop/a"].0, start);
+        let other = still_refused(&second, refused("it is gVisor's"), start + REFUSED_FOR);
+        assert_eq!(other["shop/a"].0, start + REFUSED_FOR);
+        assert!(still_refused(&other, BTreeMap::new(), start).is_empty());
+    }
 }

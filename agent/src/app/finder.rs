@@ -47,6 +47,17 @@ impl fmt::Display for Namespace {
     }
 }
 
+/// What was found of the pods that are to take part.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// The places of those that are there, by name.
+    pub(super) places: BTreeMap<Arc<str>, Place>,
+    /// Why others cannot take part as they are, by name.
+    pub(super) refused: BTreeMap<Arc<str>, String>,
+    /// What is wrong, one line each; those that are refused are among it.
+    pub(super) problems: Vec<String>,
+}
+
 /// Where a pod is.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
@@ -79,20 +90,14 @@ impl Finder {
         Self { own, hierarchy, sandboxes, trusted }
     }
 
-    /// The places of those that are there, by name, and what is wrong with others, one line each. A pod that is neither
-    /// is still to come.
-    pub(super) fn find(
-        &self,
-        wanted: &BTreeMap<Arc<str>, EnrolledPod>,
-        now: Instant,
-    ) -> (BTreeMap<Arc<str>, Place>, Vec<String>) {
+    /// Looks for them. A pod that is neither found nor told of is still to come.
+    pub(super) fn find(&self, wanted: &BTreeMap<Arc<str>, EnrolledPod>, now: Instant) -> Found {
         let by_uid = wanted.values().filter(|pod| self.annotated(pod).is_none() && !pod.uid.is_empty());
         let uids: BTreeSet<Arc<str>> = by_uid.map(|pod| Arc::clone(&pod.uid)).collect();
         self.sandboxes.want(&uids);
-        let mut places = BTreeMap::new();
-        let mut problems = Vec::new();
+        let mut found = Found::default();
         if !uids.is_empty() && !self.sandboxes.has_kubepods() {
-            problems.push(
+            found.problems.push(
                 "no kubepods cgroup of this node is there, so that its pods cannot be found: is the host's cgroup tree \
                  mounted (--cgroup-root)?"
                     .to_owned(),
@@ -101,15 +106,22 @@ impl Finder {
         for (name, pod) in wanted {
             let place = match self.annotated(pod) {
                 Some(path) => self.at(path, pod).map(Some),
-                None => self.by_uid(pod, now),
+                None => match self.sandboxes.state(&pod.uid) {
+                    Some(State::Refused(reason)) => {
+                        found.problems.push(format!("pod {name} is not enrolled: {reason}"));
+                        found.refused.insert(Arc::clone(name), reason);
+                        continue;
+                    }
+                    state => self.by_state(state, pod, now),
+                },
             };
             match place {
-                Ok(Some(place)) => drop(places.insert(Arc::clone(name), place)),
+                Ok(Some(place)) => drop(found.places.insert(Arc::clone(name), place)),
                 Ok(None) => {}
-                Err(error) => problems.push(format!("pod {name} is not enrolled: {error:#}")),
+                Err(error) => found.problems.push(format!("pod {name} is not enrolled: {error:#}")),
             }
         }
-        (places, problems)
+        found
     }
 
     fn annotated<'a>(&self, pod: &'a EnrolledPod) -> Option<&'a Arc<str>> {
@@ -130,8 +142,8 @@ impl Finder {
         })
     }
 
-    fn by_uid(&self, pod: &EnrolledPod, now: Instant) -> Result<Option<Place>> {
-        match self.sandboxes.state(&pod.uid) {
+    fn by_state(&self, state: Option<State>, pod: &EnrolledPod, now: Instant) -> Result<Option<Place>> {
+        match state {
             None => anyhow::bail!("it has neither a uid nor a weir.mesh/netns annotation"),
             Some(State::Starting) => Ok(None),
             Some(State::Absent { since }) => {

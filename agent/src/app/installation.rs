@@ -2,17 +2,15 @@
 //! CRDs that are absent and tells of findings, and on the way out it asks whether there will be another agent. Called
 //! by `mod`.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kube::Client;
 use tokio::sync::watch;
-use weir_mesh::finding::Finding;
 
 use crate::cluster::account::{self, Account};
 use crate::cluster::installation::{self, Installed};
 use crate::cluster::own::OwnPod;
-use crate::cluster::report::Reporter;
+use crate::cluster::report::{Findings, Reporter};
 use crate::cluster::{Access, NAMESPACE, crds, leader, spread};
 
 /// Between attempts to create the CRDs.
@@ -52,7 +50,8 @@ impl Installation {
         own: Option<&OwnPod>,
         node: Option<&str>,
         create_crds: bool,
-        findings: watch::Receiver<Arc<Vec<Finding>>>,
+        findings: watch::Receiver<Findings>,
+        refusals: watch::Receiver<Findings>,
     ) -> Option<Self> {
         let client = match access.client().await {
             Ok(client) => client,
@@ -65,6 +64,12 @@ impl Installation {
         let (tell, leading) = watch::channel(false);
         let (stop, mut stopped) = watch::channel(false);
         tokio::spawn(Reporter::new(client.clone(), me.clone(), leading.clone()).run(findings));
+        let (always, speaks) = watch::channel(true);
+        let of_this_node = Reporter::new(client.clone(), me.clone(), speaks);
+        tokio::spawn(async move {
+            of_this_node.run(refusals).await;
+            drop(always);
+        });
         let candidate = client.clone();
         let namespace = own.map_or(NAMESPACE, |own| &own.namespace).to_owned();
         let campaign = tokio::spawn(async move {

@@ -116,7 +116,8 @@ pub fn run(config: &Config) -> Result<()> {
         let installation = match &config.cluster {
             Some(access) => {
                 let (own, node) = (config.own.as_ref(), config.node.as_deref());
-                Installation::join(access, own, node, config.create_crds, shared.findings()).await
+                let (findings, refusals) = (shared.findings(), shared.refusals());
+                Installation::join(access, own, node, config.create_crds, findings, refusals).await
             }
             None => None,
         };

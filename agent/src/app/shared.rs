@@ -10,6 +10,7 @@ use weir_mesh::finding::Finding;
 use super::metrics;
 use super::status::{Counters, Status};
 use crate::admin::Answers;
+use crate::cluster::report::Findings;
 use crate::datapath::Datapath;
 use crate::proxy::Proxy;
 use crate::watch::kubernetes::SourceStatus;
@@ -23,7 +24,8 @@ pub(super) struct Shared {
     status: ArcSwap<Status>,
     /// Not set for a directory, which is there or not.
     source: OnceLock<Reporter>,
-    findings: watch::Sender<Arc<Vec<Finding>>>,
+    findings: watch::Sender<Findings>,
+    refusals: watch::Sender<Findings>,
     datapath: Arc<Mutex<Datapath>>,
     proxy: Arc<Proxy>,
 }
@@ -36,6 +38,7 @@ impl Shared {
             status: ArcSwap::default(),
             source: OnceLock::new(),
             findings: watch::Sender::default(),
+            refusals: watch::Sender::default(),
             datapath,
             proxy,
         }
@@ -53,12 +56,22 @@ impl Shared {
 
     /// Replaces what those who follow the findings see.
     pub(super) fn find(&self, findings: Vec<Finding>) {
-        self.findings.send_replace(Arc::new(findings));
+        self.findings.send_replace(Some(Arc::new(findings)));
+    }
+
+    /// Replaces what those who follow the refusals of this node's pods see.
+    pub(super) fn refuse(&self, refusals: Vec<Finding>) {
+        self.refusals.send_replace(Some(Arc::new(refusals)));
     }
 
     /// The findings, now and as they change.
-    pub(super) fn findings(&self) -> watch::Receiver<Arc<Vec<Finding>>> {
+    pub(super) fn findings(&self) -> watch::Receiver<Findings> {
         self.findings.subscribe()
+    }
+
+    /// What no other agent knows: why pods of this node do not take part, now and as it changes.
+    pub(super) fn refusals(&self) -> watch::Receiver<Findings> {
+        self.refusals.subscribe()
     }
 
     /// Replaces what `/status` says.

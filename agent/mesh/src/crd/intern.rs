@@ -90,6 +90,7 @@ impl Interner {
 
     fn metadata(&mut self, meta: &mut Metadata) {
         meta.object.kind = self.text(&meta.object.kind);
+        meta.object.group = self.text(&meta.object.group);
         meta.object.namespace = self.text(&meta.object.namespace);
         self.map(&mut meta.labels);
         self.map(&mut meta.annotations);

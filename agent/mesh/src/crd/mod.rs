@@ -106,7 +106,7 @@ pub struct Decoded {
 
 const NETWORKING: [&str; 3] = ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
 /// The group of the kinds that protect.
-pub(crate) const SECURITY_GROUP: &str = "security.istio.io/";
+pub(crate) const SECURITY_GROUP: &str = "security.istio.io";
 const SECURITY: [&str; 2] = ["security.istio.io/v1", "security.istio.io/v1beta1"];
 /// Kinds whose objects belong to no namespace, as far as anything here looks at them.
 const CLUSTER_SCOPED: [&str; 5] =
@@ -151,7 +151,12 @@ fn header_as(root: &mut Fields<'_>, api_version: &str, kind_name: &str) -> Resul
     Ok(Header {
         kind,
         api_version: api_version.into(),
-        object: ObjectRef { kind: kind_name.into(), namespace: namespace.into(), name: name.into() },
+        object: ObjectRef {
+            kind: kind_name.into(),
+            group: api_version.rsplit_once('/').map_or("", |(group, _)| group).into(),
+            namespace: namespace.into(),
+            name: name.into(),
+        },
     })
 }
 

@@ -190,7 +190,12 @@ impl<'o> FileReader<'o> {
         } else if let Some(object) =
             guess.filter(|_| document.text.contains(crd::SECURITY_GROUP)).and_then(|(kind, namespace, name)| {
                 let namespace = namespace.filter(|n| !n.is_empty()).unwrap_or(crd::DEFAULT_NAMESPACE);
-                let object = ObjectRef { kind: kind.into(), namespace: namespace.into(), name: name.into() };
+                let object = ObjectRef {
+                    kind: kind.into(),
+                    group: crd::SECURITY_GROUP.into(),
+                    namespace: namespace.into(),
+                    name: name.into(),
+                };
                 crd::stand_in(None, &object, Some(error.mark.in_file(self.file)))
             })
         {

@@ -43,8 +43,10 @@ pub struct ObjectId {
 
 impl ObjectId {
     fn object(&self) -> ObjectRef {
+        let resource = self.resource.resource();
         ObjectRef {
-            kind: self.resource.resource().kind.into(),
+            kind: resource.kind.into(),
+            group: resource.group.into(),
             namespace: Arc::clone(&self.namespace),
             name: Arc::clone(&self.name),
         }

@@ -37,6 +37,22 @@ fn recreated(reading: Reading) -> Version {
     }
 }
 
+#[test]
+fn two_gateways_of_one_name_are_two_objects() {
+    let mut pending = Pending::default();
+    for resource in ResourceId::all().filter(|id| id.resource().kind == "Gateway") {
+        let text = r#"{"metadata":{"name":"edge","namespace":"shop"}}"#;
+        let reading = Reader::default().read(resource, resource.resource().versions[0], text).unwrap();
+        pending.push(reading.id, reading.version);
+    }
+    let mut store = ObjectStore::new();
+    store.apply(pending);
+    let mut groups: Vec<String> =
+        store.findings().iter().map(|f| f.object.as_ref().unwrap().group.to_string()).collect();
+    groups.sort();
+    assert_eq!(groups, ["gateway.networking.k8s.io", "networking.istio.io"]);
+}
+
 /// The subset that the route in force sends to.
 fn subset(store: &ObjectStore) -> Option<String> {
     let vs = store.snapshot().virtual_services.get(&("shop".into(), "x".into()))?;
