@@ -1,6 +1,7 @@
 //! The HTTP endpoints: on loopback probes, status and metrics; on the node's address metrics and nothing else. They run
 //! on the control runtime, never on a worker. Opened by `app`.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,15 +14,22 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 
 /// A probe or a scrape takes a connection each; more than this at once is a mistake.
 const MAX_CONNECTIONS: usize = 64;
 /// Everybody who reaches the node can scrape it; these many collectors at once are plenty.
 const MAX_SCRAPES: usize = 16;
+/// Of the connections on loopback, those that may be reading status or metrics: of a large cluster the status is some
+/// 5 MiB, and each reader holds its own.
+const MAX_LARGE: usize = 8;
 /// A client that sends no request within this time is closed.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection is cut after this time, whatever it waits for: the largest status passes an API server's port-forward
+/// in less.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// A scrape that is not read to its end by then is cut. Prometheus gives up after 10 s by default.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 /// On the node's address the numbers are made at most this often: asking faster costs the agent a copy, no more.
@@ -45,77 +53,93 @@ pub trait Answers: Send + Sync {
     fn metrics(&self) -> Result<String, String>;
 }
 
-/// Which of the endpoints.
+/// Which of the endpoints. Either takes one request a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Surface {
     /// Everything, for loopback.
     Admin,
-    /// Metrics alone, for the node's address: one request a connection, made at most once a second.
+    /// Metrics alone, for the node's address: made at most once a second.
     Metrics,
 }
 
 /// Serves until `end` is ready, and closes the listener then, so that another agent can have its port.
+///
+/// Where there are as many connections as are allowed, a new one takes the place of the oldest: a probe is answered
+/// within a millisecond, so that what is old is slow, and slow clients cannot keep probes out.
 pub async fn serve(listener: TcpListener, surface: Surface, answers: Arc<dyn Answers>, end: impl Future<Output = ()>) {
-    let permits = Arc::new(Semaphore::new(match surface {
-        Surface::Admin => MAX_CONNECTIONS,
-        Surface::Metrics => MAX_SCRAPES,
-    }));
-    let endpoint = Arc::new(Endpoint { surface, answers, rendered: Mutex::new(None) });
+    let (most, lasts) = match surface {
+        Surface::Admin => (MAX_CONNECTIONS, ADMIN_TIMEOUT),
+        Surface::Metrics => (MAX_SCRAPES, SCRAPE_TIMEOUT),
+    };
+    let large = Arc::new(Semaphore::new(MAX_LARGE));
+    let endpoint = Arc::new(Endpoint { surface, answers, large, rendered: Mutex::new(None) });
+    let mut open: VecDeque<JoinHandle<()>> = VecDeque::new();
     tokio::pin!(end);
     loop {
         let accepted = tokio::select! {
             () = &mut end => return,
-            accepted = accept(&listener, &permits) => accepted,
+            accepted = listener.accept() => accepted,
         };
-        let Some((stream, permit)) = accepted else { continue };
-        let endpoint = Arc::clone(&endpoint);
-        tokio::spawn(async move {
-            let service = service_fn(|request| {
-                let endpoint = Arc::clone(&endpoint);
-                async move { Ok::<_, Infallible>(endpoint.answer(&request)) }
-            });
-            let mut server = http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-            server.keep_alive(surface == Surface::Admin);
-            let connection = server.serve_connection(TokioIo::new(stream), service);
-            // A client that goes away in the middle of its own request is its own business.
-            match surface {
-                Surface::Admin => drop(connection.await),
-                Surface::Metrics => drop(tokio::time::timeout(SCRAPE_TIMEOUT, connection).await),
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "admin endpoint");
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+                continue;
             }
-            drop(permit);
-        });
+        };
+        open.retain(|connection| !connection.is_finished());
+        if open.len() >= most
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
+        open.push_back(tokio::spawn(one(stream, Arc::clone(&endpoint), lasts)));
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> Option<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = Arc::clone(permits).acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, _)) => Some((stream, permit)),
-        Err(error) => {
-            tracing::warn!(%error, "admin endpoint");
-            tokio::time::sleep(ACCEPT_BACKOFF).await;
-            None
-        }
-    }
+/// One connection with its one request.
+async fn one(stream: TcpStream, endpoint: Arc<Endpoint>, lasts: Duration) {
+    // Held until the answer is read.
+    let share = Mutex::new(None);
+    let service = service_fn(|request| {
+        let response = endpoint.answer(&request, &share);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).keep_alive(false);
+    let connection = server.serve_connection(TokioIo::new(stream), service);
+    // A client that goes away in the middle of its own request is its own business.
+    drop(tokio::time::timeout(lasts, connection).await);
 }
 
 struct Endpoint {
     surface: Surface,
     answers: Arc<dyn Answers>,
+    /// Who may read a large answer on loopback.
+    large: Arc<Semaphore>,
     /// The last metrics and when they were made.
     rendered: Mutex<Option<(Instant, Bytes)>>,
 }
 
 impl Endpoint {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    /// The answer; a large one takes its `share` of those that may be read at the same time.
+    fn answer(
+        &self,
+        request: &Request<Incoming>,
+        share: &Mutex<Option<OwnedSemaphorePermit>>,
+    ) -> Response<Full<Bytes>> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
         }
-        match (self.surface, request.uri().path()) {
+        let path = request.uri().path();
+        if self.surface == Surface::Admin && matches!(path, "/status" | "/metrics" | "/stats/prometheus") {
+            let Ok(permit) = Arc::clone(&self.large).try_acquire_owned() else {
+                return text(StatusCode::SERVICE_UNAVAILABLE, "too many are reading status or metrics\n");
+            };
+            *share.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
+        }
+        match (self.surface, path) {
             (_, "/metrics" | "/stats/prometheus") => match self.metrics() {
                 Ok(body) => reply(StatusCode::OK, "text/plain; version=0.0.4", body),
                 Err(why) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{why}\n")),
@@ -166,8 +190,10 @@ mod tests {
 
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
     use tokio::sync::oneshot;
+
+    /// More than a connection's buffers hold on loopback.
+    const STATUS_BYTES: usize = 16 << 20;
 
     #[derive(Default)]
     struct Counting(AtomicU32);
@@ -176,7 +202,7 @@ mod tests {
             true
         }
         fn status(&self) -> serde_json::Result<Vec<u8>> {
-            Ok(b"{}".to_vec())
+            Ok(vec![b' '; STATUS_BYTES])
         }
         fn metrics(&self) -> Result<String, String> {
             Ok(format!("made {}\n", self.0.fetch_add(1, Ordering::Relaxed) + 1))
@@ -240,16 +266,61 @@ mod tests {
     }
 
     #[test]
-    fn more_connections_than_allowed_wait_for_silent_ones_to_be_closed() {
+    fn slow_clients_keep_no_scrape_out() {
         run(async {
             let (address, _end) = start(Surface::Metrics).await;
             let mut silent = Vec::new();
-            for _ in 0..MAX_SCRAPES {
+            for _ in 0..100 {
                 silent.push(TcpStream::connect(address).await.expect("it listens"));
             }
             let started = Instant::now();
             assert!(ask(address, &get("/metrics")).await.contains("made 1"));
             let waited = started.elapsed();
+            assert!(waited < Duration::from_millis(100), "{waited:?}");
+            let cut = silent[0].read(&mut [0]).await;
+            assert!(matches!(cut, Ok(0) | Err(_)), "the oldest had to go: {cut:?}");
+        });
+    }
+
+    /// 50 that send nothing, 50 that ask for more than the kernel buffers and read none of it.
+    #[test]
+    fn a_hundred_slow_clients_leave_the_probes_alone() {
+        run(async {
+            let (address, _end) = start(Surface::Admin).await;
+            let mut slow = Vec::new();
+            for n in 0..100 {
+                let mut stream = TcpStream::connect(address).await.expect("it listens");
+                if n % 2 == 0 {
+                    stream.write_all(get("/status").as_bytes()).await.expect("written");
+                }
+                slow.push(stream);
+                let started = Instant::now();
+                for path in ["/healthz", "/readyz"] {
+                    assert!(ask(address, &get(path)).await.starts_with("HTTP/1.1 200 "), "{path} beside {n}");
+                }
+                let took = started.elapsed();
+                assert!(took < Duration::from_millis(100), "{took:?} beside {n} slow clients");
+            }
+            let refused = ask(address, &get("/status")).await;
+            assert!(refused.starts_with("HTTP/1.1 503 "), "{MAX_LARGE} are reading it: {refused:.80}");
+            drop(slow);
+            let again = async {
+                while !ask(address, &get("/status")).await.starts_with("HTTP/1.1 200 ") {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(5), again).await.expect("they are gone");
+        });
+    }
+
+    #[test]
+    fn who_sends_half_a_request_is_closed_in_time() {
+        run(async {
+            let (address, _end) = start(Surface::Admin).await;
+            let started = Instant::now();
+            let answer = ask(address, "GET /healthz HTTP/1.1\r\nHost:").await;
+            let waited = started.elapsed();
+            assert!(!answer.contains("200"), "{answer}");
             let expected = HEADER_TIMEOUT.mul_f64(0.8)..HEADER_TIMEOUT.mul_f64(1.5);
             assert!(expected.contains(&waited), "{waited:?}");
         });
