@@ -19,23 +19,23 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
 #[derive(Default)]
-pub(super) struct Fake {
-    pub(super) objects: BTreeMap<String, Value>,
-    pub(super) version: u64,
+pub(crate) struct Fake {
+    pub(crate) objects: BTreeMap<String, Value>,
+    pub(crate) version: u64,
     /// `METHOD path`, in order.
-    pub(super) asked: Vec<String>,
+    pub(crate) asked: Vec<String>,
     /// Answered instead, in order, before anything else is looked at.
-    pub(super) refusals: Vec<StatusCode>,
+    pub(crate) refusals: Vec<StatusCode>,
     /// Answered instead, each time, below these paths.
-    pub(super) refused: Vec<(&'static str, StatusCode)>,
+    pub(crate) refused: Vec<(&'static str, StatusCode)>,
     /// Paths that are answered with a list.
-    pub(super) lists: Vec<&'static str>,
+    pub(crate) lists: Vec<&'static str>,
     /// What is sent to open watches, whatever their paths; when it goes, they end.
-    pub(super) events: Option<broadcast::Sender<Bytes>>,
+    pub(crate) events: Option<broadcast::Sender<Bytes>>,
 }
 
 impl Fake {
-    pub(super) fn put(&mut self, path: String, mut object: Value) -> Value {
+    pub(crate) fn put(&mut self, path: String, mut object: Value) -> Value {
         self.version += 1;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.objects.insert(path, object.clone());
@@ -63,7 +63,7 @@ impl Fake {
         if let Some((_, code)) = self.refused.iter().find(|(below, _)| path.starts_with(below)) {
             return (*code, status(*code));
         }
-        if method == Method::GET && self.lists.iter().any(|list| path == *list) {
+        if method == Method::GET && self.lists.contains(&path) {
             return (StatusCode::OK, self.list(path, query));
         }
         let object = path.strip_suffix("/status").unwrap_or(path);
@@ -80,13 +80,12 @@ impl Fake {
             ("PUT", Some(found)) if found["metadata"]["resourceVersion"] == body["metadata"]["resourceVersion"] => {
                 (StatusCode::OK, self.put(path.to_owned(), body.clone()))
             }
-            ("PUT", Some(_)) => (StatusCode::CONFLICT, status(StatusCode::CONFLICT)),
             ("PATCH", Some(found)) if body["metadata"]["resourceVersion"] == found["metadata"]["resourceVersion"] => {
                 let mut patched = found;
                 patched["status"]["conditions"] = body["status"]["conditions"].clone();
                 (StatusCode::OK, self.put(object.to_owned(), patched))
             }
-            ("PATCH", Some(_)) => (StatusCode::CONFLICT, status(StatusCode::CONFLICT)),
+            ("PUT" | "PATCH", Some(_)) => (StatusCode::CONFLICT, status(StatusCode::CONFLICT)),
             ("GET" | "PUT" | "PATCH", None) => (StatusCode::NOT_FOUND, status(StatusCode::NOT_FOUND)),
             _ => (StatusCode::METHOD_NOT_ALLOWED, status(StatusCode::METHOD_NOT_ALLOWED)),
         }
@@ -98,7 +97,7 @@ fn status(code: StatusCode) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code.as_u16(), "reason": reason})
 }
 
-pub(super) type Shared = Arc<Mutex<Fake>>;
+pub(crate) type Shared = Arc<Mutex<Fake>>;
 
 fn stream_of(events: broadcast::Receiver<Bytes>) -> BoxBody<Bytes, Infallible> {
     let frames = futures_util::stream::unfold(events, |mut events| async {
@@ -110,6 +109,14 @@ fn stream_of(events: broadcast::Receiver<Bytes>) -> BoxBody<Bytes, Infallible> {
 
 /// Starts it on loopback; a client for it.
 pub(super) async fn start(fake: &Shared) -> Client {
+    let mut config = Config::new(serve(fake).await.parse().expect("a URL"));
+    // What is refused shall come to us, not be repeated on the way.
+    config.default_retry = false;
+    Client::try_from(config).expect("a client")
+}
+
+/// Starts it on loopback; its URL.
+pub(crate) async fn serve(fake: &Shared) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let address = listener.local_addr().expect("bound");
     let fake = Arc::clone(fake);
@@ -140,13 +147,10 @@ pub(super) async fn start(fake: &Shared) -> Client {
             tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
     });
-    let mut config = Config::new(format!("http://{address}").parse().expect("a URL"));
-    // What is refused shall come to us, not be repeated on the way.
-    config.default_retry = false;
-    Client::try_from(config).expect("a client")
+    format!("http://{address}")
 }
 
-pub(super) fn run(test: impl Future<Output = ()>) {
+pub(crate) fn run(test: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(test);
 }
 

@@ -13,7 +13,7 @@ use super::leader;
 use super::report::GROUPS_WITH_CONDITIONS;
 
 mod end;
-mod fake;
+pub(crate) mod fake;
 mod report;
 
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";

@@ -24,7 +24,7 @@ fn finding(group: &str, kind: &str, name: &str, severity: Severity) -> Finding {
     Finding { severity, code: code::NOT_SUPPORTED, object: Some(object), at: None, message, help: None }
 }
 
-fn put(fake: &Shared, at: &str, kind: &str, name: &str, status: Value) {
+fn put(fake: &Shared, at: &str, kind: &str, name: &str, status: &Value) {
     let api_version = at.strip_prefix("/apis/").unwrap_or("v1");
     let plural = match kind {
         "Gateway" => "gateways",
@@ -76,11 +76,11 @@ fn each_finding_reaches_its_own_object() {
     run(async {
         let fake = Shared::default();
         let client = start(&fake).await;
-        put(&fake, ISTIO, "Gateway", "edge", json!({}));
-        put(&fake, GATEWAY_API, "Gateway", "edge", json!({}));
-        put(&fake, GATEWAY_API, "HTTPRoute", "web", json!({}));
-        put(&fake, &ISTIO.replace("v1", "v1alpha3"), "EnvoyFilter", "patch", json!({}));
-        put(&fake, "/api/v1", "Pod", "sandboxed", json!({}));
+        put(&fake, ISTIO, "Gateway", "edge", &json!({}));
+        put(&fake, GATEWAY_API, "Gateway", "edge", &json!({}));
+        put(&fake, GATEWAY_API, "HTTPRoute", "web", &json!({}));
+        put(&fake, &ISTIO.replace("v1", "v1alpha3"), "EnvoyFilter", "patch", &json!({}));
+        put(&fake, "/api/v1", "Pod", "sandboxed", &json!({}));
         let all = [
             finding("gateway.networking.k8s.io", "Gateway", "edge", Severity::Warning),
             finding("gateway.networking.k8s.io", "HTTPRoute", "web", Severity::Warning),
@@ -132,11 +132,11 @@ fn a_new_leader_takes_back_what_its_predecessor_left() {
                  "observedGeneration": 1, "lastTransitionTime": "2026-01-01T00:00:00Z"},
             ]})
         };
-        put(&fake, ISTIO, "VirtualService", "mended", ours("False", "wrong"));
-        put(&fake, ISTIO, "VirtualService", "odd", ours("True", "strange"));
-        put(&fake, ISTIO, "VirtualService", "stands", ours("False", "wrong"));
-        put(&fake, ISTIO, "VirtualService", "well", ours("True", ""));
-        put(&fake, ISTIO, "VirtualService", "untouched", json!({}));
+        put(&fake, ISTIO, "VirtualService", "mended", &ours("False", "wrong"));
+        put(&fake, ISTIO, "VirtualService", "odd", &ours("True", "strange"));
+        put(&fake, ISTIO, "VirtualService", "stands", &ours("False", "wrong"));
+        put(&fake, ISTIO, "VirtualService", "well", &ours("True", ""));
+        put(&fake, ISTIO, "VirtualService", "untouched", &json!({}));
         fake.lock().expect("no panic").lists = vec!["/apis/networking.istio.io/v1/virtualservices"];
         let of = |name: &str| condition(&fake, &format!("{ISTIO}/namespaces/shop/virtualservices/{name}"));
         let before = (of("well"), of("untouched"));
@@ -161,7 +161,7 @@ fn a_new_leader_takes_back_what_its_predecessor_left() {
         // Once a term: another election looks again.
         lead.send_replace(false);
         tokio::time::sleep(Duration::from_millis(50)).await;
-        put(&fake, ISTIO, "VirtualService", "late", ours("False", "wrong"));
+        put(&fake, ISTIO, "VirtualService", "late", &ours("False", "wrong"));
         lead.send_replace(true);
         until("the next term looks again", || of("late")["status"] == "True").await;
     });
@@ -172,7 +172,7 @@ fn a_condition_says_what_is_still_wrong_and_no_more() {
     run(async {
         let fake = Shared::default();
         let client = start(&fake).await;
-        put(&fake, ISTIO, "VirtualService", "web", json!({}));
+        put(&fake, ISTIO, "VirtualService", "web", &json!({}));
         let one = finding("networking.istio.io", "VirtualService", "web", Severity::Error);
         let two = Finding { message: "another".into(), ..one.clone() };
         let (find, findings) = watch::channel(Some(Arc::new(vec![one.clone(), two])));
@@ -194,7 +194,7 @@ fn an_api_server_that_errs_is_asked_again_and_not_at_once() {
     run(async {
         let fake = Shared::default();
         let client = start(&fake).await;
-        put(&fake, "/api/v1", "Pod", "sandboxed", json!({}));
+        put(&fake, "/api/v1", "Pod", "sandboxed", &json!({}));
         fake.lock().expect("no panic").refusals = vec![StatusCode::INTERNAL_SERVER_ERROR];
         let finding = finding("", "Pod", "sandboxed", Severity::Warning);
         let (find, findings) = watch::channel(Some(Arc::new(vec![finding.clone()])));

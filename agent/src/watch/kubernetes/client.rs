@@ -128,6 +128,15 @@ impl Api {
         Ok((Self { access, open, streams: AtomicBool::new(true), received: AtomicU64::new(0) }, server))
     }
 
+    /// One at this URL, without credentials.
+    #[cfg(test)]
+    pub(super) fn at(url: &str) -> Result<Self, Error> {
+        let url = url.parse().map_err(|error| Error::Configuration(format!("{url}: {error}")))?;
+        let open = Mutex::new(Open { client: client(Config::new(url))?, at: Instant::now() });
+        let (access, received) = (Access::default(), AtomicU64::new(0));
+        Ok(Self { access, open, streams: AtomicBool::new(true), received })
+    }
+
     /// Makes the client anew after a failure, if that was not done a short time ago: credentials and certificates may
     /// have been replaced. A configuration that cannot be read leaves the old client.
     pub(super) async fn reopen(&self) {

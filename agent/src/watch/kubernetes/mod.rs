@@ -10,7 +10,8 @@
 //!
 //! # What it costs the API server, per agent
 //! One HTTP/2 connection with a watch for each kind that is served (4 of Kubernetes', up to 19 custom ones) and one for
-//! the definitions. A watch is begun anew every 4 to 5 minutes, without a list. Discovery is one request of some KB, and
+//! the definitions. A watch is begun anew every 4 to 5 minutes, without a list. Before the first look it asks once whether
+//! the API server is ready. Discovery is one request of some KB, and
 //! one for each version of weir's groups, every 4 to 6 minutes and after a definition has changed: at 1,000 agents about
 //! 20 requests a second with all of Istio's and the Gateway API's groups installed. Where definitions may not be watched
 //! it is every 24 to 36 s, and about 200 a second.
@@ -29,7 +30,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use tokio::sync::{Notify, oneshot};
@@ -53,6 +54,9 @@ const LOOK_SPREAD: Duration = Duration::from_mins(2);
 /// … and while they cannot be.
 const POLL: Duration = Duration::from_secs(24);
 const POLL_SPREAD: Duration = Duration::from_secs(12);
+/// A kind that an API server does not name while it starts must not be taken for one that is not there, so it is waited
+/// for to be ready. One that serves and never says so must not keep the agent from it: kube-apiserver starts in less.
+const READY_WITHIN: Duration = Duration::from_mins(1);
 /// After a hint that something changed: a new kind is served some moments after its definition was accepted, so there
 /// are several looks. Each wait is this long and up to as long again, so that agents do not ask all at once.
 const AFTER_HINT: [Duration; 4] =
@@ -149,9 +153,9 @@ async fn supervise(common: Arc<Common>) {
     let following = Arc::new(AtomicBool::new(false));
     let mut follower = None;
     let mut looks = AFTER_HINT.len();
-    let mut knows_version = false;
+    let mut acquaintance = Acquaintance { made: false, until: Instant::now() + READY_WITHIN };
     loop {
-        match look(&common, &mut knows_version).await {
+        match look(&common, &mut acquaintance).await {
             Ok(served) => {
                 backoff.reset();
                 if common.health.reached(None) {
@@ -189,10 +193,27 @@ async fn supervise(common: Arc<Common>) {
     }
 }
 
-async fn look(common: &Common, knows_version: &mut bool) -> Result<BTreeMap<ResourceId, &'static str>, client::Error> {
-    if !*knows_version {
+/// What is known of the API server since the agent started.
+struct Acquaintance {
+    /// Its version is known, and that it was ready once.
+    made: bool,
+    /// Until when it is waited for to be ready.
+    until: Instant,
+}
+
+async fn look(
+    common: &Common,
+    acquaintance: &mut Acquaintance,
+) -> Result<BTreeMap<ResourceId, &'static str>, client::Error> {
+    if !acquaintance.made {
+        match discovery::ready(&common.api).await {
+            Err(error) if error.code() >= 500 && Instant::now() >= acquaintance.until => {
+                tracing::warn!(%error, "the API server does not become ready: what it says of its kinds is believed");
+            }
+            ready => ready?,
+        }
         common.api.set_streams(discovery::streams_lists(&common.api).await?);
-        *knows_version = true;
+        acquaintance.made = true;
     }
     discovery::served(&common.api).await
 }
@@ -204,11 +225,8 @@ async fn reconcile(
 ) {
     let awaited = served.keys().copied().filter(|id| id.resource().role != Role::Named);
     common.outbox.set_awaited(awaited);
-    let missing: Vec<ResourceId> = running.keys().copied().filter(|id| !served.contains_key(id)).collect();
-    for id in missing {
-        if !discovery::is_gone(&common.api, id, running[&id].version).await {
-            continue;
-        }
+    let missing = running.iter().filter(|(id, _)| !served.contains_key(id)).map(|(id, kind)| (*id, kind.version));
+    for id in discovery::gone(&common.api, missing.collect()).await {
         if let Some(kind) = running.remove(&id) {
             kind.task.abort();
             let gone = kind.known.lock().unwrap_or_else(PoisonError::into_inner).clear();

@@ -35,7 +35,9 @@ const WATCH_SPREAD: Duration = Duration::from_secs(50);
 const OVERDUE: Duration = Duration::from_secs(10);
 /// Between two objects of a list that is streamed.
 const LIST_SILENCE: Duration = Duration::from_secs(30);
-/// A watch that held this long, or brought an event, was well: what ended it is not counted against the next.
+/// A watch that held this long, or brought an event, was well: what ended it is not counted against the next. A list
+/// that was not read to its end is none, however long it took: an API server that forgets it in the middle (410) is
+/// busy, and must not be asked for the same again at once.
 const HELD: Duration = Duration::from_secs(1);
 /// After a connection was cut: the agents of a cluster come back within this time, not at once.
 const RECONNECT_SPREAD: Duration = Duration::from_millis(200);
@@ -87,6 +89,10 @@ struct Place {
 }
 
 impl Place {
+    fn held(&self, lasted: Duration) -> bool {
+        self.answered && self.version.is_some() && (self.progressed || lasted >= HELD)
+    }
+
     /// Versions of one API server are numbers that grow; a bookmark that is late must not lead back.
     fn advance(&mut self, version: &str) {
         let number = |text: &str| text.parse::<u64>().ok();
@@ -109,7 +115,7 @@ impl Reflector {
             let begun = Instant::now();
             (place.answered, place.progressed) = (false, false);
             let ended = self.session(&mut place).await;
-            let held = place.answered && (place.progressed || begun.elapsed() >= HELD);
+            let held = place.held(begun.elapsed());
             if held {
                 backoff.reset();
             }
@@ -348,6 +354,14 @@ pub(super) fn encode(text: &str, to: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_that_is_forgotten_in_the_middle_counts_as_a_failure() {
+        let listed = Place { answered: true, version: Some("7".into()), ..Place::default() };
+        assert!(listed.held(HELD) && !listed.held(HELD / 2));
+        let unfinished = Place { answered: true, ..Place::default() };
+        assert!(!unfinished.held(HELD * 60), "pages came, and the list has no end");
+    }
 
     #[test]
     fn a_late_bookmark_leads_not_back() {
