@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use weir_tests::require::wish_kubectl;
 
 /// The directories that can be applied, relative to `deploy/daemonset`.
-const INSTALLATIONS: [&str; 3] = [".", "overlays/kind", "overlays/hybrid-cgroup"];
+const INSTALLATIONS: [&str; 4] = [".", "overlays/kind", "overlays/minikube", "overlays/hybrid-cgroup"];
 
 /// Everything that is installed, as `Kind/name`.
 const OBJECTS: [&str; 8] = [
@@ -246,24 +247,28 @@ fn the_agent_has_time_to_leave() -> Result<()> {
     Ok(())
 }
 
+/// A kustomization of somebody's own, with these lines and the base as its resource.
+fn overlay(lines: &str) -> Result<Vec<Value>> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let scratch = std::env::temp_dir().join(format!("weir-kustomize-{}-{number}", std::process::id()));
+    fs::create_dir_all(&scratch)?;
+    // Kustomize takes relative paths only.
+    let up = "../".repeat(scratch.components().count() - 1);
+    let base = directory().canonicalize()?;
+    let base = format!("{up}{}", base.strip_prefix("/")?.display());
+    fs::write(scratch.join("kustomization.yaml"), format!("resources: [{base}]\n{}", lines.replace("BASE", &base)))?;
+    let objects = render(&scratch);
+    fs::remove_dir_all(&scratch)?;
+    objects
+}
+
 #[test]
 fn the_image_can_be_anybodys() -> Result<()> {
     if !wish_kubectl("the_image_can_be_anybodys") {
         return Ok(());
     }
-    let scratch = std::env::temp_dir().join(format!("weir-kustomize-{}", std::process::id()));
-    fs::create_dir_all(&scratch)?;
-    // Kustomize takes relative paths only.
-    let up = "../".repeat(scratch.components().count() - 1);
-    let base = directory().canonicalize()?;
-    let text = format!(
-        "resources: [{up}{}]\nimages: [{{name: weir, newName: registry.example/mesh/weir, newTag: 9.9.9}}]\n",
-        base.strip_prefix("/")?.display()
-    );
-    fs::write(scratch.join("kustomization.yaml"), text)?;
-    let objects = render(&scratch);
-    fs::remove_dir_all(&scratch)?;
-    let objects = objects?;
+    let objects = overlay("images: [{name: weir, newName: registry.example/mesh/weir, newTag: 9.9.9}]\n")?;
     let pod = &find(&objects, "DaemonSet")?["spec"]["template"]["spec"];
     for container in ["containers", "initContainers"] {
         let image = &pod[container][0]["image"];
@@ -273,6 +278,77 @@ fn the_image_can_be_anybodys() -> Result<()> {
     let image = &find(&plain, "DaemonSet")?["spec"]["template"]["spec"]["containers"][0]["image"];
     let version = format!("weir:{}", env!("CARGO_PKG_VERSION"));
     ensure!(*image == version, "the manifests are of {image}, the sources of {version}");
+    Ok(())
+}
+
+/// Another namespace, other names: everything that refers to them follows, and the agents are told their own.
+#[test]
+fn the_names_can_be_anybodys() -> Result<()> {
+    if !wish_kubectl("the_names_can_be_anybodys") {
+        return Ok(());
+    }
+    let objects = overlay("namespace: mesh\nnamePrefix: my-\nnameSuffix: -x\n")?;
+    ensure!(find(&objects, "Namespace")?["metadata"]["name"] == "mesh");
+    let set = find(&objects, "DaemonSet")?;
+    ensure!(set["metadata"]["name"] == "my-weir-x" && set["metadata"]["namespace"] == "mesh", "{set}");
+    let pod = &set["spec"]["template"]["spec"];
+    ensure!(pod["serviceAccountName"] == "my-weir-x", "{}", pod["serviceAccountName"]);
+    for (binding, role) in [("ClusterRoleBinding", "ClusterRole"), ("RoleBinding", "Role")] {
+        let binding = find(&objects, binding)?;
+        let account = json!([{"kind": "ServiceAccount", "name": "my-weir-x", "namespace": "mesh"}]);
+        ensure!(binding["subjects"] == account, "{}", binding["subjects"]);
+        ensure!(binding["roleRef"]["name"] == find(&objects, role)?["metadata"]["name"], "{}", binding["roleRef"]);
+    }
+    // What kustomize does not rename must not be asked for by name; the Lease is the agents' own.
+    let role = rights(find(&objects, "Role")?)?;
+    ensure!(role == listed(NAMESPACE_RIGHTS), "{role:#?}");
+    let environment = pod["containers"][0]["env"].as_array().context("no environment")?;
+    for (variable, field) in [
+        ("NODE_NAME", "spec.nodeName"),
+        ("POD_NAMESPACE", "metadata.namespace"),
+        ("POD_NAME", "metadata.name"),
+        ("SERVICE_ACCOUNT", "spec.serviceAccountName"),
+    ] {
+        let told = environment.iter().find(|e| e["name"] == variable).with_context(|| format!("no {variable}"))?;
+        ensure!(told["valueFrom"]["fieldRef"]["fieldPath"] == field, "{told}");
+    }
+    Ok(())
+}
+
+/// The components add what they are for, and change nothing else.
+#[test]
+fn components_only_add() -> Result<()> {
+    if !wish_kubectl("components_only_add") {
+        return Ok(());
+    }
+    let plain = render(&directory())?;
+    let text = "components: [BASE/components/podmonitor, BASE/components/grafana-dashboard]\n";
+    let objects = overlay(text)?;
+    let added: Vec<&Value> = objects.iter().filter(|object| !plain.contains(object)).collect();
+    ensure!(objects.len() == plain.len() + 2 && added.len() == 2, "{added:#?}");
+    let monitor = find(&objects, "PodMonitor")?;
+    let endpoints = monitor["spec"]["podMetricsEndpoints"].as_array().context("no endpoints")?;
+    ensure!(endpoints.len() == 1 && endpoints[0]["path"] == "/stats/prometheus", "{monitor}");
+    let selected = &monitor["spec"]["selector"]["matchLabels"];
+    let pods = &find(&objects, "DaemonSet")?["spec"]["template"]["metadata"]["labels"];
+    ensure!(selected == pods, "the PodMonitor selects {selected}, the pods are {pods}");
+    // Host network, no declared port: the address is made from the pod's, of either family.
+    let rules = endpoints[0]["relabelings"].as_array().context("no relabelings")?;
+    for (address, target) in [("10.0.0.7", "10.0.0.7:15020"), ("fd00::7", "[fd00::7]:15020")] {
+        let made = rules.iter().filter(|rule| rule["targetLabel"] == "__address__").find_map(|rule| {
+            let matches = match rule["regex"].as_str()? {
+                "([^:]+)" => !address.contains(':'),
+                "(.+:.+)" => address.contains(':'),
+                other => panic!("{other}: a pattern that this test does not know"),
+            };
+            matches.then(|| rule["replacement"].as_str().map(|text| text.replace("$1", address)))?
+        });
+        ensure!(made.as_deref() == Some(target), "{address} becomes {made:?}");
+    }
+    let dashboard = find(&objects, "ConfigMap")?;
+    ensure!(dashboard["metadata"]["labels"]["grafana_dashboard"] == "1", "{}", dashboard["metadata"]);
+    let parsed: Value = serde_json::from_str(dashboard["data"]["weir.json"].as_str().context("no weir.json")?)?;
+    ensure!(parsed["panels"].as_array().is_some_and(|panels| panels.len() >= 6), "{parsed}");
     Ok(())
 }
 
@@ -290,10 +366,14 @@ fn printed_definitions_can_be_read_back() -> Result<()> {
     let read: BTreeSet<String> =
         CLUSTER_RIGHTS.iter().map(|(group, resource, _)| format!("{resource}.{group}")).collect();
     ensure!(printed.len() >= 10, "{} definitions", printed.len());
+    let limit = fs::read_to_string(directory().join("examples/limit-definitions.yaml"))?;
     for definition in &printed {
         ensure!(definition["kind"] == "CustomResourceDefinition", "{definition}");
         let name = definition["metadata"]["name"].as_str().context("no name")?;
         ensure!(read.contains(name), "{name} is created and not read");
+        let group = &definition["spec"]["group"];
+        ensure!(limit.contains(&group.to_string()), "{group}: the example of a limit would refuse {name}");
+        ensure!(definition["spec"]["conversion"].is_null(), "{name} is converted");
         for version in definition["spec"]["versions"].as_array().context("no versions")? {
             let spec = &version["schema"]["openAPIV3Schema"]["properties"]["spec"];
             ensure!(spec["x-kubernetes-preserve-unknown-fields"] == true, "{name} {version}");

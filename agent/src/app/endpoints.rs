@@ -7,11 +7,12 @@
 //! the younger one must not be answered by the older one.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -25,6 +26,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long a port may stay taken. A predecessor lets go after [`LOOK`]; one that does not within this time hangs, or
 /// the port is somebody else's.
 const TAKEOVER: Duration = Duration::from_secs(5);
+/// Connections that wait to be accepted: more than are served at the same time.
+const BACKLOG: i32 = 128;
 /// Between two attempts to listen.
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -66,7 +69,7 @@ pub(super) async fn open(config: &Config, reign: Reign, answers: &Arc<dyn Answer
 async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let until = Instant::now() + TAKEOVER;
     loop {
-        match TcpListener::bind(address).await {
+        match bind(address) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
                 tokio::time::sleep(RETRY).await;
             }
@@ -75,9 +78,47 @@ async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     }
 }
 
+/// `[::]` is every address of either family, whatever the node's `bindv6only` says, and those of IPv4 on a node without
+/// IPv6: one manifest fits all clusters.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let every = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    match bound(address, every) {
+        Err(error) if every && matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) => {
+            bound(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()), false)
+        }
+        done => done,
+    }
+}
+
+fn bound(address: SocketAddr, both_families: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
+    if both_families {
+        socket.set_only_v6(false)?;
+    }
+    // Connections of the predecessor that are about to end do not hold the port.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_address_is_every_address_of_either_family() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let listener = bind("[::]:0".parse().expect("an address")).expect("bound");
+            let port = listener.local_addr().expect("bound").port();
+            let v4 = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+            v4.expect("those of IPv4 are always among them");
+            if TcpListener::bind("[::1]:0").await.is_ok() {
+                tokio::net::TcpStream::connect(("::1", port)).await.expect("there is IPv6 here");
+            }
+        });
+    }
 
     #[test]
     fn a_port_is_waited_for_while_its_owner_lets_go() {

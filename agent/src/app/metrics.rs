@@ -77,4 +77,19 @@ mod tests {
             assert!(value.parse::<u64>().is_ok(), "{sample}");
         }
     }
+
+    /// A panel over a metric that nobody counts would be empty for ever.
+    #[test]
+    fn the_dashboard_shows_what_is_counted() {
+        let text = render(&BTreeMap::from([("balance", 7)]), &ProxyCounters::default());
+        let dashboard = include_str!("../../../deploy/daemonset/components/grafana-dashboard/weir.json");
+        let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        let mut seen = 0;
+        for (at, _) in dashboard.match_indices("weir_") {
+            let name: String = dashboard[at..].chars().take_while(|c| is_name(*c)).collect();
+            assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
+            seen += 1;
+        }
+        assert!(seen > 15, "{seen}");
+    }
 }

@@ -47,7 +47,8 @@ pub(super) struct Args {
     /// Where status, metrics and probes are served; loopback only
     #[arg(long, default_value = config::DEFAULT_ADMIN, value_name = "ADDRESS")]
     admin: SocketAddr,
-    /// Where metrics, and nothing else, are served to others than this node, such as 0.0.0.0:15020 [default: nowhere]
+    /// Where metrics, and nothing else, are served to others than this node: [::]:15020 is every address of either family
+    /// [default: nowhere]
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
     /// Have the elected agent create the CustomResourceDefinitions of Istio's kinds that are absent

@@ -31,6 +31,9 @@ pub(super) struct Args {
     /// Ask the agent of this node of the cluster only
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
+    /// Namespace that weir is installed in
+    #[arg(long, value_name = "NAMESPACE", default_value = crate::cluster::NAMESPACE)]
+    system_namespace: String,
     /// Show the services and pods of this namespace only
     #[arg(long, short, value_name = "NAMESPACE")]
     namespace: Option<String>,
@@ -97,8 +100,9 @@ fn ask_here(admin: SocketAddr) -> Result<Status> {
 /// A node that does not answer is a line of the answer, not a failure of the command.
 async fn ask_cluster(args: &Args) -> Result<Vec<NodeAnswer>> {
     let client = args.cluster.access().client().await?;
-    let found = agents::list(&client, args.node.as_deref()).await?;
-    let answers = agents::ask(&client, found, config::ADMIN_PORT, "/status").await;
+    let system = &args.system_namespace;
+    let found = agents::list(&client, system, args.node.as_deref()).await?;
+    let answers = agents::ask(&client, system, found, config::ADMIN_PORT, "/status").await;
     let namespace = args.namespace.as_deref();
     Ok(answers
         .into_iter()

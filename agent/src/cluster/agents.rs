@@ -2,6 +2,7 @@
 //! listens on their nodes' loopback only. Called by `weir status`.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,11 +12,11 @@ use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::Client;
 use kube::api::{Api, ListParams};
 
-use super::{NAMESPACE, POD_SELECTOR};
+use super::{POD_SELECTOR, in_time};
 
 /// Agents that are asked at the same time: each takes a connection through the API server and a kubelet.
 const AT_ONCE: usize = 16;
@@ -33,6 +34,8 @@ pub struct AgentPod {
     pub node: String,
     /// Its pod's name.
     pub pod: String,
+    /// The port of its `--admin`; `None` = it was told none.
+    pub port: Option<u16>,
 }
 
 /// What one node said to a question.
@@ -44,19 +47,19 @@ pub struct Answer {
     pub body: Result<Vec<u8>>,
 }
 
-/// The agents of the cluster, by node; `node` names the only one that is wanted.
+/// The agents of the installation in `namespace`, by node; `node` names the only one that is wanted.
 ///
 /// # Errors
 /// When the pods cannot be listed, or there is no agent.
-pub async fn list(client: &Client, node: Option<&str>) -> Result<Vec<AgentPod>> {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+pub async fn list(client: &Client, namespace: &str, node: Option<&str>) -> Result<Vec<AgentPod>> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let mut wanted = ListParams::default().labels(POD_SELECTOR).limit(PAGE);
     if let Some(node) = node {
         wanted = wanted.fields(&format!("spec.nodeName={node}"));
     }
     let mut found = Vec::new();
     loop {
-        let page = pods.list(&wanted).await.with_context(|| format!("listing the agents in {NAMESPACE}"))?;
+        let page = in_time(pods.list(&wanted)).await.with_context(|| format!("listing the agents in {namespace}"))?;
         let next = page.metadata.continue_.clone().filter(|token| !token.is_empty());
         found.extend(page.items);
         match next {
@@ -68,7 +71,7 @@ pub async fn list(client: &Client, node: Option<&str>) -> Result<Vec<AgentPod>> 
     match (agents.is_empty(), node) {
         (false, _) => Ok(agents),
         (true, Some(node)) => bail!("no agent runs on node {node}"),
-        (true, None) => bail!("no agents in namespace {NAMESPACE}: is weir installed in this cluster?"),
+        (true, None) => bail!("no agents in namespace {namespace}: is weir installed in this cluster, and there?"),
     }
 }
 
@@ -79,15 +82,32 @@ fn one_per_node(mut pods: Vec<Pod>) -> Vec<AgentPod> {
         !matches!(phase, "Succeeded" | "Failed")
     });
     pods.sort_by(|a, b| a.metadata.creation_timestamp.cmp(&b.metadata.creation_timestamp));
-    let by_node: BTreeMap<String, String> =
-        pods.into_iter().filter_map(|pod| Some((pod.spec?.node_name?, pod.metadata.name?))).collect();
-    by_node.into_iter().map(|(node, pod)| AgentPod { node, pod }).collect()
+    let by_node: BTreeMap<String, AgentPod> = pods
+        .into_iter()
+        .filter_map(|pod| {
+            let (spec, pod) = (pod.spec?, pod.metadata.name?);
+            let port = spec.containers.iter().find_map(admin_port);
+            let node = spec.node_name?;
+            Some((node.clone(), AgentPod { node, pod, port }))
+        })
+        .collect();
+    by_node.into_values().collect()
 }
 
-/// Asks every one of `agents` for `path` on its admin port; the answers are in the order of `agents`.
-pub async fn ask(client: &Client, agents: Vec<AgentPod>, port: u16, path: &str) -> Vec<Answer> {
+/// The port that a container's arguments name with `--admin`, in either way of writing it.
+fn admin_port(container: &Container) -> Option<u16> {
+    let words = || container.command.iter().chain(&container.args).flatten();
+    let after = words().skip_while(|word| *word != "--admin").nth(1).map(String::as_str);
+    let address = words().find_map(|word| word.strip_prefix("--admin=")).or(after)?;
+    address.parse::<SocketAddr>().ok().map(|address| address.port())
+}
+
+/// Asks every one of `agents` for `path` on its admin port, which is `port` where it was told none; the answers are in
+/// the order of `agents`.
+pub async fn ask(client: &Client, namespace: &str, agents: Vec<AgentPod>, port: u16, path: &str) -> Vec<Answer> {
     let questions = agents.into_iter().map(|agent| async move {
-        let body = match tokio::time::timeout(TIMEOUT, get(client, &agent.pod, port, path)).await {
+        let port = agent.port.unwrap_or(port);
+        let body = match tokio::time::timeout(TIMEOUT, get(client, namespace, &agent.pod, port, path)).await {
             Ok(result) => result,
             Err(_) => Err(anyhow::anyhow!("no answer within {} s", TIMEOUT.as_secs())),
         };
@@ -96,8 +116,8 @@ pub async fn ask(client: &Client, agents: Vec<AgentPod>, port: u16, path: &str) 
     stream::iter(questions).buffered(AT_ONCE).collect().await
 }
 
-async fn get(client: &Client, pod: &str, port: u16, path: &str) -> Result<Vec<u8>> {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+async fn get(client: &Client, namespace: &str, pod: &str, port: u16, path: &str) -> Result<Vec<u8>> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let mut forward = pods.portforward(pod, &[port]).await.context("port-forward")?;
     let stream = forward.take_stream(port).context("port-forward without a stream")?;
     let refused = forward.take_error(port).context("port-forward without an error channel")?;
@@ -140,6 +160,20 @@ mod tests {
             "status": {"phase": phase},
         }))
         .expect("a pod")
+    }
+
+    #[test]
+    fn the_admin_port_is_the_one_that_the_agent_was_told() {
+        let told = |command: &[&str], args: &[&str]| {
+            let container = serde_json::json!({"name": "agent", "command": command, "args": args});
+            admin_port(&serde_json::from_value(container).expect("a container"))
+        };
+        assert_eq!(told(&[], &["run", "--kubernetes", "--admin=127.0.0.1:15900", "--node=a"]), Some(15900));
+        assert_eq!(told(&[], &["run", "--admin", "[::1]:15901"]), Some(15901));
+        assert_eq!(told(&["/weir", "run", "--admin", "127.0.0.1:15902"], &["--node=a"]), Some(15902));
+        for none in [&["run", "--kubernetes"][..], &["run", "--admin"], &["run", "--admin=$(ADDRESS)"]] {
+            assert_eq!(told(&[], none), None, "{none:?}");
+        }
     }
 
     #[test]
