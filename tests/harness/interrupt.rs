@@ -30,6 +30,11 @@ pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
+/// Forgets those that came: what is taken down now is ended by the next one only.
+pub fn reset() {
+    INTERRUPTED.store(false, Ordering::Relaxed);
+}
+
 /// # Errors
 /// When one of the signals came.
 pub fn check() -> Result<()> {

@@ -3,6 +3,7 @@
 //! kubectl, and a way to bring image archives into the nodes; nothing is pulled.
 
 mod faults;
+mod foreign;
 mod kubectl;
 mod lifecycle;
 mod traffic;
@@ -61,6 +62,8 @@ pub(super) struct Run {
     kustomization: PathBuf,
     /// Address and port of service-b.
     service: String,
+    /// What is not weir's, as it was before the installation.
+    foreign: foreign::Bytes,
 }
 
 impl Run {
@@ -118,12 +121,17 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         failed: Vec::new(),
         kustomization: workspace::root().join(&args.kustomization),
         service: String::new(),
+        foreign: foreign::Bytes::new(),
     };
     let nodes = run.kubectl.json(&["get", "nodes"])?["items"].as_array().map_or(0, Vec::len);
     run.screen.say(&format!("A cluster with {nodes} nodes."))?;
     // What a run with --keep left would be enrolled before the first step.
     run.kubectl.outside(&["delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s"])?;
     let outcome = steps(&mut run, args);
+    if weir_tests::interrupt::interrupted() {
+        run.screen.say("\nInterrupted. What was made is removed; Ctrl-C once more leaves the rest of it.")?;
+        weir_tests::interrupt::reset();
+    }
     if args.keep {
         run.screen.say("\nLeft in the cluster: weir, and the namespace weir-e2e.")?;
     } else {
@@ -146,6 +154,7 @@ fn steps(run: &mut Run, args: &Args) -> Result<()> {
     if !args.no_image {
         images(run, args)?;
     }
+    foreign::plant(run, args)?;
     install(run, args)?;
     application(run, args)?;
     run.attempt(traffic::before, args)?;
@@ -214,24 +223,29 @@ fn shell(command: &str) -> Result<()> {
     Ok(())
 }
 
+/// Takes away all that the run has made, however far it came.
 fn removal(run: &mut Run, args: &Args) -> Result<()> {
     run.step("kubectl delete -k", "nothing of weir stays in the cluster or on a node; traffic flows as before")?;
+    run.attempt(uninstall, args)?;
+    run.attempt(foreign::compare, args)?;
+    run.attempt(faults::nodes_are_clean, args)?;
+    run.kubectl.run(&["delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true", "--timeout=120s"])?;
+    foreign::uproot(run)
+}
+
+fn uninstall(run: &mut Run, _args: &Args) -> Result<()> {
     let kustomization: &Path = &run.kustomization;
     let kustomization = kustomization.display().to_string();
-    let crds = || -> Result<String> { run.kubectl.run(&["get", "crds", "-o", "name"]) };
-    let before = crds()?;
+    let before = run.kubectl.run(&["get", "crds", "-o", "name"])?;
     let load = run.client().and_then(|client| {
         run.kubectl.load(&client, &["http", &run.service, "--fresh", "--pace", "100", "--connections", "2"])
     });
-    run.kubectl.outside(&["delete", "-k", &kustomization, "--wait=true", "--timeout=120s"])?;
+    run.kubectl.outside(&["delete", "-k", &kustomization, "--ignore-not-found", "--wait=true", "--timeout=120s"])?;
     let after = run.kubectl.run(&["get", "crds", "-o", "name"])?;
     run.check(before == after, "the CRDs are as they were")?;
     let report = load?.stop()?;
     run.check(
         report.failed == 0 && report.answered > 0,
         &format!("{} requests during the removal, {} failed {:?}", report.answered, report.failed, report.errors),
-    )?;
-    run.attempt(faults::nodes_are_clean, args)?;
-    run.kubectl.run(&["delete", "namespace", NAMESPACE, "--wait=true", "--timeout=120s"])?;
-    Ok(())
+    )
 }
