@@ -68,8 +68,16 @@ impl Agent {
     /// # Errors
     /// When it cannot be started.
     pub fn spawn_on(mesh: &Mesh, kubeconfig: &Path) -> Result<Self> {
+        Self::spawn_on_with(mesh, kubeconfig, |_| ())
+    }
+
+    /// The same with more arguments, or another environment.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn_on_with(mesh: &Mesh, kubeconfig: &Path, adjust: impl FnOnce(&mut Command)) -> Result<Self> {
         let source = [OsStr::new("--kubernetes"), OsStr::new("--kubeconfig"), kubeconfig.as_os_str()];
-        Self::spawn_from(mesh, source, |_| ())
+        Self::spawn_from(mesh, source, adjust)
     }
 
     fn spawn_from<const N: usize>(mesh: &Mesh, source: [&OsStr; N], adjust: impl FnOnce(&mut Command)) -> Result<Self> {

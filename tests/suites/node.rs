@@ -2,7 +2,7 @@
 //! upgrade, and with nothing open on the node's address but metrics.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -19,8 +19,9 @@ const SYS_ADMIN: u64 = 21;
 /// The last one that any kernel knows by now, with room to spare: dropping an unknown one is an error that is ignored.
 const LAST: u64 = 63;
 
-/// Where the DaemonSet's agents serve metrics.
-const METRICS: &str = "0.0.0.0:15020";
+/// Where the DaemonSet's agents serve metrics: every address of either family, which `ss` writes as a star.
+const METRICS: &str = "[::]:15020";
+const METRICS_OPEN: &str = "*:15020";
 /// Generous for a machine of two busy cores.
 const READY: Duration = Duration::from_secs(15);
 
@@ -136,7 +137,7 @@ fn the_nodes_address_has_metrics_and_nothing_else() -> Result<()> {
     let mut agent = Agent::spawn_with(&scene.mesh, with_metrics)?;
     agent.await_ready(READY)?;
     let open: Vec<String> = open_ports(scene.mesh.node())?.into_iter().filter(|l| !before.contains(l)).collect();
-    ensure!(open == [METRICS], "the agent listens on {open:?}");
+    ensure!(open == [METRICS_OPEN], "the agent listens on {open:?}");
     // As a pod sees it: the node's address is the gateway of its default route.
     let mut route = Command::new("ip");
     route.args(["-4", "route", "show", "default"]);
@@ -145,6 +146,8 @@ fn the_nodes_address_has_metrics_and_nothing_else() -> Result<()> {
     let pod = &scene.client().place;
     let metrics = get(pod, SocketAddr::new(node, 15_020), "/stats/prometheus")?;
     ensure!(metrics.contains("weir_kernel_connects_total"), "{metrics}");
+    let of_ipv6 = get(scene.mesh.node(), SocketAddr::from((Ipv6Addr::LOCALHOST, 15_020)), "/stats/prometheus")?;
+    ensure!(of_ipv6.contains("weir_kernel_connects_total"), "{of_ipv6}");
     for path in ["/status", "/readyz", "/healthz", "/"] {
         let answer = get(pod, SocketAddr::new(node, 15_020), path)?;
         ensure!(answer.starts_with("HTTP/1.1 404 "), "{path}: {answer}");

@@ -1,0 +1,154 @@
+//! An agent that is a pod of the installation, with the rights that the manifests give it and no others: what it tells
+//! of its node's pods, and when it takes its pins away at its end.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use weir_tests::canary::HTTP_PORT;
+use weir_tests::process::{Place, Process};
+use weir_tests::require::{Need, wish_kubectl};
+use weir_tests::{Agent, ApiServer, Canary, PodSpec, eventually, proved, require};
+
+const ACCOUNT: &str = "system:serviceaccount:weir-system:weir";
+/// The agent's pod, as the DaemonSet's controller makes it.
+const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: weir-x\n  namespace: weir-system\n  ownerReferences:\n  - \
+                   {apiVersion: apps/v1, kind: DaemonSet, name: weir, uid: '1', controller: true}\nspec: {containers: \
+                   [{name: agent, image: weir}]}\n";
+/// Generous for a machine of two busy cores.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A cluster with the installation in it, its canary, and a pod in a sandbox that no agent can serve.
+struct Scene {
+    /// Before the mesh, so that its processes end first.
+    _sandbox: Process,
+    api: ApiServer,
+    canary: Canary,
+    kubeconfig: PathBuf,
+}
+
+impl Scene {
+    fn new() -> Result<Self> {
+        let mut canary = Canary::new(false)?;
+        let uid = "0b6f7a5e-6c1c-4a33-9a39-0242ac120099";
+        canary.mesh.add_pod(PodSpec::new("sandboxed").label("weir.mesh/mode", "enabled").uid(uid))?;
+        canary.manifests.pods(&canary.mesh)?;
+        canary.split_http(100, 0)?;
+        let api = ApiServer::builder().rbac().inside(&canary.mesh.node().netns).start()?;
+        api.install_istio_crds()?;
+        api.apply_directory(canary.manifests.directory())?;
+        let pod = canary.mesh.pod("sandboxed");
+        let mut command = Command::new("sleep");
+        // What gVisor's own process is called.
+        command.arg0("runsc-sandbox").arg("600");
+        let place = Place { outlives: true, ..pod.sandbox(&pod.place.netns)? };
+        let log = canary.mesh.log("sandbox");
+        let mut sandbox = canary.mesh.node().netns.run(|| Process::spawn(&place, command, &log))??;
+        sandbox.end_with_us();
+        let kubeconfig = api.kubeconfig_for(ACCOUNT)?;
+        let scene = Self { _sandbox: sandbox, api, canary, kubeconfig };
+        scene.install()?;
+        Ok(scene)
+    }
+
+    /// `kubectl apply -k`
+    fn install(&self) -> Result<()> {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/daemonset");
+        let rendered = Command::new("kubectl").arg("kustomize").arg(directory).output()?;
+        ensure!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
+        self.api.apply(&String::from_utf8(rendered.stdout)?)?;
+        self.api.apply(POD)?;
+        Ok(())
+    }
+
+    /// The agent as the DaemonSet's pod, once it has made itself acquainted.
+    fn start(&self) -> Result<Agent> {
+        self.api.reset_counters()?;
+        let mut agent = Agent::spawn_on_with(&self.canary.mesh, &self.kubeconfig, |command| {
+            command.envs([("POD_NAMESPACE", "weir-system"), ("POD_NAME", "weir-x"), ("SERVICE_ACCOUNT", "weir")]);
+        })?;
+        agent.await_ready(SOON)?;
+        agent.await_verdict(HTTP_PORT, "proxy")?;
+        eventually("it has looked at its pod and watches its account", SOON, || {
+            let recent = self.api.counters()?.recent;
+            let asked = |what: &str| recent.iter().any(|line| line.contains(what));
+            Ok((asked("/pods/weir-x") && asked("/serviceaccounts")).then_some(()))
+        })?;
+        Ok(agent)
+    }
+
+    fn pins(&self) -> PathBuf {
+        Path::new("/sys/fs/bpf/weir").join(self.canary.mesh.name())
+    }
+
+    fn take_rights(&self) -> Result<()> {
+        self.api.delete("clusterrolebindings.rbac.authorization.k8s.io", "", "weir-agent")?;
+        self.api.delete("rolebindings.rbac.authorization.k8s.io", "weir-system", "weir-agent")?;
+        Ok(())
+    }
+}
+
+#[test]
+fn pins_outlive_the_agent_unless_the_installation_is_removed() -> Result<()> {
+    let name = "pins_outlive_the_agent_unless_the_installation_is_removed";
+    if !require(name, &[Need::Agent]) || !wish_kubectl(name) {
+        return Ok(());
+    }
+    let scene = Scene::new()?;
+    let mut agent = scene.start()?;
+    let took = agent.terminate()?;
+    ensure!(scene.pins().exists(), "the DaemonSet is there, and will make another pod: {}", agent.log_text());
+    ensure!(took < Duration::from_secs(10), "{took:?}");
+
+    // Roles that are replaced, at the worst moment.
+    let mut agent = scene.start()?;
+    scene.take_rights()?;
+    agent.terminate()?;
+    ensure!(scene.pins().exists(), "being refused is no answer: {}", agent.log_text());
+    ensure!(agent.log_text().contains("cannot tell whether weir is still installed"), "{}", agent.log_text());
+    scene.install()?;
+
+    // `kubectl delete -k`, as an agent sees it: its account and its rights go before its SIGTERM comes.
+    let mut agent = scene.start()?;
+    scene.api.delete("serviceaccounts", "weir-system", "weir")?;
+    scene.take_rights()?;
+    let token = scene.kubeconfig.file_name().and_then(|name| name.to_str()).context("a token")?;
+    scene.api.remove_user(token)?;
+    scene.api.delete("daemonsets.apps", "weir-system", "weir")?;
+    let took = agent.terminate()?;
+    ensure!(!scene.pins().exists(), "the account was deleted, and no other agent will come: {}", agent.log_text());
+    proved!("refused everything after the removal, the agent took its pins away {took:?} after SIGTERM");
+    Ok(())
+}
+
+#[test]
+fn a_pod_that_only_its_node_can_refuse_gets_an_event() -> Result<()> {
+    let name = "a_pod_that_only_its_node_can_refuse_gets_an_event";
+    if !require(name, &[Need::Agent]) || !wish_kubectl(name) {
+        return Ok(());
+    }
+    let scene = Scene::new()?;
+    let mut agent = scene.start()?;
+    let events = || -> Result<Vec<Value>> {
+        let all = scene.api.list("events")?;
+        Ok(all.into_iter().filter(|event| event["involvedObject"]["name"] == "sandboxed").collect())
+    };
+    let (event, _) = eventually("an Event about the pod", SOON, || Ok(events()?.into_iter().next()))?;
+    ensure!(event["message"].as_str().is_some_and(|note| note.contains("gVisor")), "{event}");
+    ensure!(event["reason"] == "NotEnrolled" && event["involvedObject"]["kind"] == "Pod", "{event}");
+    ensure!(event["metadata"]["namespace"] == "default", "{event}");
+    // Another agent on the node finds that it has been told.
+    agent.terminate()?;
+    let mut agent = scene.start()?;
+    eventually("it is refused again", SOON, || {
+        let problems = agent.status()?["problems"].to_string();
+        Ok(problems.contains("gVisor").then_some(()))
+    })?;
+    std::thread::sleep(Duration::from_secs(8));
+    ensure!(events()?.len() == 1, "{:#?}", events()?);
+    agent.terminate()?;
+    Ok(())
+}
