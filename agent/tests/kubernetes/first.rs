@@ -66,6 +66,22 @@ fn an_api_server_that_is_not_there_yet_is_asked_until_it_is() -> Result<()> {
     Ok(())
 }
 
+/// While it starts it names no custom kinds, and whoever believes that takes their rules away.
+#[test]
+fn an_api_server_that_is_not_ready_is_not_believed() -> Result<()> {
+    let api = shop()?;
+    api.faults().inject(Fault::answer(500).resource("/readyz"))?;
+    let mut bed = Bed::spawn(&api)?;
+    bed.during(Duration::from_secs(2));
+    assert!(!bed.is_complete());
+    let asked = api.counters()?.recent;
+    assert!(!asked.iter().any(|line| line.contains("/apis")), "nothing else is asked for: {asked:?}");
+    api.faults().clear()?;
+    bed.until("everything has been read", Bed::is_complete)?;
+    assert_eq!(bed.weight(), Some(90));
+    Ok(())
+}
+
 #[test]
 fn a_server_that_cannot_stream_a_list_gives_it_in_pages() -> Result<()> {
     let api = ApiServer::start()?;

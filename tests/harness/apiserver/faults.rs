@@ -121,7 +121,8 @@ impl Fault {
         self
     }
 
-    /// Only for this resource: `pods`, `virtualservices.networking.istio.io`.
+    /// Only for this resource: `pods`, `virtualservices.networking.istio.io`; or for a path that is not about objects,
+    /// such as `/readyz`.
     #[must_use]
     pub fn resource(mut self, resource: &str) -> Self {
         self.resource = Some(resource.to_owned());

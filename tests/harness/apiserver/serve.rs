@@ -43,7 +43,8 @@ pub(super) async fn answer(server: Arc<Server>, request: Request<Incoming>) -> i
     let resource = known.as_ref().map(ResourcePath::id).unwrap_or_default();
     let cell = server.tally.request(verb, &resource);
     let line = request.uri().to_string();
-    let fate = server.faults.fate(verb, &resource);
+    let about = if known.is_some() { &*resource } else { request.uri().path() };
+    let fate = server.faults.fate(verb, about);
     if !fate.delay.is_zero() {
         tokio::time::sleep(fate.delay).await;
     }
