@@ -203,3 +203,120 @@ fn a_polite_end_fails_nothing() -> Result<()> {
     again.terminate()?;
     Ok(())
 }
+
+/// Waits until one more agent's programs are in force, and says when that was seen.
+fn another_in_force(agent: &Agent, before: usize) -> Result<u64> {
+    let at = eventually("the successor's programs are in force", Duration::from_secs(10), || {
+        Ok((in_force(agent) > before).then(monotonic_ns))
+    })?;
+    Ok(at.0)
+}
+
+/// How often programs were put in force. All agents of a mesh write one log.
+fn in_force(agent: &Agent) -> usize {
+    agent.log_text().matches("kernel programs are in place").count()
+}
+
+#[test]
+fn a_successor_that_dies_is_succeeded_by_its_predecessor() -> Result<()> {
+    if !require("a_successor_that_dies_is_succeeded_by_its_predecessor", &[Need::Agent]) {
+        return Ok(());
+    }
+    for wait in [0, 100, 1000].map(Duration::from_millis) {
+        let (scene, mut old) = scene()?;
+        let probes = probes(&scene)?;
+        let mut tcp = load::tcp_live(scene.client(), scene.tcp.at(9000), 1)?;
+        tcp.tick()?;
+        let before = in_force(&old);
+        let mut successor = Agent::spawn(&scene.mesh)?;
+        let took_over = another_in_force(&old, before)?;
+        std::thread::sleep(wait);
+        let killed = monotonic_ns();
+        successor.process().kill();
+        let dead = monotonic_ns();
+        let again = another_in_force(&old, before + 1)?;
+        old.await_ready(Duration::from_secs(5))?;
+        old.await_enrolled("default/client", true)?;
+        std::thread::sleep(AWAY);
+        // It writes the maps and serves: by the proxy, and by the kernel, what is said from now on.
+        proxied_again(&old, old.accepted()?)?;
+        let ((probed, trace), tcp) = (untraced(probes)?, tcp.stop()?);
+        scene.split_http(0, 100)?;
+        scene.split_tcp(0, 100)?;
+        eventually("the new weights are in force", Duration::from_secs(5), || {
+            let http = http(&scene).requests(20).fresh().run(scene.client())?;
+            Ok((http.failed == 0 && http.version("v2") == 20).then_some(()))
+        })?;
+        old.await_verdict(TCP_PORT, "balance")?;
+        let balanced = old.counter(TCP_PORT, "balanced")?;
+        let mut tcp_after = load::tcp_live(scene.client(), scene.tcp.at(9000), 1)?;
+        tcp_after.tick()?;
+        ensure!(tcp_after.stop()?.failed == 0 && old.counter(TCP_PORT, "balanced")? > balanced, "by the kernel");
+
+        ensure!(tcp.failed == 0 && tcp.answered > 0, "the kernel's connections noticed: {tcp:?}");
+        no_v2(&probed)?;
+        let in_flight = failed_only_in_flight(&trace, killed, dead)?;
+        let ms = |from: u64, to: u64| (to - from) / 1_000_000;
+        proved!(
+            "killed {} ms after it took over: taken back {} ms later; {in_flight} of {} new connections failed, all in \
+             flight",
+            ms(took_over, killed),
+            ms(killed, again),
+            trace.len()
+        );
+        ensure!(ms(killed, again) < 2_500, "two and a half seconds at most: {} ms", ms(killed, again));
+        // The next successor takes over as if nothing had been.
+        let mut next = Agent::spawn(&scene.mesh)?;
+        another_in_force(&old, before + 2)?;
+        old.terminate()?;
+        next.await_ready(Duration::from_secs(10))?;
+        proxied(&scene, &next)?;
+    }
+    Ok(())
+}
+
+/// New connections take the proxy of this agent, which is in charge.
+fn proxied(scene: &Canary, agent: &Agent) -> Result<()> {
+    let accepted = agent.accepted()?;
+    let report = http(scene).requests(20).fresh().run(scene.client())?;
+    ensure!(report.failed == 0 && agent.accepted()? - accepted > 19.0, "{report:?}");
+    Ok(())
+}
+
+#[test]
+fn an_agent_does_not_end_before_its_successor_serves() -> Result<()> {
+    if !require("an_agent_does_not_end_before_its_successor_serves", &[Need::Agent]) {
+        return Ok(());
+    }
+    let (scene, mut old) = scene()?;
+    let before = in_force(&old);
+    // Nobody answers there: it never knows its mesh.
+    let kubeconfig = scene.mesh.manifests_dir().join("../nowhere.kubeconfig");
+    std::fs::write(&kubeconfig, NOWHERE)?;
+    let mut lost = Agent::spawn_on(&scene.mesh, &kubeconfig)?;
+    eventually("the older one lets go of its endpoints", Duration::from_secs(10), || {
+        Ok(old.log_text().contains("another agent has taken over").then_some(()))
+    })?;
+    old.process().signal(libc::SIGTERM)?;
+    std::thread::sleep(AWAY);
+    ensure!(old.process().ended()?.is_none(), "nobody else serves");
+    ensure!(in_force(&old) == before, "who knows no mesh takes nothing over");
+    let lines = old.access_log().lines().count();
+    let report = http(&scene).requests(20).fresh().run(scene.client())?;
+    ensure!(report.failed == 0 && report.version("v1") == 20, "{report:?}");
+    eventually("the proxy has served them", Duration::from_secs(2), || {
+        Ok((old.access_log().lines().count() >= lines + 20).then_some(()))
+    })?;
+
+    lost.process().kill();
+    let mut next = Agent::spawn(&scene.mesh)?;
+    next.await_ready(Duration::from_secs(10))?;
+    let ended = old.process().wait(Duration::from_secs(10))?;
+    ensure!(ended.success(), "{ended}\n{}", old.log_text());
+    proxied(&scene, &next)
+}
+
+/// A cluster whose API server is a port where nobody listens.
+const NOWHERE: &str = r#"{"apiVersion": "v1", "kind": "Config", "current-context": "a",
+    "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}], "users": [{"name": "a", "user": {}}],
+    "clusters": [{"name": "a", "cluster": {"server": "http://127.0.0.1:9"}}]}"#;

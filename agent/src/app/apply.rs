@@ -1,4 +1,4 @@
-//! From a change to what is in force: take over, compile, publish, write the maps, enrol. One thread, in order.
+//! From a change to what is in force: take it in, compile, publish, write the maps, enrol. One thread, in order.
 //!
 //! Order within one change: the program is published before the kernel sends anything to it, and the maps are written
 //! additions first; a removed service only loses its entries, and connections already steered still find their way.
@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -21,7 +21,7 @@ use super::shared::Shared;
 use super::source::{News, Source};
 use super::status::Status;
 use crate::config::Config;
-use crate::datapath::Datapath;
+use crate::datapath::{Datapath, DatapathError, Reign, Standing, monotonic_ns};
 use crate::proxy::Proxy;
 
 /// How often pods are looked after without a change.
@@ -41,6 +41,8 @@ pub(super) enum Event {
     News(News),
     /// The sandbox of a pod has come, changed or gone.
     Sandbox,
+    /// The agent that is to be in charge is silent.
+    Orphaned,
     /// The agent ends.
     Stop,
 }
@@ -53,6 +55,8 @@ pub(super) struct Parts {
     pub(super) shared: Arc<Shared>,
     /// An [`Event::Sandbox`] waits in the queue.
     pub(super) moved: Arc<AtomicBool>,
+    /// An [`Event::Orphaned`] does.
+    pub(super) orphaned: Arc<AtomicBool>,
 }
 
 /// The one owner of the configuration.
@@ -60,6 +64,8 @@ pub(super) struct Applier {
     source: Source,
     /// The first configuration is in force. Before it, pods and maps are as a former agent left them.
     begun: bool,
+    /// Nothing could be compiled yet: what is in force stays until the next change.
+    unplanned: bool,
     options: CompileOptions,
     plan: KernelPlan,
     findings: Vec<Finding>,
@@ -70,6 +76,7 @@ pub(super) struct Applier {
     pods: Pods,
     /// What was last told of pods that are refused; `None` = nothing yet.
     refusals: Option<Vec<Finding>>,
+    reign: Reign,
     /// What `/status` was made from: generation, revision of the pods, problems.
     shown: (u64, u64, Vec<String>),
     parts: Parts,
@@ -78,6 +85,7 @@ pub(super) struct Applier {
 
 impl Applier {
     pub(super) fn new(config: &Config, source: Source, pods: Pods, parts: Parts) -> Self {
+        let reign = parts.datapath.lock().unwrap_or_else(PoisonError::into_inner).reign();
         let options = CompileOptions {
             node: config.node.as_deref().map(Arc::from),
             accept_istio_labels: config.accept_istio_labels,
@@ -86,6 +94,7 @@ impl Applier {
         Self {
             source,
             begun: false,
+            unplanned: false,
             options,
             plan: KernelPlan::default(),
             findings: Vec::new(),
@@ -94,23 +103,29 @@ impl Applier {
             retry_at: None,
             pods,
             refusals: None,
+            reign,
             shown: (0, 0, Vec::new()),
             parts,
             applied_in: Duration::ZERO,
         }
     }
 
-    /// Reads everything, then carries out changes until told to stop.
-    pub(super) fn run(&mut self, inbox: &Receiver<Event>) {
+    /// Reads everything, takes over, then carries out changes until told to stop.
+    ///
+    /// # Errors
+    /// When it cannot take over.
+    pub(super) fn run(&mut self, inbox: &Receiver<Event>) -> Result<(), DatapathError> {
         let started = Instant::now();
         self.source.begin();
-        self.begin(started);
+        self.begin(started)?;
         let mut ticked = Instant::now();
         loop {
             // Steady changes must not keep the pods from being looked after.
             if ticked.elapsed() >= TICK {
                 if self.begun {
                     self.tick();
+                } else {
+                    self.begin(started)?;
                 }
                 ticked = Instant::now();
             }
@@ -120,16 +135,18 @@ impl Applier {
                     let stop = self.burst(news, inbox);
                     let changed = self.source.take();
                     if !self.begun {
-                        self.begin(started);
+                        self.unplanned = false;
+                        self.begin(started)?;
                     } else if changed {
                         self.recompile(heard);
                     }
                     if stop {
-                        return;
+                        return Ok(());
                     }
                 }
                 Ok(Event::Sandbox) => self.moved(),
-                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Event::Orphaned) => self.succeed(),
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
@@ -144,23 +161,83 @@ impl Applier {
         }
     }
 
-    /// Brings the first configuration into force. Not while the source has been read in part only: to compile that
-    /// would take away what a former agent has left in force.
-    fn begin(&mut self, started: Instant) {
-        if !self.source.is_complete() {
-            return;
+    /// Brings the first configuration into force, and takes over for it from the agent that serves. Not while the source
+    /// has been read in part only: to compile that would take away what is in force.
+    fn begin(&mut self, started: Instant) -> Result<(), DatapathError> {
+        // A still younger agent may be there: should it die, it is this one's turn.
+        if self.unplanned || !self.source.is_complete() || !self.is_designated() {
+            return Ok(());
         }
-        self.begun = true;
         // What was heard just before it became complete.
         self.source.take();
-        self.recompile(started);
+        let findings = self.compile();
+        if self.unplanned {
+            self.find(findings);
+            return Ok(());
+        }
+        match self.take_over() {
+            Err(DatapathError::Superseded) => return Ok(()),
+            done => done?,
+        }
+        self.begun = true;
+        self.enforce(findings, started);
         self.parts.shared.set_ready(true);
+        self.prove();
         tracing::info!(
             services = self.plan.services.len(),
             pods = self.plan.pods.len(),
             in_ms = started.elapsed().as_millis() as u64,
             "first configuration in force"
         );
+        Ok(())
+    }
+
+    /// The designated agent is silent: this one is, from here on.
+    fn succeed(&mut self) {
+        // Before looking: what happens from here on is told anew.
+        self.parts.orphaned.store(false, Ordering::Release);
+        let succeeded = self.datapath().succeed();
+        match succeeded {
+            Ok(true) if self.begun => self.regain(),
+            Ok(_) => {}
+            Err(error) => tracing::error!("the agent in charge is silent, and cannot be succeeded: {error:#}"),
+        }
+    }
+
+    /// Takes over again when this agent is designated and another one's programs are in force.
+    fn regain(&mut self) {
+        if self.reign.is_in_charge() || !self.is_designated() {
+            return;
+        }
+        match self.take_over() {
+            Ok(()) => {
+                self.pods.reassert();
+                self.recompile(Instant::now());
+                self.prove();
+            }
+            Err(error) => tracing::error!("cannot take over again: {error:#}"),
+        }
+    }
+
+    fn take_over(&mut self) -> Result<(), DatapathError> {
+        let mut datapath = self.datapath();
+        datapath.take_over()?;
+        datapath.register_agent().map(drop)
+    }
+
+    /// Lets a predecessor end.
+    fn prove(&self) {
+        if let Err(error) = self.datapath().prove() {
+            tracing::warn!("a predecessor cannot be told that this agent serves: {error:#}");
+        }
+    }
+
+    fn datapath(&self) -> MutexGuard<'_, Datapath> {
+        self.parts.datapath.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_designated(&self) -> bool {
+        self.reign.standing(monotonic_ns()) == Standing::Designated
     }
 
     /// Collects what follows at once; true when the agent ends.
@@ -172,6 +249,7 @@ impl Applier {
                 Ok(Event::News(more)) => self.source.hear(more),
                 // Its containers are about to start: it does not wait for the end of the burst.
                 Ok(Event::Sandbox) => self.moved(),
+                Ok(Event::Orphaned) => self.succeed(),
                 Ok(Event::Stop) => return true,
                 Err(_) => break,
             }
@@ -181,6 +259,7 @@ impl Applier {
 
     fn tick(&mut self) {
         let now = Instant::now();
+        self.regain();
         if self.source.poll(now) {
             self.recompile(now);
             return;
@@ -192,6 +271,12 @@ impl Applier {
     }
 
     fn recompile(&mut self, started: Instant) {
+        let findings = self.compile();
+        self.enforce(findings, started);
+    }
+
+    /// Publishes the program to the proxy and makes the plan, which is not in force yet.
+    fn compile(&mut self) -> Vec<Finding> {
         self.options.generation += 1;
         // A fault of the compiler costs a change, never the mesh.
         let compiled = catch_unwind(AssertUnwindSafe(|| {
@@ -199,36 +284,49 @@ impl Applier {
             (compile(&snapshot, &self.options), findings)
         }));
         let mut findings = self.source.file_findings();
-        match compiled {
-            Ok((compiled, of_files)) => {
-                findings.extend(of_files);
-                findings.extend(compiled.findings);
-                self.plan = compiled.plan;
-                self.options.views = compiled.views;
-                self.parts.program.store(Arc::new(compiled.program));
-                self.write_maps();
-            }
-            Err(_) => findings.push(Finding {
+        if let Ok((compiled, of_files)) = compiled {
+            findings.extend(of_files);
+            findings.extend(compiled.findings);
+            self.plan = compiled.plan;
+            self.options.views = compiled.views;
+            self.parts.program.store(Arc::new(compiled.program));
+        } else {
+            self.unplanned = !self.begun;
+            findings.push(Finding {
                 severity: Severity::Error,
                 code: code::INTERNAL,
                 object: None,
                 at: None,
                 message: "weir failed to compile the last change, see its log; what was in force before stays".into(),
                 help: None,
-            }),
+            });
         }
+        findings
+    }
+
+    /// Brings the plan into force.
+    fn enforce(&mut self, findings: Vec<Finding>, started: Instant) {
+        self.write_maps();
+        self.applied_in = started.elapsed();
+        self.find(findings);
+        self.enrol();
+        tracing::debug!(generation = self.options.generation, us = self.applied_in.as_micros() as u64, "in force");
+    }
+
+    fn find(&mut self, findings: Vec<Finding>) {
         self.findings = findings;
         self.parts.shared.find(self.findings.clone());
-        self.applied_in = started.elapsed();
-        self.enrol();
         self.say();
-        tracing::debug!(generation = self.options.generation, us = self.applied_in.as_micros() as u64, "in force");
     }
 
     fn write_maps(&mut self) {
         let now = Instant::now();
-        let mut datapath = self.parts.datapath.lock().unwrap_or_else(PoisonError::into_inner);
         self.retry_at = None;
+        // Another agent's are left alone without a word: it reads the same source.
+        if !self.reign.is_in_charge() {
+            return;
+        }
+        let mut datapath = self.parts.datapath.lock().unwrap_or_else(PoisonError::into_inner);
         self.kernel_problems = match datapath.apply(&self.plan, now) {
             Ok(report) => {
                 self.retry_at = report.retry_after.map(|after| now + after);
@@ -248,9 +346,11 @@ impl Applier {
 
     fn enrol(&mut self) {
         let now = Instant::now();
-        let problems = {
+        let problems = if self.reign.is_in_charge() {
             let mut datapath = self.parts.datapath.lock().unwrap_or_else(PoisonError::into_inner);
             self.pods.reconcile(&self.plan.pods, &mut datapath, &self.parts.proxy, now)
+        } else {
+            Vec::new()
         };
         let refusals = self.pods.refusals(&self.plan.pods, now);
         if self.refusals.as_ref() != Some(&refusals) {

@@ -1,10 +1,10 @@
-//! Opens the admin and the metrics endpoint, and hands their ports over to the agent that succeeds this one. Called by
-//! `mod`.
+//! Opens the admin and the metrics endpoint, hands their ports over to the agent that succeeds this one, and takes them
+//! back when that one dies. Called by `mod`.
 //!
 //! During an upgrade two agents run on a node, in its one network namespace. The younger one has to be reachable before
 //! it counts as ready, and only then is the older one stopped. So the older one closes its listeners as soon as the
-//! younger one's programs are in force, and the younger one waits for that. They never listen side by side: a probe of
-//! the younger one must not be answered by the older one.
+//! younger one is designated, and the younger one waits for that. They never listen side by side: a probe of the
+//! younger one must not be answered by the older one.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,56 +14,66 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 
+use super::succession::Superseded;
 use crate::admin::{self, Answers, Surface};
 use crate::config::Config;
-use crate::datapath::Reign;
 
-/// How often an agent asks whether it has a successor: a hundredth of a CPU's thousandth, and well below what a probe
-/// waits.
-const LOOK: Duration = Duration::from_millis(100);
-/// How long a port may stay taken. A predecessor lets go after [`LOOK`]; one that does not within this time hangs, or
-/// the port is somebody else's.
+/// How long a port may stay taken. A predecessor lets go within [`super::succession::LOOK`]; one that does not within
+/// this time hangs, or the port is somebody else's.
 const TAKEOVER: Duration = Duration::from_secs(5);
 /// Connections that wait to be accepted: more than are served at the same time.
 const BACKLOG: i32 = 128;
 /// Between two attempts to listen.
 const RETRY: Duration = Duration::from_millis(20);
+/// Between two attempts to have a port back that a successor has died with, or hangs with.
+const REGAIN: Duration = Duration::from_millis(200);
 
-/// True once another agent has taken over.
-pub(super) type Superseded = watch::Receiver<bool>;
-
-/// Opens what is configured, and serves it until this agent is superseded. To be called once the programs are in force.
+/// Opens what is configured, and serves it whenever this agent is not superseded. To be called once it is designated.
 ///
 /// # Errors
 /// When a port stays taken, or cannot be had.
-pub(super) async fn open(config: &Config, reign: Reign, answers: &Arc<dyn Answers>) -> Result<Superseded> {
-    let (tell, superseded) = watch::channel(false);
-    tokio::spawn(async move {
-        while !reign.is_over() {
-            tokio::time::sleep(LOOK).await;
-        }
-        tracing::info!("another agent has taken over: its endpoints are asked from here on");
-        tell.send_replace(true);
-        // Held until the end: a closed channel would look like news.
-        std::future::pending::<()>().await;
-    });
+pub(super) async fn open(config: &Config, superseded: &Superseded, answers: &Arc<dyn Answers>) -> Result<()> {
     let endpoints = [(Surface::Admin, Some(config.admin)), (Surface::Metrics, config.metrics)];
     for (surface, address) in endpoints {
         let Some(address) = address else { continue };
         let listener = listen(address).await.with_context(|| format!("{surface:?} endpoint on {address}"))?;
-        tracing::info!(address = %listener.local_addr()?, ?surface, "endpoint");
-        let mut end = superseded.clone();
-        let answers = Arc::clone(answers);
-        tokio::spawn(async move {
-            admin::serve(listener, surface, answers, async {
-                let _told = end.wait_for(|over| *over).await;
-            })
-            .await;
-        });
+        let address = listener.local_addr()?;
+        tracing::info!(%address, ?surface, "endpoint");
+        tokio::spawn(serve(listener, address, surface, superseded.clone(), Arc::clone(answers)));
     }
-    Ok(superseded)
+    Ok(())
+}
+
+/// Serves until this agent ends, but for the times when another one is designated.
+async fn serve(
+    mut listener: TcpListener,
+    address: SocketAddr,
+    surface: Surface,
+    mut superseded: Superseded,
+    answers: Arc<dyn Answers>,
+) {
+    loop {
+        let mut end = superseded.clone();
+        admin::serve(listener, surface, Arc::clone(&answers), async {
+            let _told = end.wait_for(|over| *over).await;
+        })
+        .await;
+        listener = loop {
+            // Only at the very end is there nobody who could tell.
+            if superseded.wait_for(|over| !*over).await.is_err() {
+                return;
+            }
+            match bind(address) {
+                Ok(listener) => break listener,
+                Err(error) => {
+                    tracing::debug!(%error, %address, ?surface, "the endpoint cannot be had back yet");
+                    tokio::time::sleep(REGAIN).await;
+                }
+            }
+        };
+        tracing::info!(%address, ?surface, "endpoint again");
+    }
 }
 
 async fn listen(address: SocketAddr) -> io::Result<TcpListener> {

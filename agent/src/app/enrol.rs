@@ -50,8 +50,10 @@ pub(super) struct Pods {
     refused: BTreeMap<Arc<str>, (Instant, String)>,
     /// Counts the changes of `enrolled`.
     revision: u64,
-    /// True until the first pass has removed what a former agent left behind.
+    /// True until a pass has removed what another agent left behind.
     unswept: bool,
+    /// The entries in the kernel may be another agent's: each is to be written again.
+    foreign: bool,
 }
 
 impl Pods {
@@ -66,7 +68,14 @@ impl Pods {
             refused: BTreeMap::new(),
             revision: 0,
             unswept: true,
+            foreign: false,
         }
+    }
+
+    /// Another agent has written meanwhile: the next pass writes every entry again, with this agent's listeners.
+    pub(super) fn reassert(&mut self) {
+        self.foreign = true;
+        self.unswept = true;
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Enrolled)> {
@@ -94,10 +103,13 @@ impl Pods {
     ) -> Vec<String> {
         let Found { mut places, refused, mut problems } = self.finder.find(wanted, now);
         self.refused = still_refused(&self.refused, refused, now);
+        let foreign = std::mem::take(&mut self.foreign);
         let stale: Vec<Arc<str>> = self
             .enrolled
             .iter()
-            .filter(|(name, pod)| wanted.get(*name) != Some(&pod.wanted) || places.get(*name) != Some(&pod.place))
+            .filter(|(name, pod)| {
+                foreign || wanted.get(*name) != Some(&pod.wanted) || places.get(*name) != Some(&pod.place)
+            })
             .map(|(name, _)| Arc::clone(name))
             .collect();
         for name in stale {
@@ -108,6 +120,7 @@ impl Pods {
                 (Some(wanted), Some(place)) if place.netns_id == pod.place.netns_id => {
                     if let Err(error) = update(wanted, place, &mut pod, datapath) {
                         problems.push(format!("pod {name} keeps its former place: {error:#}"));
+                        self.foreign |= foreign;
                     }
                     self.enrolled.insert(name, pod);
                 }

@@ -15,6 +15,7 @@ mod metrics;
 mod shared;
 mod source;
 mod status;
+mod succession;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use weir_mesh::program::Program;
 
 use self::apply::{Applier, Event, Parts};
@@ -34,6 +36,7 @@ use self::heart::Heart;
 use self::installation::Installation;
 use self::shared::Shared;
 use self::source::{News, Source};
+use self::succession::Succession;
 use crate::admin::Answers;
 use crate::cgroup::{Hierarchy, OwnCgroup, is_kubepods};
 use crate::config::{self, Config};
@@ -56,19 +59,19 @@ const LISTENERS_LINGER: Duration = Duration::from_millis(200);
 /// # Errors
 /// When something that it cannot work without is missing: kernel programs, cgroup v2, rights, the admin address.
 pub fn run(config: &Config) -> Result<()> {
-    // What can fail comes before the kernel programs: with them this agent succeeds the one that serves.
+    // Everything that can fail comes before the applier takes over from the agent that serves, which it does when it
+    // knows the mesh. Whatever ends this one earlier has changed nothing.
     let ground = prepare(config)?;
     let access_log = telemetry::access_log(config.access_log.as_deref())?;
     let (events, inbox) = mpsc::channel();
     let moved = Arc::new(AtomicBool::new(false));
     let sandboxes = follow_sandboxes(ground.trees, &events, &moved)?;
-    let mut datapath = Datapath::open(&DatapathConfig {
+    let mut datapath = Datapath::load(&DatapathConfig {
         instance: config.instance.clone(),
         bpffs: config::BPFFS.into(),
         cgroup: ground.attach.clone(),
         kernel_log: config.kernel_log,
     })?;
-    datapath.register_agent()?;
     let program = Arc::new(ArcSwap::from_pointee(Program::default()));
     let proxy_config = ProxyConfig { workers: config.workers, access_log, ..ProxyConfig::default() };
     let destinations = Arc::new(FlowTable(datapath.flows()));
@@ -76,19 +79,27 @@ pub fn run(config: &Config) -> Result<()> {
         Proxy::start(proxy_config, Arc::clone(&program), destinations).context("cannot start the proxy's workers")?;
     let proxy = Arc::new(proxy);
     let heart = Heart::start(datapath.heartbeat_handle(), Arc::clone(&proxy))?;
+    datapath.designate()?;
     tracing::info!(
         instance = %config.instance,
         workers = config.workers,
         cgroup = %ground.attach.display(),
         own_cgroup = %ground.own.path.display(),
-        programs = ?datapath.attached(),
-        "kernel programs are in place"
+        "kernel programs are loaded"
     );
     let kernel_log = datapath.kernel_log();
     let reign = datapath.reign();
     let datapath = Arc::new(Mutex::new(datapath));
     let shared = Arc::new(Shared::new(Arc::clone(&datapath), Arc::clone(&proxy)));
 
+    let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let orphaned = Arc::new(AtomicBool::new(false));
+    let succession = control.block_on(async {
+        let succession = Succession::follow(reign.clone(), events.clone(), Arc::clone(&orphaned));
+        let answers = Arc::clone(&shared) as Arc<dyn Answers>;
+        endpoints::open(config, &succession.superseded(), &answers).await?;
+        anyhow::Ok(succession)
+    })?;
     let (source, watch) = start_source(config, &events, &shared)?;
     // Manifests in a directory are the operator's own words; nobody else's may name a path on the node.
     let trusted = matches!(config.source, config::Source::Manifests(_));
@@ -100,19 +111,18 @@ pub fn run(config: &Config) -> Result<()> {
         program,
         shared: Arc::clone(&shared),
         moved,
+        orphaned,
     };
     let mut applier = Applier::new(config, source, pods, parts);
     let readiness = Arc::clone(&shared);
+    let (applies, applied) = oneshot::channel::<()>();
     let apply = std::thread::Builder::new().name("weir-apply".into()).spawn(move || {
-        // Whatever ends this thread, nobody shall take the agent for one that follows changes.
-        let _at_end = NotReady(readiness);
-        applier.run(&inbox);
+        // Whatever ends this thread, nobody shall take the agent for one that follows changes, and it ends too.
+        let _at_end = (NotReady(readiness), applies);
+        applier.run(&inbox)
     })?;
 
-    let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let remove = control.block_on(async {
-        let answers = Arc::clone(&shared) as Arc<dyn Answers>;
-        let superseded = endpoints::open(config, reign, &answers).await?;
         let installation = match &config.cluster {
             Some(access) => {
                 let (own, node) = (config.own.as_ref(), config.node.as_deref());
@@ -124,12 +134,9 @@ pub fn run(config: &Config) -> Result<()> {
         if let Some(records) = kernel_log {
             tokio::spawn(records);
         }
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        tokio::select! {
-            _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
-            _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
-        }
+        told_to_end(applied).await?;
+        succession::until_proven(&reign).await;
+        succession.stop();
         // New connections to proxied ports take their fallback slots from here on.
         shared.set_ready(false);
         heart.stop();
@@ -138,7 +145,7 @@ pub fn run(config: &Config) -> Result<()> {
         drop(events.send(Event::Stop));
         let asked = async {
             match installation {
-                Some(installation) => installation.leave(*superseded.borrow()).await,
+                Some(installation) => installation.leave(*succession.superseded().borrow()).await,
                 None => false,
             }
         };
@@ -148,14 +155,27 @@ pub fn run(config: &Config) -> Result<()> {
         }
         anyhow::Ok(remove)
     })?;
-    if apply.join().is_err() {
-        tracing::error!("weir-apply panicked");
+    match apply.join() {
+        Ok(done) => done.context("cannot take over")?,
+        Err(_) => anyhow::bail!("weir-apply panicked"),
     }
     if remove {
         datapath.lock().unwrap_or_else(PoisonError::into_inner).remove().context("removing the pins")?;
         tracing::info!("drained; programs, links and maps are removed");
     } else {
         tracing::info!("drained; pins stay for the next agent");
+    }
+    Ok(())
+}
+
+/// Waits for a signal, or for the end of the thread that carries out changes, with which `applied` is dropped.
+async fn told_to_end(applied: oneshot::Receiver<()>) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+        _ = applied => tracing::error!("changes are not carried out any more: draining"),
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::{fmt, io};
 
 use aya::maps::{HashMap, MapData};
 use socket2::{Domain, Socket, Type};
-use weir_ebpf::{MAX_AGENTS, maps};
+use weir_ebpf::{HEARTBEAT_TIMEOUT_NS, MAX_AGENTS, maps};
 
 use super::error::DatapathError;
 use super::memory::MetaMemory;
@@ -17,6 +17,10 @@ use super::memory::MetaMemory;
 /// A heartbeat is anybody's when it was silent for so long: four times what the hooks call dead, so that an agent that
 /// was merely slow does not find another one in its place.
 const STALE_NS: u64 = 2_000_000_000;
+
+/// The agent that is to be in charge is given up after so long a silence: twice what the hooks call dead. Until then
+/// new connections take their fallback slots and nothing fails, and an agent that was merely slow keeps its place.
+const SILENT_NS: u64 = 2 * HEARTBEAT_TIMEOUT_NS;
 
 /// Where the probe connects to: discard, on loopback. Nobody needs to listen, the hook runs before.
 const PROBE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
@@ -68,6 +72,11 @@ impl Heartbeat {
     pub fn agent(&self) -> u32 {
         self.agent
     }
+}
+
+/// Whether the agent with this heartbeat is given up; at once when it has said goodbye.
+pub(super) fn is_silent(beat: u64, now_ns: u64) -> bool {
+    beat == 0 || now_ns.saturating_sub(beat) > SILENT_NS
 }
 
 fn is_alive(beat: u64, now_ns: u64) -> bool {
@@ -137,5 +146,6 @@ mod tests {
         assert!(is_alive(now, now) && is_alive(now - STALE_NS, now));
         assert!(is_alive(now + 1, now), "another CPU may be ahead");
         assert!(!is_alive(now - STALE_NS - 1, now) && !is_alive(0, now) && !is_alive(0, 1));
+        assert!(!is_silent(now - SILENT_NS, now) && is_silent(now - SILENT_NS - 1, now) && is_silent(0, 1));
     }
 }

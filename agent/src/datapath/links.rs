@@ -58,6 +58,24 @@ pub(super) fn load(object: &[u8], pins: &Pins) -> Result<Ebpf, DatapathError> {
     Ok(ebpf)
 }
 
+/// The loaded programs, in the order of [`ORDER`]: they can be put in force more than once.
+pub(super) struct Programs([OwnedFd; ORDER.len()]);
+
+impl Programs {
+    /// Of an object that [`load`] has loaded, and that is not needed any more.
+    pub(super) fn of(ebpf: &Ebpf) -> Result<Self, DatapathError> {
+        let mut programs = Vec::with_capacity(ORDER.len());
+        for name in ORDER {
+            let program = ebpf
+                .program(name)
+                .and_then(|p| p.fd().ok())
+                .ok_or_else(|| DatapathError::BadObject(format!("program {name} is not loaded")))?;
+            programs.push(program.as_fd().try_clone_to_owned().map_err(DatapathError::io("keep open", name))?);
+        }
+        Ok(Self(programs.try_into().expect("one for each name of ORDER")))
+    }
+}
+
 /// What became of the links.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attached {
@@ -70,17 +88,13 @@ pub struct Attached {
 }
 
 /// Puts all programs in force at `attach_point`, and pins links and programs. Returns the id of [`TOKEN`] too.
-pub(super) fn attach(ebpf: &Ebpf, pins: &Pins, attach_point: &Path) -> Result<(Attached, u32), DatapathError> {
+pub(super) fn attach(programs: &Programs, pins: &Pins, attach_point: &Path) -> Result<(Attached, u32), DatapathError> {
     let directory = File::open(attach_point).map_err(DatapathError::io("open", attach_point))?;
     let id = cgroup::id_of(attach_point).map_err(DatapathError::io("look at", attach_point))?;
     let mut attached = Attached::default();
     let mut token = 0;
-    for name in ORDER {
-        let program = ebpf
-            .program(name)
-            .and_then(|p| p.fd().ok())
-            .ok_or_else(|| DatapathError::BadObject(format!("program {name} is not loaded")))?
-            .as_fd();
+    for (name, program) in ORDER.into_iter().zip(&programs.0) {
+        let program = program.as_fd();
         let path = pins.link(name);
         match sys::object_get(&path) {
             Ok(link)

@@ -1,9 +1,10 @@
 //! The agent's side of the kernel programs: loads and attaches them, or adopts what a former agent left pinned; carries
 //! out plans; keeps pods, agents and heartbeats; tells where a steered connection was going. Used by `app`.
 //!
-//! What is pinned outlives this process. Opening adopts it without a moment without a hook, and removes nothing before
-//! the first plan. Two agents of an instance may be alive during an upgrade: the last one to open owns the maps, and
-//! the other one's writes fail with [`DatapathError::Superseded`].
+//! What is pinned outlives this process. Taking over adopts it without a moment without a hook, and removes nothing
+//! before the first plan. Two agents of an instance may be alive during an upgrade: the last one to take over owns the
+//! maps, and the other one's writes fail with [`DatapathError::Superseded`]. It keeps its programs, and takes over again
+//! when its successor dies (`reign`).
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -33,6 +34,7 @@ mod memory;
 pub mod object;
 mod pins;
 mod pods;
+mod reign;
 mod slots;
 mod state;
 mod sys;
@@ -45,9 +47,11 @@ pub use links::Attached;
 pub use log::KernelLog;
 pub use pins::{DEFAULT_INSTANCE, ensure_bpffs, uninstall};
 pub use pods::{PodCgroup, PodEntry};
+pub use reign::{Reign, Standing};
 pub use slots::REUSE_GRACE;
 
 use kernel::KernelMaps;
+use links::Programs;
 use memory::MetaMemory;
 use pins::{Lock, Pins};
 use pods::Pods;
@@ -76,26 +80,12 @@ impl DatapathConfig {
     }
 }
 
-/// Tells whether another agent has taken the instance over.
-#[derive(Clone, Debug)]
-pub struct Reign {
-    pins: Pins,
-    token: u32,
-}
-
-impl Reign {
-    /// Another agent's programs are in force, of this ABI version or of another one. What cannot be read, or was
-    /// removed, is nobody else's.
-    pub fn is_over(&self) -> bool {
-        links::current_token(&self.pins).is_ok_and(|token| token != self.token) || self.pins.is_other_active()
-    }
-}
-
-/// The kernel side of one instance, owned by this agent.
+/// The kernel side of one instance, as this agent holds it.
 pub struct Datapath {
+    config: DatapathConfig,
     pins: Pins,
-    /// Id of our own program at [`links::TOKEN`].
-    token: u32,
+    reign: Reign,
+    programs: Programs,
     attached: Attached,
     maps: KernelMaps,
     state: State,
@@ -119,12 +109,23 @@ impl std::fmt::Debug for Datapath {
 }
 
 impl Datapath {
-    /// Loads the programs, makes or adopts the maps, and puts the programs in force. From here on connects run them;
-    /// with new maps they pass everything, with adopted ones they go on as before.
+    /// [`Self::load`], [`Self::designate`] and [`Self::take_over`] at once.
     ///
     /// # Errors
     /// See [`DatapathError`]. Nothing that was in force before is changed unless all programs could be loaded.
     pub fn open(config: &DatapathConfig) -> Result<Self, DatapathError> {
+        let mut datapath = Self::load(config)?;
+        datapath.designate()?;
+        datapath.take_over()?;
+        Ok(datapath)
+    }
+
+    /// Loads the programs, makes or opens the maps, and takes a heartbeat. Nothing that is in force changes, and nobody
+    /// knows of this agent.
+    ///
+    /// # Errors
+    /// See [`DatapathError`].
+    pub fn load(config: &DatapathConfig) -> Result<Self, DatapathError> {
         let pins = Pins::new(&config.bpffs, &config.instance)?;
         let object = if config.kernel_log {
             object::debug().ok_or(DatapathError::NoDebugObject)?
@@ -139,7 +140,8 @@ impl Datapath {
         let meta = Arc::new(meta(&ebpf)?);
         check_stamp(&meta)?;
         meta.set_stamp(&config.instance);
-        let heartbeat = Heartbeat::take(Arc::clone(&meta), monotonic_ns())?;
+        let since = monotonic_ns();
+        let heartbeat = Heartbeat::take(Arc::clone(&meta), since)?;
         let kernel_log = config.kernel_log.then(|| log::reader(&mut ebpf)).transpose()?;
         let maps = KernelMaps::new(
             typed(&mut ebpf, maps::SERVICES)?,
@@ -147,7 +149,6 @@ impl Datapath {
             typed(&mut ebpf, maps::BACKENDS)?,
             typed(&mut ebpf, maps::CONNS)?,
         )?;
-        let state = maps.adopt()?;
         let pods = Pods::new(typed(&mut ebpf, maps::PODS)?)?;
         let flows = data(&mut ebpf, maps::FLOWS)?;
         let flows = flows.fd().as_fd().try_clone_to_owned().map_err(|error| DatapathError::Map {
@@ -157,15 +158,15 @@ impl Datapath {
         })?;
         let agents = typed(&mut ebpf, maps::AGENTS)?;
         let counters = typed(&mut ebpf, maps::COUNTERS)?;
-        let (attached, token) = links::attach(&ebpf, &pins, &config.cgroup)?;
-        pins.activate()?;
-        tracing::info!(instance = %config.instance, cgroup = %config.cgroup.display(), ?attached, "datapath in force");
+        let reign = Reign::new(pins.clone(), Arc::clone(&meta), heartbeat.agent(), since)?;
         Ok(Self {
+            config: config.clone(),
             pins,
-            token,
-            attached,
+            reign,
+            programs: Programs::of(&ebpf)?,
+            attached: Attached::default(),
             maps,
-            state,
+            state: State::new(),
             pods,
             agents,
             counters,
@@ -176,7 +177,69 @@ impl Datapath {
         })
     }
 
-    /// What became of the links at [`Self::open`].
+    /// Names this agent as the one to be in charge: others of the instance let go of what two cannot have. From here on
+    /// it must beat ([`Self::heartbeat_handle`]).
+    ///
+    /// # Errors
+    /// When the lock cannot be had, or bpffs not be written.
+    pub fn designate(&self) -> Result<(), DatapathError> {
+        self.reign.designate(&self.pins.lock()?)
+    }
+
+    /// Puts the programs in force and adopts what the maps hold. From here on connects run them: with new maps they pass
+    /// everything, with adopted ones they go on as before, and other agents of the instance write no more.
+    ///
+    /// # Errors
+    /// [`DatapathError::Superseded`] when another agent is designated, or the instance was removed; see there for the
+    /// rest. This agent is not in charge then, even if its programs are in force, and may try again.
+    pub fn take_over(&mut self) -> Result<(), DatapathError> {
+        let Some(_lock) = self.lock_as(Standing::Designated)? else { return Err(DatapathError::Superseded) };
+        if !self.reign.has_own_maps() {
+            return Err(DatapathError::Superseded);
+        }
+        let cgroup = &self.config.cgroup;
+        let (attached, token) = links::attach(&self.programs, &self.pins, cgroup)?;
+        self.pins.activate()?;
+        // After the last write of another agent, and before the first of ours.
+        self.state = self.maps.adopt()?;
+        self.attached = attached;
+        self.reign.set_token(token);
+        tracing::info!(instance = %self.config.instance, cgroup = %cgroup.display(), ?attached, "kernel programs are in place");
+        Ok(())
+    }
+
+    /// Designates this agent when the one that was is silent. False when that is not so (any more).
+    ///
+    /// # Errors
+    /// As [`Self::designate`].
+    pub fn succeed(&self) -> Result<bool, DatapathError> {
+        let lock = self.lock_as(Standing::Orphaned)?;
+        lock.map_or(Ok(false), |lock| self.reign.designate(&lock).map(|()| true))
+    }
+
+    /// The right to change the instance, if this agent stands so. What was removed has nothing to lock.
+    fn lock_as(&self, standing: Standing) -> Result<Option<Lock>, DatapathError> {
+        let stands = || self.reign.standing(monotonic_ns()) == standing;
+        if !stands() {
+            return Ok(None);
+        }
+        let lock = self.pins.lock()?;
+        Ok(stands().then_some(lock))
+    }
+
+    /// Says that this agent serves everything: its predecessor may end.
+    ///
+    /// # Errors
+    /// When another agent has taken over, or bpffs cannot be written.
+    pub fn prove(&self) -> Result<(), DatapathError> {
+        let lock = self.exclusive()?;
+        if self.reign.standing(monotonic_ns()) != Standing::Designated {
+            return Err(DatapathError::Superseded);
+        }
+        self.reign.prove(&lock)
+    }
+
+    /// What became of the links when it last took over.
     pub fn attached(&self) -> Attached {
         self.attached
     }
@@ -265,9 +328,9 @@ impl Datapath {
         self.kernel_log.take()
     }
 
-    /// Whether this agent is still the instance's, to be asked without holding the datapath.
+    /// Tells whose the instance is, to be asked without holding the datapath.
     pub fn reign(&self) -> Reign {
-        Reign { pins: self.pins.clone(), token: self.token }
+        self.reign.clone()
     }
 
     /// Removes everything that the instance has in the kernel, as [`uninstall`] does.
@@ -282,12 +345,10 @@ impl Datapath {
     /// The right to write, which ends with this agent's reign over the instance.
     fn exclusive(&self) -> Result<Lock, DatapathError> {
         let lock = self.pins.lock();
-        match links::current_token(&self.pins) {
-            Ok(token) if token == self.token => lock,
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(DatapathError::io("look at", self.pins.link(links::TOKEN))(error))
-            }
-            _ => Err(DatapathError::Superseded),
+        match self.reign.holds_token() {
+            Ok(true) => lock,
+            Ok(false) => Err(DatapathError::Superseded),
+            Err(error) => Err(DatapathError::io("look at", self.pins.link(links::TOKEN))(error)),
         }
     }
 }

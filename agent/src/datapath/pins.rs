@@ -29,6 +29,8 @@ pub const DEFAULT_INSTANCE: &str = "default";
 
 /// The name of the link to the active maps, so no instance can have it.
 const ACTIVE: &str = "maps";
+/// The name of the link that says which agent is to be in charge. It leads nowhere: its target is the text.
+const AGENT: &str = "agent";
 
 /// The directories of one instance.
 #[derive(Clone, Debug)]
@@ -90,16 +92,21 @@ impl Pins {
     /// Points the link `maps` to this version.
     pub(super) fn activate(&self) -> Result<(), DatapathError> {
         let version = format!("v{ABI_VERSION}/maps");
-        replace_link(&self.root(), &version)?;
+        replace_link(&self.root().join(ACTIVE), &version)?;
         if self.instance == DEFAULT_INSTANCE {
-            replace_link(&self.weir, &format!("{DEFAULT_INSTANCE}/{version}"))?;
+            replace_link(&self.weir.join(ACTIVE), &format!("{DEFAULT_INSTANCE}/{version}"))?;
         }
         Ok(())
     }
 
-    /// Whether the link `maps` leads to another version than this one.
-    pub(super) fn is_other_active(&self) -> bool {
-        fs::read_link(self.root().join(ACTIVE)).is_ok_and(|to| to != Path::new(&format!("v{ABI_VERSION}/maps")))
+    /// Writes which agent is to be in charge, of whatever version.
+    pub(super) fn designate(&self, agent: &str) -> Result<(), DatapathError> {
+        replace_link(&self.root().join(AGENT), agent)
+    }
+
+    /// What [`Pins::designate`] has written last; `None` when nothing is there.
+    pub(super) fn designated(&self) -> Option<String> {
+        fs::read_link(self.root().join(AGENT)).ok()?.into_os_string().into_string().ok()
     }
 
     /// Waits for the right to change this instance.
@@ -169,15 +176,16 @@ fn difference(found: &maps::Shape, wanted: &maps::Shape) -> String {
     .join(", ")
 }
 
-fn replace_link(directory: &Path, target: &str) -> Result<(), DatapathError> {
-    let link = directory.join(ACTIVE);
-    if fs::read_link(&link).is_ok_and(|old| old == Path::new(target)) {
+fn replace_link(link: &Path, target: &str) -> Result<(), DatapathError> {
+    if fs::read_link(link).is_ok_and(|old| old == Path::new(target)) {
         return Ok(());
     }
-    let fresh = directory.join("maps-new");
+    let mut name = link.file_name().unwrap_or_default().to_owned();
+    name.push("-new");
+    let fresh = link.with_file_name(name);
     remove_file(&fresh)?;
     symlink(target, &fresh).map_err(DatapathError::io("link", &fresh))?;
-    fs::rename(&fresh, &link).map_err(DatapathError::io("link", &link))
+    fs::rename(&fresh, link).map_err(DatapathError::io("link", link))
 }
 
 pub(super) fn remove_file(path: &Path) -> Result<(), DatapathError> {
@@ -290,7 +298,9 @@ pub(super) fn remove(pins: &Pins, _lock: &Lock) -> Result<(), DatapathError> {
         }
         fs::remove_dir(version).map_err(DatapathError::io("remove", version))?;
     }
-    remove_file(&root.join(ACTIVE))?;
+    for link in [ACTIVE, AGENT, "maps-new", "agent-new"] {
+        remove_file(&root.join(link))?;
+    }
     fs::remove_dir(&root).map_err(DatapathError::io("remove", &root))?;
     // Other instances may be there.
     if let Err(error) = fs::remove_dir(&pins.weir) {

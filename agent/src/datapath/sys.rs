@@ -172,6 +172,12 @@ pub(super) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(info.id)
 }
 
+/// The id of a map.
+pub(super) fn map_id(map: BorrowedFd<'_>) -> io::Result<u32> {
+    // Kind and id are the first members of what is told of maps and of programs alike.
+    program_id(map)
+}
+
 /// The program with that id. Needs `CAP_SYS_ADMIN`, unlike a pin of it.
 pub(super) fn program_by_id(id: u32) -> io::Result<OwnedFd> {
     #[repr(C)]

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use weir::cgroup;
-use weir::datapath::{Datapath, DatapathError, monotonic_ns};
+use weir::datapath::{Datapath, DatapathError, Standing, monotonic_ns, uninstall};
 use weir_mesh::plan::KernelPlan;
 
 use crate::bed::{Bed, balance};
@@ -35,6 +35,53 @@ fn reopening_adopts_everything_and_the_former_agent_may_not_write() {
     second.pod_remove(cookie).unwrap();
     assert!(second.pods().unwrap().is_empty());
     assert_eq!(second.apply(&KernelPlan::default(), Instant::now()).unwrap().removed, 1);
+}
+
+#[test]
+fn an_agent_succeeds_its_successor_once_that_is_silent_and_never_after_a_removal() {
+    let Some(bed) = Bed::new("succession") else { return };
+    let standing = |agent: &Datapath| agent.reign().standing(monotonic_ns());
+    let backend: SocketAddr = "10.1.1.1:80".parse().unwrap();
+    let plans = [1, 2].map(|weight| balance(&[(weight, &[backend]), (1, &[])]));
+    let mut first = bed.open();
+    first.apply(&plans[0], Instant::now()).unwrap();
+    let mut second = Datapath::load(&bed.config).unwrap();
+    assert!(standing(&first) == Standing::Designated && first.reign().is_in_charge(), "nobody knows the second one");
+    assert!(matches!(second.take_over(), Err(DatapathError::Superseded)), "nor does it come unannounced");
+    second.designate().unwrap();
+    assert_eq!(standing(&first), Standing::Yields { proven: false });
+    first.apply(&plans[1], Instant::now()).unwrap();
+    second.beat(monotonic_ns());
+    second.take_over().unwrap();
+    assert!(matches!(first.apply(&plans[0], Instant::now()), Err(DatapathError::Superseded)));
+    assert_eq!(second.apply(&plans[1], Instant::now()).unwrap().unchanged, 1, "what was written last is adopted");
+    second.prove().unwrap();
+    second.beat(monotonic_ns());
+    assert_eq!(standing(&first), Standing::Yields { proven: true });
+    assert!(!first.succeed().unwrap());
+
+    assert_eq!(second.apply(&plans[0], Instant::now()).unwrap().written, 1);
+    second.beat(monotonic_ns() - 1_100_000_000);
+    assert_eq!(standing(&first), Standing::Orphaned);
+    first.beat(monotonic_ns());
+    assert!(first.succeed().unwrap() && !first.succeed().unwrap());
+    first.take_over().unwrap();
+    assert!(first.attached().adopted == 5 && first.reign().is_in_charge());
+    assert_eq!(first.apply(&plans[0], Instant::now()).unwrap().unchanged, 1);
+    // It was only slow.
+    second.beat(monotonic_ns());
+    first.beat(monotonic_ns());
+    assert_eq!(standing(&second), Standing::Yields { proven: false });
+    assert!(matches!(second.prove(), Err(DatapathError::Superseded)));
+    assert!(matches!(second.apply(&plans[1], Instant::now()), Err(DatapathError::Superseded)));
+
+    assert!(uninstall(&bed.config.instance, &bed.config.bpffs).unwrap());
+    assert_eq!(standing(&first), Standing::Removed);
+    assert!(!second.succeed().unwrap() && matches!(first.take_over(), Err(DatapathError::Superseded)));
+    // Made anew: those maps are not theirs.
+    let third = bed.open();
+    third.heartbeat_handle().stop();
+    assert_eq!(standing(&first), Standing::Yields { proven: false });
 }
 
 #[test]
