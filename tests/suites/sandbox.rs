@@ -158,3 +158,39 @@ fn a_sandbox_is_followed_to_its_end() -> Result<()> {
     agent.terminate()?;
     Ok(())
 }
+
+#[test]
+fn a_pod_that_a_new_agent_has_not_found_yet_keeps_its_entry() -> Result<()> {
+    if !require("a_pod_that_a_new_agent_has_not_found_yet_keeps_its_entry", &[Need::Agent]) {
+        return Ok(());
+    }
+    let mut scene = scene(1)?;
+    let mut agent = Agent::start(&scene.mesh)?;
+    let netns = scene.mesh.pod("job-0").place.netns.clone();
+    let sandbox = pause(&scene, scene.mesh.pod("job-0"), &netns)?;
+    agent.await_enrolled("default/job-0", true)?;
+    agent.process().kill();
+    // All that is seen of the pod is a helper in the node's namespace; its own processes are too deep to be looked at.
+    let node = scene.mesh.node().netns.clone();
+    let helper = pause(&scene, scene.mesh.pod("job-0"), &node)?;
+    drop(sandbox);
+    let deep = scene.mesh.pod("job-0").place.cgroup.join("made/by-the-app");
+    weir_tests::cgroup::create(&deep)?;
+    let shallow = std::mem::replace(&mut scene.mesh.pod_mut("job-0").place.cgroup, deep);
+    let mut agent = Agent::start(&scene.mesh)?;
+    ensure!(agent.await_enrolled("default/job-0", false).is_ok(), "it is still starting");
+    // The weights of the rule, without a proxy: by the former agent's entry.
+    let report = HttpLoad::new(scene.http.at(80)).requests(60).fresh().run(scene.mesh.pod("job-0"))?;
+    ensure!(report.failed == 0 && report.version("v1") == 60, "{report:?}");
+    ensure!(agent.accepted()? < 0.5, "no proxy has it yet");
+    scene.mesh.pod_mut("job-0").place.cgroup = shallow;
+    drop(helper);
+    let sandbox = pause(&scene, scene.mesh.pod("job-0"), &netns)?;
+    agent.await_enrolled("default/job-0", true)?;
+    let report = HttpLoad::new(scene.http.at(80)).requests(6).fresh().run(scene.mesh.pod("job-0"))?;
+    ensure!(report.failed == 0 && agent.accepted()? > 5.5, "{report:?}");
+    drop(sandbox);
+    agent.await_enrolled("default/job-0", false)?;
+    agent.terminate()?;
+    Ok(())
+}

@@ -211,7 +211,7 @@ impl Applier {
         }
         match self.take_over() {
             Ok(()) => {
-                self.pods.reassert();
+                self.pods.reassert(Instant::now());
                 self.recompile(Instant::now());
                 self.prove();
             }

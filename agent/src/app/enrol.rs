@@ -12,7 +12,7 @@ use weir_mesh::finding::{Finding, Severity, code};
 use weir_mesh::plan::EnrolledPod;
 use weir_mesh::source::ObjectRef;
 
-use super::finder::{Finder, Found, Place};
+use super::finder::{Finder, Place};
 use super::listeners;
 use crate::datapath::{Datapath, PodCgroup, PodEntry};
 use crate::netns::NetNs;
@@ -22,6 +22,9 @@ use crate::proxy::{Proxy, SourcePod};
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// A released pod's listeners stay open this long: a connect that was steered just before is still accepted.
 const RELEASE_LINGER: Duration = Duration::from_millis(500);
+/// An agent that begins finds every pod that is there within this; what another one left behind for pods that it has not
+/// found by then is nobody's.
+const SWEPT_WITHIN: Duration = Duration::from_secs(10);
 
 /// A pod that takes part.
 #[derive(Clone, Debug)]
@@ -50,14 +53,14 @@ pub(super) struct Pods {
     refused: BTreeMap<Arc<str>, (Instant, String)>,
     /// Counts the changes of `enrolled`.
     revision: u64,
-    /// True until a pass has removed what another agent left behind.
-    unswept: bool,
+    /// Until when what another agent left behind may still be that of a pod that is to come.
+    unswept: Option<Instant>,
     /// The entries in the kernel may be another agent's: each is to be written again.
     foreign: bool,
 }
 
 impl Pods {
-    pub(super) fn new(home: NetNs, finder: Finder, workers: usize) -> Self {
+    pub(super) fn new(home: NetNs, finder: Finder, workers: usize, now: Instant) -> Self {
         Self {
             home,
             finder,
@@ -67,15 +70,15 @@ impl Pods {
             releasing: Vec::new(),
             refused: BTreeMap::new(),
             revision: 0,
-            unswept: true,
+            unswept: Some(now + SWEPT_WITHIN),
             foreign: false,
         }
     }
 
     /// Another agent has written meanwhile: the next pass writes every entry again, with this agent's listeners.
-    pub(super) fn reassert(&mut self) {
+    pub(super) fn reassert(&mut self, now: Instant) {
         self.foreign = true;
-        self.unswept = true;
+        self.unswept = Some(now + SWEPT_WITHIN);
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Enrolled)> {
@@ -101,8 +104,14 @@ impl Pods {
         proxy: &Proxy,
         now: Instant,
     ) -> Vec<String> {
-        let Found { mut places, refused, mut problems } = self.finder.find(wanted, now);
-        self.refused = still_refused(&self.refused, refused, now);
+        let found = self.finder.find(wanted, now);
+        self.refused = still_refused(&self.refused, found.refused, now);
+        let (mut places, mut to_come, mut problems) = (found.at, found.to_come, found.problems);
+        for name in &found.unclear {
+            if let Some(pod) = self.enrolled.get(name) {
+                places.insert(Arc::clone(name), pod.place.clone());
+            }
+        }
         let foreign = std::mem::take(&mut self.foreign);
         let stale: Vec<Arc<str>> = self
             .enrolled
@@ -132,6 +141,7 @@ impl Pods {
                 continue;
             }
             let Some(place) = places.remove(name) else { continue };
+            let cgroup = place.cgroup.id();
             match self.enrol(name, pod, place, datapath, proxy) {
                 Ok(enrolled) => {
                     let (cookie, port) = (enrolled.cookie, enrolled.port4);
@@ -144,11 +154,18 @@ impl Pods {
                     self.enrolled.insert(Arc::clone(name), enrolled);
                     self.revision += 1;
                 }
-                Err(error) => problems.push(format!("pod {name} is not enrolled: {error:#}")),
+                Err(error) => {
+                    to_come.push(cgroup);
+                    problems.push(format!("pod {name} is not enrolled: {error:#}"));
+                }
             }
         }
-        if std::mem::take(&mut self.unswept) {
-            self.sweep(datapath, &mut problems);
+        if let Some(until) = self.unswept {
+            if now >= until {
+                to_come.clear();
+            }
+            self.sweep(datapath, &to_come, &mut problems);
+            self.unswept = (!to_come.is_empty()).then_some(until);
         }
         self.close_released(proxy, now);
         problems
@@ -246,8 +263,9 @@ impl Pods {
         }
     }
 
-    /// Entries of a former agent for pods that take part no more.
-    fn sweep(&self, datapath: &mut Datapath, problems: &mut Vec<String>) {
+    /// Removes another agent's entries of pods that take part no more. Those in the cgroups `to_come` may be of pods that
+    /// do, and stay.
+    fn sweep(&self, datapath: &mut Datapath, to_come: &[u64], problems: &mut Vec<String>) {
         let known = match datapath.pods() {
             Ok(known) => known,
             Err(error) => {
@@ -257,6 +275,7 @@ impl Pods {
         };
         let stale: Vec<u64> = known
             .into_iter()
+            .filter(|(_, entry)| !to_come.contains(&entry.cgroup_id))
             .map(|(cookie, _)| cookie)
             .filter(|cookie| self.enrolled.values().all(|pod| pod.cookie != *cookie))
             .collect();

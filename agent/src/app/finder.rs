@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use weir_mesh::plan::EnrolledPod;
 
 use crate::cgroup::{self, CgroupError, Hierarchy, OwnCgroup};
@@ -47,17 +47,6 @@ impl fmt::Display for Namespace {
     }
 }
 
-/// What was found of the pods that are to take part.
-#[derive(Debug, Default)]
-pub(super) struct Found {
-    /// The places of those that are there, by name.
-    pub(super) places: BTreeMap<Arc<str>, Place>,
-    /// Why others cannot take part as they are, by name.
-    pub(super) refused: BTreeMap<Arc<str>, String>,
-    /// What is wrong, one line each; those that are refused are among it.
-    pub(super) problems: Vec<String>,
-}
-
 /// Where a pod is.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
@@ -72,6 +61,34 @@ impl PartialEq for Place {
     fn eq(&self, other: &Self) -> bool {
         (self.netns_id, &self.cgroup, &self.addresses) == (other.netns_id, &other.cgroup, &other.addresses)
     }
+}
+
+/// What is known of where the wanted pods are. One that is nowhere in it is not on this node any more, or refused.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    /// Of those that are there.
+    pub(super) at: BTreeMap<Arc<str>, Place>,
+    /// Those that could not be looked at: they are where they were.
+    pub(super) unclear: BTreeSet<Arc<str>>,
+    /// The ids of the cgroups of those that are still to come, so that another agent's entry may be theirs.
+    pub(super) to_come: Vec<u64>,
+    /// Why others cannot take part as they are.
+    pub(super) refused: BTreeMap<Arc<str>, String>,
+    /// What is wrong, one line each; those that are refused are among it.
+    pub(super) problems: Vec<String>,
+}
+
+/// Where one pod is.
+enum Found {
+    At(Place),
+    /// Not there, or not ready to be enrolled.
+    Nowhere,
+    /// It cannot take part as it is.
+    Refused(String),
+    /// It should be there, and is not, or not where it may be.
+    Faulty(anyhow::Error),
+    /// It cannot be looked at now.
+    Unclear(anyhow::Error),
 }
 
 /// Finds pods.
@@ -90,51 +107,72 @@ impl Finder {
         Self { own, hierarchy, sandboxes, trusted }
     }
 
-    /// Looks for them. A pod that is neither found nor told of is still to come.
-    pub(super) fn find(&self, wanted: &BTreeMap<Arc<str>, EnrolledPod>, now: Instant) -> Found {
+    /// Looks where the wanted pods are.
+    pub(super) fn find(&self, wanted: &BTreeMap<Arc<str>, EnrolledPod>, now: Instant) -> Places {
         let by_uid = wanted.values().filter(|pod| self.annotated(pod).is_none() && !pod.uid.is_empty());
         let uids: BTreeSet<Arc<str>> = by_uid.map(|pod| Arc::clone(&pod.uid)).collect();
         self.sandboxes.want(&uids);
-        let mut found = Found::default();
+        let mut places = Places::default();
         if !uids.is_empty() && !self.sandboxes.has_kubepods() {
-            found.problems.push(
+            places.problems.push(
                 "no kubepods cgroup of this node is there, so that its pods cannot be found: is the host's cgroup tree \
                  mounted (--cgroup-root)?"
                     .to_owned(),
             );
         }
         for (name, pod) in wanted {
-            let place = match self.annotated(pod) {
-                Some(path) => self.at(path, pod).map(Some),
-                None => match self.sandboxes.state(&pod.uid) {
-                    Some(State::Refused(reason)) => {
-                        found.problems.push(format!("pod {name} is not enrolled: {reason}"));
-                        found.refused.insert(Arc::clone(name), reason);
-                        continue;
-                    }
-                    state => self.by_state(state, pod, now),
-                },
+            // Said while it lasts and some time after, so that what comes and goes is one line of the log.
+            if let Some((why, _)) = self.sandboxes.fault(&pod.uid) {
+                places.problems.push(format!("pod {name} stays as it is while it cannot be looked at: {why}"));
+            }
+            let found = match self.annotated(pod) {
+                Some(path) => self.at(path, pod),
+                None => self.by_uid(pod, now),
             };
-            match place {
-                Ok(Some(place)) => drop(found.places.insert(Arc::clone(name), place)),
-                Ok(None) => {}
-                Err(error) => found.problems.push(format!("pod {name} is not enrolled: {error:#}")),
+            match found {
+                Found::At(place) => drop(places.at.insert(Arc::clone(name), place)),
+                Found::Nowhere => places.to_come.extend(self.cgroup_ids(pod)),
+                Found::Refused(reason) => {
+                    places.problems.push(format!("pod {name} is not enrolled: {reason}"));
+                    places.refused.insert(Arc::clone(name), reason);
+                }
+                Found::Faulty(error) => places.problems.push(format!("pod {name} is not enrolled: {error:#}")),
+                Found::Unclear(error) => {
+                    places.to_come.extend(self.cgroup_ids(pod));
+                    places.unclear.insert(Arc::clone(name));
+                    let line = format!("pod {name} stays as it is while it cannot be looked at: {error:#}");
+                    if !places.problems.contains(&line) {
+                        places.problems.push(line);
+                    }
+                }
             }
         }
-        found
+        places
+    }
+
+    /// What the kernel's entry of a pod may have for its cgroup. Zero, which is none, may be anybody's.
+    fn cgroup_ids(&self, pod: &EnrolledPod) -> impl Iterator<Item = u64> {
+        let cgroups = self.sandboxes.cgroups(&pod.uid);
+        std::iter::once(0).chain(cgroups.into_iter().filter_map(|path| cgroup::id_of(&path).ok()))
     }
 
     fn annotated<'a>(&self, pod: &'a EnrolledPod) -> Option<&'a Arc<str>> {
         pod.netns.as_ref().filter(|_| self.trusted)
     }
 
-    fn at(&self, path: &Arc<str>, pod: &EnrolledPod) -> Result<Place> {
-        let meta = std::fs::metadata(&**path).with_context(|| format!("network namespace {path} is not there"))?;
+    fn at(&self, path: &Arc<str>, pod: &EnrolledPod) -> Found {
+        let meta = match std::fs::metadata(&**path).with_context(|| format!("network namespace {path} is not there")) {
+            Ok(meta) => meta,
+            Err(error) => return faulty(error),
+        };
         let cgroup = match pod.cgroup.as_deref() {
             None => PodCgroup::Unchecked,
-            Some(path) => self.checked(Path::new(path)).with_context(|| format!("cgroup {path}"))?,
+            Some(path) => match self.checked(Path::new(path)).with_context(|| format!("cgroup {path}")) {
+                Ok(cgroup) => cgroup,
+                Err(error) => return faulty(error),
+            },
         };
-        Ok(Place {
+        Found::At(Place {
             netns: Namespace::At(Arc::clone(path)),
             netns_id: (meta.dev(), meta.ino()),
             cgroup,
@@ -142,32 +180,38 @@ impl Finder {
         })
     }
 
-    fn by_state(&self, state: Option<State>, pod: &EnrolledPod, now: Instant) -> Result<Option<Place>> {
+    fn by_uid(&self, pod: &EnrolledPod, now: Instant) -> Found {
+        let state = self.sandboxes.state(&pod.uid);
+        let fault = self.sandboxes.fault(&pod.uid).filter(|(_, over)| !over);
         match state {
-            None => anyhow::bail!("it has neither a uid nor a weir.mesh/netns annotation"),
-            Some(State::Starting) => Ok(None),
-            Some(State::Absent { since }) => {
-                let late = !pod.addresses.is_empty() && now.saturating_duration_since(since) > FOUND_WITHIN;
-                ensure!(!late, "it has addresses, and no process of it is in a cgroup of this node");
-                Ok(None)
+            None => Found::Faulty(anyhow!("it has neither a uid nor a weir.mesh/netns annotation")),
+            Some(State::Absent { .. } | State::Starting) if let Some((why, _)) = fault => Found::Unclear(anyhow!(why)),
+            Some(State::Absent { since })
+                if !pod.addresses.is_empty() && now.saturating_duration_since(since) > FOUND_WITHIN =>
+            {
+                Found::Faulty(anyhow!("it has addresses, and no process of it is in a cgroup of this node"))
             }
-            Some(State::Refused(reason)) => anyhow::bail!(reason),
+            Some(State::Starting | State::Absent { .. }) => Found::Nowhere,
+            Some(State::Refused(reason)) => Found::Refused(reason),
             Some(State::Ready(sandbox)) => self.in_sandbox(sandbox, pod),
         }
     }
 
-    fn in_sandbox(&self, sandbox: Sandbox, pod: &EnrolledPod) -> Result<Option<Place>> {
+    fn in_sandbox(&self, sandbox: Sandbox, pod: &EnrolledPod) -> Found {
         let addresses = addresses(&pod.addresses, &sandbox.addresses);
         if addresses.is_empty() {
-            return Ok(None);
+            return Found::Nowhere;
         }
         let cgroup = match &sandbox.cgroup {
             None => PodCgroup::Unchecked,
-            // The pod has ended since.
-            Some(path) if !path.exists() => return Ok(None),
-            Some(path) => self.checked(path).with_context(|| format!("cgroup {}", path.display()))?,
+            Some(path) => match (path.try_exists(), self.checked(path)) {
+                // The pod has ended since.
+                (Ok(false), _) => return Found::Nowhere,
+                (_, Ok(cgroup)) => cgroup,
+                (_, Err(error)) => return faulty(error.context(format!("cgroup {}", path.display()))),
+            },
         };
-        Ok(Some(Place { netns: Namespace::Open(sandbox.netns), netns_id: sandbox.netns_id, cgroup, addresses }))
+        Found::At(Place { netns: Namespace::Open(sandbox.netns), netns_id: sandbox.netns_id, cgroup, addresses })
     }
 
     fn checked(&self, path: &Path) -> Result<PodCgroup> {
@@ -183,6 +227,18 @@ impl Finder {
             Err(CgroupError::LevelUnknown { .. }) => Ok(PodCgroup::Unchecked),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// What is not there, or must not be, is a fault; what cannot be read may be in order.
+fn faulty(error: anyhow::Error) -> Found {
+    let passing = error.chain().find_map(|cause| match cause.downcast_ref::<CgroupError>() {
+        Some(CgroupError::Io { error, .. }) => Some(error),
+        _ => cause.downcast_ref::<std::io::Error>(),
+    });
+    match passing {
+        Some(cause) if cause.kind() != std::io::ErrorKind::NotFound => Found::Unclear(error),
+        _ => Found::Faulty(error),
     }
 }
 

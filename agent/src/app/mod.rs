@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
@@ -104,7 +104,7 @@ pub fn run(config: &Config) -> Result<()> {
     // Manifests in a directory are the operator's own words; nobody else's may name a path on the node.
     let trusted = matches!(config.source, config::Source::Manifests(_));
     let finder = Finder::new(ground.own, ground.hierarchy, sandboxes, trusted);
-    let pods = Pods::new(ground.home, finder, config.workers);
+    let pods = Pods::new(ground.home, finder, config.workers, Instant::now());
     let parts = Parts {
         datapath: Arc::clone(&datapath),
         proxy: Arc::clone(&proxy),

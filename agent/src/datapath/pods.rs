@@ -26,6 +26,16 @@ pub enum PodCgroup {
     },
 }
 
+impl PodCgroup {
+    /// What the pod's entry names; 0 = none.
+    pub fn id(&self) -> u64 {
+        match self {
+            Self::Unchecked | Self::Path(_) => 0,
+            Self::Id { id, .. } => *id,
+        }
+    }
+}
+
 /// A pod to be enrolled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodEntry {

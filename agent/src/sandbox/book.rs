@@ -24,6 +24,10 @@ const COLD: Duration = Duration::from_millis(50);
 const BACKOFF: u32 = 8;
 /// A sandbox starts within this, or its processes are on the node's network to stay.
 const START_WITHIN: Duration = Duration::from_secs(10);
+/// Something of a pod cannot be read: it is looked at again after this, and then ever more rarely, up to [`POLL`].
+const AFTER_FAULT: Duration = Duration::from_millis(50);
+/// A fault is told of for this long after it was seen last, so that one that comes and goes is said once.
+const FAULT_TOLD: Duration = Duration::from_secs(10);
 /// On a hybrid node the runtime moves a process from tree to tree; the v2 one is not the first.
 const V2_GRACE: Duration = Duration::from_millis(10);
 
@@ -59,6 +63,18 @@ struct Pod {
     /// The last event of it.
     stirred: Instant,
     retry: Option<Instant>,
+    fault: Option<Fault>,
+}
+
+/// A look that failed.
+#[derive(Debug)]
+struct Fault {
+    why: String,
+    last: Instant,
+    /// A later one did not.
+    over: bool,
+    /// Before the next look, if that fails too.
+    pause: Duration,
 }
 
 /// A sandbox that is there.
@@ -97,6 +113,18 @@ impl Book {
         self.pods.get(uid).map(|pod| pod.state.clone())
     }
 
+    /// Why a pod could not be looked at, until some time after it could again, and whether it can now.
+    pub(super) fn fault(&self, uid: &str, now: Instant) -> Option<(String, bool)> {
+        let fault = self.pods.get(uid)?.fault.as_ref()?;
+        let told = !fault.over || now.duration_since(fault.last) < FAULT_TOLD;
+        told.then(|| (fault.why.clone(), fault.over))
+    }
+
+    /// The cgroups that bear the UID, of any tree.
+    pub(super) fn cgroups(&self, uid: &str) -> Vec<PathBuf> {
+        self.pods.get(uid).into_iter().flat_map(|pod| pod.places.keys().cloned()).collect()
+    }
+
     pub(super) fn has_kubepods(&self) -> bool {
         !self.classes.is_empty()
     }
@@ -112,7 +140,7 @@ impl Book {
         let new: Vec<Arc<str>> = uids.iter().filter(|uid| !self.pods.contains_key(*uid)).cloned().collect();
         for uid in &new {
             let state = State::Absent { since: now };
-            let pod = Pod { places: BTreeMap::new(), found: None, state, stirred: now, retry: None };
+            let pod = Pod { places: BTreeMap::new(), found: None, state, stirred: now, retry: None, fault: None };
             self.pods.insert(Arc::clone(uid), pod);
         }
         if !new.is_empty() {
@@ -248,7 +276,7 @@ impl Book {
     fn look(&mut self, uid: &Arc<str>, now: Instant) -> bool {
         let Some(mut pod) = self.pods.remove(uid) else { return false };
         pod.places.retain(|path, place| {
-            let there = path.is_dir();
+            let there = !matches!(layout::unless_gone(path.metadata()), Ok(None));
             if !there {
                 place.unwatch(&self.inotify);
             }
@@ -258,6 +286,9 @@ impl Book {
         // Before the look, so that what happens after it is an event.
         self.watch(uid, &mut pod, !stays);
         let state = self.judge(uid, &mut pod, stays, now);
+        if let Some(fault) = &mut pod.fault {
+            fault.over = fault.last < now;
+        }
         if matches!(state, State::Ready(_)) && !stays {
             self.watch(uid, &mut pod, false);
         }
@@ -299,16 +330,17 @@ impl Book {
                     }
                     _ => match self.open(anchor, netns, netns_id, in_v2, now) {
                         Ok(found) => pod.found = Some(found),
-                        Err(error) => return State::Refused(no_addresses(&error)),
+                        Err(error) => return pod.keep(&error, now),
                     },
                 },
                 Ok(Look::Outside) => pod.found = None,
-                // Processes come and go while we look: what was known stays until a look succeeds.
-                Err(_) if pod.found.is_some() => {
+                // Whatever was known stays until a look succeeds. Processes come and go while we look, which is no fault.
+                Err(error) if layout::is_gone(&error) && pod.found.is_some() => {
                     pod.retry = Some(now + HOT);
                     return pod.state.clone();
                 }
-                Err(_) => {}
+                Err(error) if layout::is_gone(&error) => {}
+                Err(error) => return pod.keep(&error, now),
             }
         }
         let hot = if idle < HOT_FOR { HOT } else { (idle / BACKOFF).min(POLL) };
@@ -327,8 +359,7 @@ impl Book {
             return State::Refused(reason);
         }
         if let Err(error) = found.addresses.update() {
-            pod.found = None;
-            return State::Refused(no_addresses(&error));
+            return pod.keep(&error, now);
         }
         let v2 = pod.places.keys().find(|path| path.starts_with(self.trees.v2.hierarchy.mount()));
         if let (false, Some(_)) = (found.in_v2, v2) {
@@ -371,6 +402,13 @@ impl Book {
     }
 }
 
-fn no_addresses(error: &io::Error) -> String {
-    format!("its addresses cannot be read: {error}")
+impl Pod {
+    /// Leaves the state as it was, because the pod could not be looked at.
+    fn keep(&mut self, error: &io::Error, now: Instant) -> State {
+        let recent = self.fault.as_ref().filter(|fault| now.duration_since(fault.last) <= fault.pause * 2);
+        let pause = recent.map_or(AFTER_FAULT, |fault| (fault.pause * 2).min(POLL));
+        self.fault = Some(Fault { why: error.to_string(), last: now, over: false, pause });
+        self.retry = Some(now + pause);
+        self.state.clone()
+    }
 }

@@ -10,6 +10,7 @@
 //! kind puts `kubelet-` before `kubepods` in each systemd name.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The classes that have a directory of their own.
@@ -60,13 +61,44 @@ pub(super) fn pods_in(class: &Path) -> Vec<(String, PathBuf)> {
     directories(class).into_iter().filter_map(|(path, name)| Some((pod_uid(&name)?, path))).collect()
 }
 
-/// The directories in a directory, with their names; none when it is gone.
+/// The directories in a directory, with their names; none when it is gone, or cannot be read now.
 pub(super) fn directories(path: &Path) -> Vec<(PathBuf, String)> {
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    entries
-        .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
-        .filter_map(|e| Some((e.path(), e.file_name().into_string().ok()?)))
-        .collect()
+    read_directories(path).unwrap_or_default()
+}
+
+/// The same, for who must not take "cannot be read" for "none".
+///
+/// # Errors
+/// When it is there and cannot be read.
+pub(super) fn read_directories(path: &Path) -> io::Result<Vec<(PathBuf, String)>> {
+    let mut found = Vec::new();
+    let Some(entries) = unless_gone(fs::read_dir(path))? else { return Ok(found) };
+    for entry in entries {
+        let Some(entry) = unless_gone(entry)? else { continue };
+        if unless_gone(entry.file_type())?.is_some_and(|kind| kind.is_dir())
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            found.push((entry.path(), name));
+        }
+    }
+    Ok(found)
+}
+
+/// `None` for what is not there (any more): a file, a cgroup that was removed while its file is open, a process.
+///
+/// # Errors
+/// All others: no descriptors or memory left, not permitted. They say nothing about what is there.
+pub(super) fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// See [`unless_gone`].
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENODEV))
 }
 
 /// `kubepods-burstable` gives `burstable`, `kubelet-kubepods-podX` gives `podX`.

@@ -21,7 +21,7 @@
 //! | `inotify` | waiting |
 //!
 //! **Invariants.** Only pods that are wanted are looked at. The node's own namespace is never a pod's. A slow poll finds
-//! what events did not tell. A static pod is not found: its cgroup does not bear the UID that the API server gives it.
+//! what events did not tell. What cannot be read is not taken for gone. A static pod is not found: its cgroup does not bear the UID that the API server gives it.
 
 mod addresses;
 mod book;
@@ -186,6 +186,16 @@ impl Sandboxes {
     /// What is known of a pod; `None` for one that is not wanted.
     pub fn state(&self, uid: &str) -> Option<State> {
         self.shared.book().state(uid)
+    }
+
+    /// Why a pod could not be looked at, now or lately, and whether that is over. What is known of it is older if not.
+    pub fn fault(&self, uid: &str) -> Option<(String, bool)> {
+        self.shared.book().fault(uid, Instant::now())
+    }
+
+    /// The cgroups of a wanted pod, of any tree.
+    pub fn cgroups(&self, uid: &str) -> Vec<PathBuf> {
+        self.shared.book().cgroups(uid)
     }
 
     /// Whether the kubelet's cgroup is there. Without it no pod can be found.

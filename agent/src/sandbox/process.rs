@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::layout;
+use super::layout::{self, unless_gone};
 use crate::cgroup::Hierarchy;
 use crate::netns::NetNs;
 
@@ -24,6 +24,8 @@ const DEPTH: usize = 2;
 /// Programs that are the pod for the kernel and have its network in themselves, by the beginning of their names.
 const HYPERVISORS: [&str; 6] = ["qemu-", "cloud-hypervisor", "firecracker", "dragonball", "virtiofsd", "stratovirt"];
 const GVISOR: &str = "runsc";
+/// CRI-O's monitors of containers, by their names: they may be in the pod's cgroup, and are in the node's namespace.
+const MONITORS: [&str; 2] = ["conmon", "conmonrs"];
 
 /// A process, told from a later one with the same number by when it started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,7 +61,7 @@ impl Anchor {
 /// What a look at a pod's processes has found.
 #[derive(Debug)]
 pub(super) enum Look {
-    /// There are none.
+    /// There are none, but for the runtime's monitors.
     Empty,
     /// None of them is in a network namespace of the pod yet: the runtime's helpers, at the start.
     Outside,
@@ -78,15 +80,22 @@ pub(super) enum Look {
 
 /// Looks at the processes in the cgroups `directories` of pod `uid`; `home` are device and inode of namespaces that
 /// are the node's own.
+///
+/// # Errors
+/// When something that is there cannot be read: then nothing is known of the pod, above all not that it has ended.
 pub(super) fn look(uid: &str, directories: &[&Path], home: &[(u64, u64)], v2: &Hierarchy) -> io::Result<Look> {
-    let pids: BTreeSet<u32> = directories.iter().flat_map(|directory| processes(directory)).collect();
+    let mut pids = BTreeSet::new();
+    for directory in directories {
+        pids.extend(processes(directory)?);
+    }
     let mut oldest: Option<(Anchor, Process)> = None;
     let mut any = false;
     for pid in pids {
         // Gone meanwhile, or of a PID namespace that we do not see (0).
-        let Ok(process) = Process::open(pid) else { continue };
-        let (Ok(started), Ok(netns_id)) = (process.start(), process.netns_id()) else { continue };
-        any = true;
+        let Some(process) = unless_gone(Process::open(pid))? else { continue };
+        let Some(started) = unless_gone(process.start())? else { continue };
+        let Some(netns_id) = unless_gone(process.netns_id())? else { continue };
+        any |= !home.contains(&netns_id) || !process.is_monitor();
         let anchor = Anchor { started, pid };
         if !home.contains(&netns_id) && oldest.as_ref().is_none_or(|(other, _)| anchor < *other) {
             oldest = Some((anchor, process));
@@ -111,8 +120,8 @@ pub(super) fn look(uid: &str, directories: &[&Path], home: &[(u64, u64)], v2: &H
     Ok(Look::Found { anchor, netns, netns_id, in_v2 })
 }
 
-/// The processes in and below a cgroup, those of monitors left out.
-fn processes(pod: &Path) -> Vec<u32> {
+/// The processes in and below a cgroup, those in cgroups of monitors left out.
+fn processes(pod: &Path) -> io::Result<Vec<u32>> {
     let mut found = Vec::new();
     let mut level = vec![pod.to_owned()];
     let mut seen = 0;
@@ -120,20 +129,23 @@ fn processes(pod: &Path) -> Vec<u32> {
         let mut next = Vec::new();
         for directory in level {
             if seen == MAX_CGROUPS {
-                return found;
+                return Ok(found);
             }
             seen += 1;
-            // The inside of a threaded cgroup cannot be read; its processes are in the list of the one above.
-            let list = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+            let list = match fs::read_to_string(directory.join("cgroup.procs")) {
+                // The inside of a threaded cgroup; its processes are in the list of the one above.
+                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => continue,
+                list => unless_gone(list)?.unwrap_or_default(),
+            };
             found.extend(list.lines().filter_map(|line| line.parse::<u32>().ok()).take(MAX_PROCESSES));
             if depth < DEPTH {
-                let below = layout::directories(&directory).into_iter();
+                let below = layout::read_directories(&directory)?.into_iter();
                 next.extend(below.filter(|(_, name)| !layout::is_monitor(name)).map(|(path, _)| path));
             }
         }
         level = next;
     }
-    found
+    Ok(found)
 }
 
 /// A process's directory in `/proc`.
@@ -154,6 +166,10 @@ impl Process {
     /// When it has ended, even if its parent does not know yet.
     fn start(&self) -> io::Result<u64> {
         parse_start(&fs::read_to_string(self.path("stat"))?).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn is_monitor(&self) -> bool {
+        fs::read_to_string(self.path("comm")).is_ok_and(|name| MONITORS.contains(&name.trim_end()))
     }
 
     fn netns_id(&self) -> io::Result<(u64, u64)> {
@@ -293,9 +309,25 @@ mod tests {
             fs::create_dir_all(pod.path().join(cgroup)).unwrap();
             fs::write(pod.path().join(cgroup).join("cgroup.procs"), pids).unwrap();
         }
-        let mut found = processes(pod.path());
+        let mut found = processes(pod.path()).unwrap();
         found.sort_unstable();
         assert_eq!(found, [0, 20, 21, 40]);
-        assert!(processes(&pod.path().join("gone")).is_empty());
+        assert!(processes(&pod.path().join("gone")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_taken_for_empty() {
+        let pod = tempfile::tempdir().unwrap();
+        fs::create_dir(pod.path().join("a")).unwrap();
+        // A directory in the place of the file: there, and unreadable, for root too.
+        fs::create_dir(pod.path().join("a/cgroup.procs")).unwrap();
+        assert_eq!(processes(pod.path()).unwrap_err().raw_os_error(), Some(libc::EISDIR));
+        let error = |number| unless_gone::<()>(Err(io::Error::from_raw_os_error(number)));
+        for gone in [libc::ENOENT, libc::ESRCH, libc::ENODEV] {
+            assert!(matches!(error(gone), Ok(None)), "{gone}");
+        }
+        for passing in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EACCES, libc::EPERM, libc::EIO] {
+            assert_eq!(error(passing).unwrap_err().raw_os_error(), Some(passing));
+        }
     }
 }
