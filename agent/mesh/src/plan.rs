@@ -105,7 +105,7 @@ pub struct EnrolledPod {
     pub namespace: Arc<str>,
     /// Its name.
     pub name: Arc<str>,
-    /// `metadata.uid`: the name of its cgroup, by which its sandbox is found. Empty in most files.
+    /// Its UID as its node knows it: the name of its cgroup, by which its sandbox is found. Empty in most files.
     pub uid: Arc<str>,
     /// Its addresses (`status.podIPs`); none before the kubelet has reported them, which is after the sandbox has them.
     pub addresses: Vec<IpAddr>,

@@ -21,7 +21,7 @@
 //! | `inotify` | waiting |
 //!
 //! **Invariants.** Only pods that are wanted are looked at. The node's own namespace is never a pod's. A slow poll finds
-//! what events did not tell. What cannot be read is not taken for gone. A static pod is not found: its cgroup does not bear the UID that the API server gives it.
+//! what events did not tell. What cannot be read is not taken for gone.
 
 mod addresses;
 mod book;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::fields::{Fault, Fields};
+use super::json::MIRROR;
 use super::meta::{Labels, Metadata, labels};
 use super::node::{Mark, Node, Value};
 
@@ -19,7 +20,8 @@ pub struct Namespace {
 pub struct Pod {
     /// Name, labels, annotations.
     pub meta: Metadata,
-    /// `metadata.uid`; empty in most files.
+    /// By which its node knows it: `metadata.uid`, or of a static pod's copy what the kubelet has written there. Empty in
+    /// most files.
     pub uid: Arc<str>,
     /// `spec.nodeName`; empty until it is scheduled.
     pub node: Arc<str>,
@@ -44,7 +46,7 @@ pub struct Pod {
 impl Pod {
     pub(super) fn decode(meta: Metadata, root: &mut Fields<'_>) -> Result<Self, Fault> {
         let mut pod = Self {
-            uid: Arc::clone(&meta.uid),
+            uid: node_uid(&meta),
             meta,
             node: Arc::default(),
             service_account: Arc::default(),
@@ -102,6 +104,17 @@ impl Pod {
     pub fn port_named(&self, name: &str) -> Option<u16> {
         self.ports.iter().find(|(n, _)| &**n == name).map(|(_, number)| *number)
     }
+}
+
+/// The length of a static pod's UID, which is a hash in hexadecimal.
+const STATIC_UID: usize = 32;
+
+/// A static pod's UID never has the form of one that the API server gives (36 characters, with dashes). Whatever else
+/// stands in the annotation is somebody's attempt to have another pod taken for this one.
+fn node_uid(meta: &Metadata) -> Arc<str> {
+    let is_static = |uid: &str| uid.len() == STATIC_UID && uid.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let mirrored = meta.annotations.get(MIRROR).filter(|uid| is_static(uid));
+    Arc::clone(mirrored.unwrap_or(&meta.uid))
 }
 
 /// How a Service is reached.

@@ -21,6 +21,8 @@ pub enum Keep {
 
 /// Annotations are read from these domains and from those below them; tools keep whole manifests in others.
 const ANNOTATION_DOMAINS: [&str; 2] = ["weir.mesh", "istio.io"];
+/// What the kubelet writes on the API server's copy of a static pod: the UID by which the node knows that pod.
+pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
 
 impl Keep {
     fn field(self, key: &str) -> Option<Self> {
@@ -33,6 +35,9 @@ impl Keep {
 }
 
 fn is_read(annotation: &str) -> bool {
+    if annotation == MIRROR {
+        return true;
+    }
     let domain = annotation.split('/').next().unwrap_or_default();
     ANNOTATION_DOMAINS
         .iter()
@@ -145,11 +150,12 @@ mod tests {
     fn only_what_is_read_is_kept() {
         let text = r#"{"kind":"X","metadata":{"name":"a","managedFields":[{"f":{"x":{}}}],"annotations":{
             "kubectl.kubernetes.io/last-applied-configuration":"{}","weir.mesh/x":"1","sidecar.istio.io/y":"2",
-            "notistio.io/z":"3"}},"ports":[{"port":1,"nodePort":2},{"port":3}],"spec":{"a":[null,true,1.5]}}"#;
+            "notistio.io/z":"3","kubernetes.io/config.mirror":"4","kubernetes.io/config.seen":"5"}},"ports":[{"port":1,"nodePort":2},{"port":3}],"spec":{"a":[null,true,1.5]}}"#;
         let node = parse_json(text, OBJECT).unwrap();
         assert_eq!(
             shown(&node),
-            "{metadata:{name:Text(\"a\"),annotations:{weir.mesh/x:Text(\"1\"),sidecar.istio.io/y:Text(\"2\")}},\
+            "{metadata:{name:Text(\"a\"),annotations:{weir.mesh/x:Text(\"1\"),sidecar.istio.io/y:Text(\"2\"),\
+             kubernetes.io/config.mirror:Text(\"4\")}},\
              ports:[{port:Int(1)},{port:Int(3)}],spec:{a:[Null,Bool(true),Float(1.5)]}}"
         );
     }

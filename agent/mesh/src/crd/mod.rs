@@ -26,6 +26,7 @@ pub use cluster::{
 pub use destination_rule::{ClientTls, DestinationRule, Subset, TrafficPolicy};
 pub use fields::Fault;
 pub use intern::Interner;
+pub(crate) use json::MIRROR;
 pub use json::{Keep, parse_json};
 pub use meta::{Labels, Metadata};
 pub use node::{Mark, Node, SyntaxError, parse};

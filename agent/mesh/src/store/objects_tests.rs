@@ -241,6 +241,32 @@ fn of_another_nodes_pod_only_what_routing_reads_is_kept() {
 }
 
 #[test]
+fn a_static_pod_has_the_uid_that_its_node_knows() {
+    let hash = "f3c29a5b7e1d48c0a9be6d2f01c3a4b5";
+    let foreign = "d4daf794-e023-45e0-b7f0-82ef2939b9fb";
+    for (node, mirror, expected, annotations) in [
+        ("here", hash, hash, 2),
+        ("there", hash, "", 1),
+        // Another pod's UID, and what is none.
+        ("here", foreign, "u-1", 2),
+        ("here", "", "u-1", 2),
+        ("here", &hash[1..], "u-1", 2),
+        ("here", &hash.to_uppercase(), "u-1", 2),
+    ] {
+        let text = format!(
+            r#"{{"metadata":{{"name":"p","namespace":"kube-system","uid":"u-1","annotations":{{"weir.mesh/x":"1",
+            "kubernetes.io/config.hash":"{hash}","kubernetes.io/config.mirror":"{mirror}"}}}},
+            "spec":{{"nodeName":"{node}"}}}}"#
+        );
+        let reading = Reader::new(Some("here".into())).read(kind("Pod"), "v1", &text).unwrap();
+        let Version::Good(decoded) = reading.version else { panic!("{reading:?}") };
+        let crate::crd::Object::Pod(pod) = decoded.object else { panic!("not a pod") };
+        assert_eq!((&*pod.uid, pod.meta.annotations.len()), (expected, annotations), "{node} {mirror}");
+        assert_eq!(&*pod.meta.uid, if node == "here" { "u-1" } else { "" });
+    }
+}
+
+#[test]
 fn files_and_served_objects_compile_to_the_same() {
     let objects = [
         (

@@ -101,6 +101,10 @@ impl Reader {
             pod.uid = Arc::default();
             pod.meta.uid = Arc::default();
             pod.meta.created = None;
+            // Every node has some static pods, and each a value of its own.
+            if pod.meta.annotation(crd::MIRROR).is_some() {
+                Arc::make_mut(&mut pod.meta.annotations).remove(crd::MIRROR);
+            }
         }
         self.interner.share(object);
     }
