@@ -4,10 +4,10 @@
 //!
 //! Everything is relative to what is mounted here. In a container with a cgroup namespace that may be a part of the
 //! tree only; then [`Hierarchy::is_root`] is false, ids are still right (they are inodes), and levels are counted from
-//! the whole tree's root, which the kernel opens by its id for those who may ([`Hierarchy::level_of`]).
+//! the whole tree's root: the kernel tells our own ([`Hierarchy::level_of`]).
 
 mod kubepods;
-mod root;
+mod level;
 
 use std::collections::VecDeque;
 use std::fs;
@@ -196,7 +196,7 @@ impl Hierarchy {
 
     /// The directory that lists the process, for when the path is relative to a namespace that is not mounted here.
     fn search(&self, pid: u32) -> Option<PathBuf> {
-        walk(&self.mount, usize::MAX, |directory| {
+        walk(&self.mount, |directory| {
             processes(directory).is_ok_and(|pids| pids.contains(&pid)).then(|| directory.to_owned())
         })
     }
@@ -204,15 +204,26 @@ impl Hierarchy {
     /// The depth of a cgroup in the whole tree (root = 0): what the kernel's ancestor helper asks for.
     ///
     /// # Errors
-    /// When only a part of the tree is mounted and this process may not open the root (CAP_DAC_READ_SEARCH).
+    /// When only a part of the tree is mounted and this process is not in it, or may not load programs.
     pub fn level_of(&self, path: &Path) -> Result<u32, CgroupError> {
         let unknown = || CgroupError::LevelUnknown { path: path.to_owned() };
         let path = path.canonicalize().map_err(io_error(path))?;
         let mount = self.mount.canonicalize().map_err(io_error(&self.mount))?;
         let below = path.strip_prefix(&mount).map_err(|_| unknown())?;
-        let above = self.depth.get_or_init(|| if self.is_root() { Some(0) } else { root::depth_of(&mount) });
+        let above = self.depth.get_or_init(|| if self.is_root() { Some(0) } else { self.depth_of(&mount) });
         let above = above.ok_or_else(unknown)?;
         Ok(above + below.components().count() as u32)
+    }
+
+    /// How deep a mount is that this process's own cgroup is below.
+    fn depth_of(&self, mount: &Path) -> Option<u32> {
+        let own = self.of_process(std::process::id()).ok()?.canonicalize().ok()?;
+        let below = own.strip_prefix(mount).ok()?.components().count() as u32;
+        let level = level::of_current(id_of(&own).ok()?);
+        if let Err(error) = &level {
+            tracing::warn!(%error, "the kernel does not tell how deep in the cgroup tree this node is");
+        }
+        level.ok()??.checked_sub(below)
     }
 
     /// The cgroups of this node's pods, the one in use first: what the kubelet calls `kubepods`, under its names of
@@ -297,24 +308,22 @@ fn controllers(options: &str) -> Vec<String> {
     names.filter(|o| o.starts_with("name=") || !o.contains('=')).map(str::to_owned).collect()
 }
 
-/// Breadth first below `root`, at most `depth` levels; entries that vanish meanwhile are skipped.
-fn walk<T>(root: &Path, depth: usize, mut visit: impl FnMut(&Path) -> Option<T>) -> Option<T> {
-    let mut queue = VecDeque::from([(root.to_owned(), 0)]);
-    while let Some((directory, level)) = queue.pop_front() {
+/// Breadth first below `root`; entries that vanish meanwhile are skipped.
+fn walk<T>(root: &Path, mut visit: impl FnMut(&Path) -> Option<T>) -> Option<T> {
+    let mut queue = VecDeque::from([root.to_owned()]);
+    while let Some(directory) = queue.pop_front() {
         if let Some(found) = visit(&directory) {
             return Some(found);
         }
-        if level < depth {
-            let mut children: Vec<PathBuf> = fs::read_dir(&directory)
-                .into_iter()
-                .flatten()
-                .flatten()
-                .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
-                .map(|e| e.path())
-                .collect();
-            children.sort();
-            queue.extend(children.into_iter().map(|c| (c, level + 1)));
-        }
+        let mut children: Vec<PathBuf> = fs::read_dir(&directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+            .map(|e| e.path())
+            .collect();
+        children.sort();
+        queue.extend(children);
     }
     None
 }

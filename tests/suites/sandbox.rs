@@ -1,7 +1,13 @@
 //! Pods that nobody describes but by their UID: the agent finds kubepods, the pod's cgroup in it, the namespace of its
 //! sandbox and the addresses inside, and follows them.
 
+use std::ffi::CString;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
+use std::ptr;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
@@ -18,6 +24,10 @@ const ENROLLED_WITHIN: Duration = Duration::from_millis(20);
 const AT_ONCE: Duration = Duration::from_millis(250);
 const PODS: usize = 20;
 const READY_WITHIN: Duration = Duration::from_secs(15);
+/// SYS_PTRACE and SYS_ADMIN: the DaemonSet's.
+const CAPABILITIES: [libc::c_ulong; 2] = [19, 21];
+/// The last one that any kernel knows by now, with room to spare.
+const LAST_CAPABILITY: libc::c_ulong = 63;
 
 /// The canary's scene at 100 to 0, with a relay for those who take no part, and `jobs` pods that have not begun.
 fn scene(jobs: usize) -> Result<Canary> {
@@ -191,6 +201,64 @@ fn a_pod_that_a_new_agent_has_not_found_yet_keeps_its_entry() -> Result<()> {
     ensure!(report.failed == 0 && agent.accepted()? > 5.5, "{report:?}");
     drop(sandbox);
     agent.await_enrolled("default/job-0", false)?;
+    agent.terminate()?;
+    Ok(())
+}
+
+/// Has an agent start on a node that is itself a container: of the cgroup tree it sees only what is below `root`, at
+/// `mount`. It has the DaemonSet's capabilities.
+fn on_nested_node(command: &mut Command, root: &Path, mount: &Path) -> Result<()> {
+    let door = weir_tests::cgroup::door(root)?;
+    let target = CString::new(mount.as_os_str().as_encoded_bytes())?;
+    command.arg("--cgroup-root").arg(mount);
+    // SAFETY: between fork and exec only system calls on what the closure owns; no allocation.
+    unsafe {
+        command.pre_exec(move || {
+            let none = c"none".as_ptr();
+            let private = libc::MS_REC | libc::MS_PRIVATE;
+            let done = libc::write(door.as_raw_fd(), c"0".as_ptr().cast(), 1) == 1
+                && libc::unshare(libc::CLONE_NEWCGROUP | libc::CLONE_NEWNS) == 0
+                && libc::mount(none, c"/".as_ptr(), ptr::null(), private, ptr::null()) == 0
+                && libc::mount(none, target.as_ptr(), c"cgroup2".as_ptr(), 0, ptr::null()) == 0;
+            if !done {
+                return Err(io::Error::last_os_error());
+            }
+            for capability in (0..=LAST_CAPABILITY).filter(|c| !CAPABILITIES.contains(c)) {
+                libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0);
+            }
+            Ok(())
+        });
+    }
+    Ok(())
+}
+
+#[test]
+fn on_a_node_in_a_container_a_pod_is_told_from_others_in_its_namespace() -> Result<()> {
+    if !require("on_a_node_in_a_container_a_pod_is_told_from_others_in_its_namespace", &[Need::Agent]) {
+        return Ok(());
+    }
+    let mut scene = scene(1)?;
+    let mount = scene.mesh.scratch().join("cgroup");
+    std::fs::create_dir(&mount)?;
+    let mut nested = Ok(());
+    let mut agent =
+        Agent::spawn_with(&scene.mesh, |command| nested = on_nested_node(command, scene.mesh.cgroup(), &mount))?;
+    nested?;
+    agent.await_ready(READY_WITHIN)?;
+    let netns = scene.mesh.pod("job-0").place.netns.clone();
+    let _sandbox = pause(&scene, scene.mesh.pod("job-0"), &netns)?;
+    agent.await_enrolled("default/job-0", true)?;
+    ensure!(!agent.log_text().contains("cannot be told"), "{}", agent.log_text());
+    let load = HttpLoad::new(scene.http.at(80)).requests(60).fresh();
+    let report = load.run(scene.mesh.pod("job-0"))?;
+    ensure!(report.failed == 0 && report.version("v1") == 60 && agent.accepted()? > 59.5, "the pod: {report:?}");
+    // Something of the node's in the pod's namespace, such as a CNI's helper.
+    let stranger = scene.mesh.cgroup().join("stranger");
+    weir_tests::cgroup::create(&stranger)?;
+    scene.mesh.pod_mut("job-0").place.cgroup = stranger;
+    let report = load.run(scene.mesh.pod("job-0"))?;
+    ensure!(report.failed == 0 && report.version("v2") > 0, "it takes no part: {report:?}");
+    ensure!(agent.accepted()? < 60.5, "the proxy has accepted {}", agent.accepted()?);
     agent.terminate()?;
     Ok(())
 }
