@@ -25,6 +25,8 @@ const RELEASE_LINGER: Duration = Duration::from_millis(500);
 /// An agent that begins finds every pod that is there within this; what another one left behind for pods that it has not
 /// found by then is nobody's.
 const SWEPT_WITHIN: Duration = Duration::from_secs(10);
+/// Between two looks until then: a pod that starts meanwhile does not wait for a whole map to be read.
+const SWEEP_AGAIN: Duration = Duration::from_secs(1);
 
 /// A pod that takes part.
 #[derive(Clone, Debug)]
@@ -53,8 +55,8 @@ pub(super) struct Pods {
     refused: BTreeMap<Arc<str>, (Instant, String)>,
     /// Counts the changes of `enrolled`.
     revision: u64,
-    /// Until when what another agent left behind may still be that of a pod that is to come.
-    unswept: Option<Instant>,
+    /// When to look next for what another agent left behind, and until when that may be of a pod that is to come.
+    unswept: Option<(Instant, Instant)>,
     /// The entries in the kernel may be another agent's: each is to be written again.
     foreign: bool,
 }
@@ -70,7 +72,7 @@ impl Pods {
             releasing: Vec::new(),
             refused: BTreeMap::new(),
             revision: 0,
-            unswept: Some(now + SWEPT_WITHIN),
+            unswept: Some((now, now + SWEPT_WITHIN)),
             foreign: false,
         }
     }
@@ -78,7 +80,7 @@ impl Pods {
     /// Another agent has written meanwhile: the next pass writes every entry again, with this agent's listeners.
     pub(super) fn reassert(&mut self, now: Instant) {
         self.foreign = true;
-        self.unswept = Some(now + SWEPT_WITHIN);
+        self.unswept = Some((now, now + SWEPT_WITHIN));
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Enrolled)> {
@@ -160,12 +162,14 @@ impl Pods {
                 }
             }
         }
-        if let Some(until) = self.unswept {
+        if let Some((next, until)) = self.unswept
+            && now >= next
+        {
             if now >= until {
                 to_come.clear();
             }
             self.sweep(datapath, &to_come, &mut problems);
-            self.unswept = (!to_come.is_empty()).then_some(until);
+            self.unswept = (!to_come.is_empty()).then_some((now + SWEEP_AGAIN, until));
         }
         self.close_released(proxy, now);
         problems
