@@ -1,6 +1,7 @@
 //! `cargo xtask …`: what the project needs beyond `cargo build`. One command, one file; each has a `run`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool: its output is for people")]
 
+mod bench;
 mod build_ebpf;
 mod demo;
 mod e2e;
@@ -25,6 +26,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure, and print a table
+    Bench(bench::Args),
     /// Build the kernel programs into target/bpf, which the agent's build embeds
     BuildEbpf(build_ebpf::Options),
     /// Show a canary on this machine, step by step, and check every number
@@ -43,6 +46,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Bench(args) => bench::run(&args),
         Command::BuildEbpf(options) => build_ebpf::run(&options),
         Command::Demo(args) => demo::run(&args),
         Command::E2e(args) => e2e::run(&args),

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::plan::WeightedGroup;
-use crate::program::{Cluster, EndpointId, LoadBalancer};
+use crate::program::{Cluster, LoadBalancer};
 
 /// An endpoint of `cluster` for a client that dialled this family; `None` = there is none (503 UH).
 /// `cursor` counts the picks of this worker for this cluster, `roll` is uniformly random, `active` tells the requests
@@ -13,8 +13,8 @@ pub fn pick(
     ipv6: bool,
     cursor: u64,
     roll: u64,
-    active: impl Fn(EndpointId) -> u32,
-) -> Option<EndpointId> {
+    active: impl Fn(SocketAddr) -> u32,
+) -> Option<SocketAddr> {
     let endpoints = cluster.endpoints_for(ipv6);
     let at = |n: u64| endpoints.get((n % endpoints.len() as u64) as usize).copied();
     if endpoints.len() < 2 {

@@ -47,7 +47,7 @@ pub enum OnFailure {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelPlan {
     /// By view, address, port and protocol.
-    pub services: BTreeMap<PlanKey, PlannedService>,
+    pub services: BTreeMap<PlanKey, Arc<PlannedService>>,
     /// Enrolled pods, by `namespace/name`. Those of other nodes are left out when the node is known.
     pub pods: BTreeMap<Arc<str>, EnrolledPod>,
 }
@@ -95,7 +95,7 @@ pub struct WeightedGroup {
     /// Share = `weight / Σ weights`.
     pub weight: u32,
     /// The endpoints among which the share is spread evenly.
-    pub endpoints: Vec<SocketAddr>,
+    pub endpoints: Arc<[SocketAddr]>,
 }
 
 /// A pod that takes part.

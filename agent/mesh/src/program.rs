@@ -22,7 +22,6 @@ macro_rules! id {
 }
 id!(/** Index into [`Program::ports`]. */ PortId);
 id!(/** Index into [`Program::clusters`]. */ ClusterId);
-id!(/** Index into [`Program::endpoints`]. */ EndpointId);
 id!(/** Index into [`Program::host_tables`]. */ HostTableId);
 
 /// How the bytes of a service port are read. Istio's protocol selection: appProtocol, else the port name up to the
@@ -53,21 +52,20 @@ pub enum LoadBalancer {
     Random,
 }
 
-/// Everything that a worker needs to decide.
-#[derive(Debug, Default)]
+/// Everything that a worker needs to decide. A clone shares everything, so that a change of a few clusters costs no more
+/// than their number of pointers.
+#[derive(Clone, Debug, Default)]
 pub struct Program {
     /// Counts the compilations; equal generation, equal program.
     pub generation: u64,
     /// Original destination → service port, for a view. View 0 = everybody.
-    pub destinations: HashMap<(u32, IpAddr, u16), PortId, foldhash::fast::RandomState>,
+    pub destinations: Arc<HashMap<(u32, IpAddr, u16), PortId, foldhash::fast::RandomState>>,
     /// Service ports.
-    pub ports: Box<[ServicePort]>,
+    pub ports: Arc<[ServicePort]>,
     /// Host tables, one for a port number and view: the dialled port selects the set of hosts.
-    pub host_tables: Box<[HostTable]>,
+    pub host_tables: Arc<[HostTable]>,
     /// Destinations of routes: service port and subset.
-    pub clusters: Box<[Cluster]>,
-    /// Endpoints, each once.
-    pub endpoints: Box<[Endpoint]>,
+    pub clusters: Box<[Arc<Cluster>]>,
 }
 
 impl Program {
@@ -96,11 +94,6 @@ impl Program {
     /// A cluster.
     pub fn cluster(&self, id: ClusterId) -> &Cluster {
         &self.clusters[id.index()]
-    }
-
-    /// An endpoint.
-    pub fn endpoint(&self, id: EndpointId) -> &Endpoint {
-        &self.endpoints[id.index()]
     }
 }
 
@@ -138,7 +131,7 @@ pub struct WeightedCluster {
 }
 
 /// One endpoint set with one policy.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
     /// Envoy's name: `outbound|PORT|SUBSET|FQDN`.
     pub name: Arc<str>,
@@ -153,27 +146,18 @@ pub struct Cluster {
     /// How long a connect may take. Istio's default: 10 s.
     pub connect_timeout: std::time::Duration,
     /// Ready endpoints with an IPv4 address.
-    pub endpoints4: Box<[EndpointId]>,
+    pub endpoints4: Arc<[SocketAddr]>,
     /// Ready endpoints with an IPv6 address.
-    pub endpoints6: Box<[EndpointId]>,
+    pub endpoints6: Arc<[SocketAddr]>,
 }
 
 impl Cluster {
     /// The endpoints for a client that dialled this family; those of the other where it has none.
-    pub fn endpoints_for(&self, ipv6: bool) -> &[EndpointId] {
+    pub fn endpoints_for(&self, ipv6: bool) -> &[SocketAddr] {
         let (own, other) =
             if ipv6 { (&self.endpoints6, &self.endpoints4) } else { (&self.endpoints4, &self.endpoints6) };
         if own.is_empty() { other } else { own }
     }
-}
-
-/// One address and port that serves.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Endpoint {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// `namespace/name` of its pod, where it has one.
-    pub pod: Option<Arc<str>>,
 }
 
 /// What a request that matched is to get. The fields that later features need (timeout, retries, faults, rewrites)

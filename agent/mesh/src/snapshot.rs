@@ -68,6 +68,22 @@ impl Snapshot {
         }
     }
 
+    /// Lays the maps out anew, without the gaps that objects leave when they come one by one.
+    pub fn compact(&mut self) {
+        fn dense<K: Ord, T>(map: &mut BTreeMap<K, Arc<T>>) {
+            // Made from what is sorted, every node is full.
+            *map = std::mem::take(map).into_iter().collect();
+        }
+        dense(&mut self.namespaces);
+        dense(&mut self.pods);
+        dense(&mut self.services);
+        dense(&mut self.endpoint_slices);
+        dense(&mut self.deployments);
+        dense(&mut self.virtual_services);
+        dense(&mut self.destination_rules);
+        dense(&mut self.protections);
+    }
+
     /// Removes the object of this kind and name. False when there is none.
     pub fn remove(&mut self, object: &ObjectRef) -> bool {
         let key = (Arc::clone(&object.namespace), Arc::clone(&object.name));
@@ -80,6 +96,21 @@ impl Snapshot {
             "VirtualService" => self.virtual_services.remove(&key).is_some(),
             "DestinationRule" => self.destination_rules.remove(&key).is_some(),
             _ => self.protections.remove(object).is_some(),
+        }
+    }
+
+    /// The object of this kind and name.
+    pub fn get(&self, object: &ObjectRef) -> Option<Object> {
+        let key = (Arc::clone(&object.namespace), Arc::clone(&object.name));
+        match &*object.kind {
+            "Namespace" => self.namespaces.get(&key).cloned().map(Object::Namespace),
+            "Pod" => self.pods.get(&key).cloned().map(Object::Pod),
+            "Service" => self.services.get(&key).cloned().map(Object::Service),
+            "EndpointSlice" => self.endpoint_slices.get(&key).cloned().map(Object::EndpointSlice),
+            "Deployment" => self.deployments.get(&key).cloned().map(Object::Deployment),
+            "VirtualService" => self.virtual_services.get(&key).cloned().map(Object::VirtualService),
+            "DestinationRule" => self.destination_rules.get(&key).cloned().map(Object::DestinationRule),
+            _ => self.protections.get(object).cloned().map(Object::Protection),
         }
     }
 

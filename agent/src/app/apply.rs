@@ -11,17 +11,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use weir_mesh::compile::{CompileOptions, compile};
+use weir_mesh::compile::{CompileOptions, Compiler};
 use weir_mesh::finding::{Finding, Severity, code};
 use weir_mesh::plan::KernelPlan;
 use weir_mesh::program::Program;
 
+mod change;
+
 use super::enrol::Pods;
+use super::heap;
 use super::shared::Shared;
 use super::source::{News, Source};
-use super::status::Status;
+use super::status::{InForce as Shown, PodStatus};
 use crate::config::Config;
-use crate::datapath::{Datapath, DatapathError, Reign, Standing, monotonic_ns};
+use crate::datapath::{ApplyReport, Datapath, DatapathError, Reign, Standing, monotonic_ns};
 use crate::proxy::Proxy;
 
 /// How often pods are looked after without a change.
@@ -66,11 +69,18 @@ pub(super) struct Applier {
     begun: bool,
     /// Nothing could be compiled yet: what is in force stays until the next change.
     unplanned: bool,
+    compiler: Compiler,
     options: CompileOptions,
     plan: KernelPlan,
-    findings: Vec<Finding>,
-    said: BTreeSet<String>,
+    /// The source's, then the compiler's.
+    findings: Arc<Vec<Finding>>,
+    /// Where the compiler's begin.
+    compiled_from: usize,
     kernel_problems: Vec<String>,
+    /// A part of the plan is not in the maps, or the maps are another agent's.
+    unplaced: bool,
+    /// The last change did not compile.
+    uncompiled: bool,
     /// When a part of the plan that found no room in the maps may find some.
     retry_at: Option<Instant>,
     pods: Pods,
@@ -95,11 +105,14 @@ impl Applier {
             source,
             begun: false,
             unplanned: false,
+            compiler: Compiler::default(),
             options,
             plan: KernelPlan::default(),
-            findings: Vec::new(),
-            said: BTreeSet::new(),
+            findings: Arc::default(),
+            compiled_from: 0,
             kernel_problems: Vec::new(),
+            unplaced: false,
+            uncompiled: false,
             retry_at: None,
             pods,
             refusals: None,
@@ -137,8 +150,8 @@ impl Applier {
                     if !self.begun {
                         self.unplanned = false;
                         self.begin(started)?;
-                    } else if changed {
-                        self.recompile(heard);
+                    } else if !changed.is_empty() {
+                        self.carry_out(changed, heard);
                     }
                     if stop {
                         return Ok(());
@@ -270,6 +283,21 @@ impl Applier {
         self.enrol();
     }
 
+    /// Shows the findings, and logs those that are new; one that comes back is new again.
+    fn find(&mut self, findings: Vec<Finding>) {
+        let before = std::mem::replace(&mut self.findings, Arc::new(findings));
+        let before: BTreeSet<&Finding> = before.iter().collect();
+        for finding in self.findings.iter().filter(|finding| !before.contains(finding)) {
+            match finding.severity {
+                Severity::Error => tracing::error!("{finding}"),
+                Severity::Warning => tracing::warn!("{finding}"),
+                Severity::Info => tracing::info!("{finding}"),
+            }
+        }
+        self.parts.shared.find(Arc::clone(&self.findings));
+        self.parts.shared.in_force().findings = Arc::clone(&self.findings);
+    }
+
     fn recompile(&mut self, started: Instant) {
         let findings = self.compile();
         self.enforce(findings, started);
@@ -281,17 +309,22 @@ impl Applier {
         // A fault of the compiler costs a change, never the mesh.
         let compiled = catch_unwind(AssertUnwindSafe(|| {
             let (snapshot, findings) = self.source.assemble();
-            (compile(&snapshot, &self.options), findings)
+            let program = self.parts.program.load();
+            (self.compiler.compile(&snapshot, &self.options, &program, &self.plan), findings)
         }));
         let mut findings = self.source.file_findings();
         if let Ok((compiled, of_files)) = compiled {
             findings.extend(of_files);
+            self.compiled_from = findings.len();
             findings.extend(compiled.findings);
             self.plan = compiled.plan;
             self.options.views = compiled.views;
             self.parts.program.store(Arc::new(compiled.program));
+            self.uncompiled = false;
         } else {
             self.unplanned = !self.begun;
+            self.uncompiled = true;
+            self.compiled_from = findings.len();
             findings.push(Finding {
                 severity: Severity::Error,
                 code: code::INTERNAL,
@@ -309,14 +342,10 @@ impl Applier {
         self.write_maps();
         self.applied_in = started.elapsed();
         self.find(findings);
+        self.parts.shared.in_force().services.clone_from(&self.plan.services);
         self.enrol();
+        heap::give_back();
         tracing::debug!(generation = self.options.generation, us = self.applied_in.as_micros() as u64, "in force");
-    }
-
-    fn find(&mut self, findings: Vec<Finding>) {
-        self.findings = findings;
-        self.parts.shared.find(self.findings.clone());
-        self.say();
     }
 
     fn write_maps(&mut self) {
@@ -324,12 +353,21 @@ impl Applier {
         self.retry_at = None;
         // Another agent's are left alone without a word: it reads the same source.
         if !self.reign.is_in_charge() {
+            self.unplaced = true;
             return;
         }
-        let mut datapath = self.parts.datapath.lock().unwrap_or_else(PoisonError::into_inner);
-        self.kernel_problems = match datapath.apply(&self.plan, now) {
+        let done = self.datapath().apply(&self.plan, now);
+        self.note(done, now);
+    }
+
+    /// Remembers what could not be written.
+    fn note(&mut self, done: Result<ApplyReport, DatapathError>, now: Instant) {
+        self.retry_at = None;
+        self.kernel_problems = match done {
             Ok(report) => {
-                self.retry_at = report.retry_after.map(|after| now + after);
+                self.unplaced = !report.errors.is_empty();
+                // Room that becomes free is of use only to what found none.
+                self.retry_at = report.retry_after.filter(|_| self.unplaced).map(|after| now + after);
                 let mut problems: Vec<String> =
                     report.errors.iter().map(|e| format!("{} is not in force: {}", e.name, e.reason)).collect();
                 if report.uncounted > 0 {
@@ -338,6 +376,7 @@ impl Applier {
                 problems
             }
             Err(error) => {
+                self.unplaced = true;
                 self.retry_at = Some(now + RETRY);
                 vec![format!("the kernel's maps: {:#}", anyhow::Error::from(error))]
             }
@@ -369,26 +408,10 @@ impl Applier {
     }
 
     fn publish(&self, problems: &[String]) {
-        let generation = self.options.generation;
-        let mut status = Status::new(generation, &self.plan, self.pods.iter(), &self.findings, problems.to_vec());
-        status.applied_in_us = self.applied_in.as_micros() as u64;
-        self.parts.shared.publish(status);
-    }
-
-    /// Logs what was not said before; forgets what is mended, so that it is said again when it comes back.
-    fn say(&mut self) {
-        let current: BTreeSet<String> = self.findings.iter().map(ToString::to_string).collect();
-        for finding in &self.findings {
-            let text = finding.to_string();
-            if self.said.contains(&text) {
-                continue;
-            }
-            match finding.severity {
-                Severity::Error => tracing::error!("{text}"),
-                Severity::Warning => tracing::warn!("{text}"),
-                Severity::Info => tracing::info!("{text}"),
-            }
-        }
-        self.said = current;
+        let mut shown: MutexGuard<'_, Shown> = self.parts.shared.in_force();
+        shown.generation = self.options.generation;
+        shown.applied_in = self.applied_in;
+        shown.pods = self.pods.iter().map(|(name, pod)| PodStatus::new(name, pod)).collect();
+        shown.problems = problems.to_vec();
     }
 }

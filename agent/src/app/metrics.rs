@@ -8,9 +8,11 @@ use crate::proxy::{Flag, ProxyCounters};
 /// The proxy's numbers that go down, too.
 const GAUGES: [&str; 2] = ["connections_active", "upstream_idle"];
 
-/// Renders the kernel's verdict counters and the proxy's.
-pub(super) fn render(kernel: &BTreeMap<&'static str, u64>, proxy: &ProxyCounters) -> String {
+/// Renders which configuration is in force, the kernel's verdict counters and the proxy's.
+pub(super) fn render(generation: u64, kernel: &BTreeMap<&'static str, u64>, proxy: &ProxyCounters) -> String {
     let mut text = String::new();
+    family(&mut text, "weir_config_generation", "gauge", "Configurations that have been put in force; the last is.");
+    line(&mut text, "weir_config_generation", "", generation);
     family(
         &mut text,
         "weir_kernel_connects_total",
@@ -67,7 +69,8 @@ mod tests {
 
     #[test]
     fn every_sample_has_a_type_and_a_number() {
-        let text = render(&BTreeMap::from([("balance", 7)]), &ProxyCounters::default());
+        let text = render(3, &BTreeMap::from([("balance", 7)]), &ProxyCounters::default());
+        assert!(text.contains("weir_config_generation 3\n"));
         assert!(text.contains("weir_kernel_connects_total{verdict=\"balance\"} 7\n"));
         assert!(text.contains("weir_proxy_ended_total{flag=\"NR\"} 0\n"));
         for sample in text.lines().filter(|line| !line.starts_with('#')) {
@@ -81,7 +84,7 @@ mod tests {
     /// A panel over a metric that nobody counts would be empty for ever.
     #[test]
     fn the_dashboard_shows_what_is_counted() {
-        let text = render(&BTreeMap::from([("balance", 7)]), &ProxyCounters::default());
+        let text = render(3, &BTreeMap::from([("balance", 7)]), &ProxyCounters::default());
         let dashboard = include_str!("../../../deploy/daemonset/components/grafana-dashboard/weir.json");
         let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         let mut seen = 0;

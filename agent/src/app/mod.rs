@@ -8,6 +8,7 @@ mod apply;
 mod endpoints;
 mod enrol;
 mod finder;
+mod heap;
 mod heart;
 mod installation;
 mod listeners;
@@ -59,6 +60,7 @@ const LISTENERS_LINGER: Duration = Duration::from_millis(200);
 /// # Errors
 /// When something that it cannot work without is missing: kernel programs, cgroup v2, rights, the admin address.
 pub fn run(config: &Config) -> Result<()> {
+    heap::prepare();
     // Everything that can fail comes before the applier takes over from the agent that serves, which it does when it
     // knows the mesh. Whatever ends this one earlier has changed nothing.
     let ground = prepare(config)?;

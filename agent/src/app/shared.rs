@@ -1,14 +1,13 @@
 //! What the parts of the agent show of themselves on the admin endpoint. Kept current by `apply`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use weir_mesh::finding::Finding;
 
 use super::metrics;
-use super::status::{Counters, Status};
+use super::status::{Counters, InForce, Status};
 use crate::admin::Answers;
 use crate::cluster::report::Findings;
 use crate::datapath::Datapath;
@@ -21,7 +20,7 @@ type Reporter = Box<dyn Fn() -> SourceStatus + Send + Sync>;
 /// What the admin endpoint shows, and `app` keeps current.
 pub(super) struct Shared {
     ready: AtomicBool,
-    status: ArcSwap<Status>,
+    in_force: Mutex<InForce>,
     /// Not set for a directory, which is there or not.
     source: OnceLock<Reporter>,
     findings: watch::Sender<Findings>,
@@ -35,7 +34,7 @@ impl Shared {
     pub(super) fn new(datapath: Arc<Mutex<Datapath>>, proxy: Arc<Proxy>) -> Self {
         Self {
             ready: AtomicBool::new(false),
-            status: ArcSwap::default(),
+            in_force: Mutex::default(),
             source: OnceLock::new(),
             findings: watch::Sender::default(),
             refusals: watch::Sender::default(),
@@ -55,8 +54,8 @@ impl Shared {
     }
 
     /// Replaces what those who follow the findings see.
-    pub(super) fn find(&self, findings: Vec<Finding>) {
-        self.findings.send_replace(Some(Arc::new(findings)));
+    pub(super) fn find(&self, findings: Arc<Vec<Finding>>) {
+        self.findings.send_replace(Some(findings));
     }
 
     /// Replaces what those who follow the refusals of this node's pods see.
@@ -74,13 +73,14 @@ impl Shared {
         self.refusals.subscribe()
     }
 
-    /// Replaces what `/status` says.
-    pub(super) fn publish(&self, status: Status) {
-        self.status.store(Arc::new(status));
+    /// What `/status` is made from, to be changed.
+    pub(super) fn in_force(&self) -> MutexGuard<'_, InForce> {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn current(&self) -> Status {
-        let mut status = Status::clone(&self.status.load());
+        let in_force = self.in_force().clone();
+        let mut status = Status::from(in_force);
         status.source = self.source.get().map(|reporter| reporter());
         let counters = self.datapath.lock().unwrap_or_else(PoisonError::into_inner).service_counters();
         let counters = match counters {
@@ -116,6 +116,6 @@ impl Answers for Shared {
     fn metrics(&self) -> Result<String, String> {
         let kernel = self.datapath.lock().unwrap_or_else(PoisonError::into_inner).counters();
         let kernel = kernel.map_err(|error| format!("the kernel's counters cannot be read: {error:#}"))?;
-        Ok(metrics::render(&kernel, &self.proxy.counters()))
+        Ok(metrics::render(self.in_force().generation, &kernel, &self.proxy.counters()))
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Instant, SystemTime};
 use weir_mesh::finding::{Finding, Severity, code};
 use weir_mesh::snapshot::Snapshot;
 use weir_mesh::source::Location;
-use weir_mesh::store::{ObjectStore, Store};
+use weir_mesh::store::{Changes, ObjectStore, Store};
 
 use crate::watch::directory::{Change, Directory, POLL};
 use crate::watch::kubernetes::Outbox;
@@ -78,8 +78,8 @@ impl Source {
         }
     }
 
-    /// Takes over what was heard. True when something changed.
-    pub(super) fn take(&mut self) -> bool {
+    /// Takes over what was heard, and says what it changed.
+    pub(super) fn take(&mut self) -> Changes {
         match self {
             Self::Files(files) => {
                 let paths: Vec<PathBuf> = std::mem::take(&mut files.heard).into_iter().collect();
@@ -88,7 +88,7 @@ impl Source {
                 } else {
                     files.directory.read(&paths)
                 };
-                files.read(changes)
+                if files.read(changes) { Changes::Many } else { Changes::Few(Vec::new()) }
             }
             Self::Objects(objects) => objects.store.apply(objects.outbox.take()),
         }

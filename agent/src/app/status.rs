@@ -1,10 +1,12 @@
 //! What the agent tells of itself: the verdict of every service port and why, the pods that take part, the findings.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use weir_mesh::finding::Finding;
-use weir_mesh::plan::KernelPlan;
+use weir_mesh::plan::{PlanKey, PlannedService};
 
 use super::enrol::Enrolled;
 use crate::watch::kubernetes::SourceStatus;
@@ -77,15 +79,31 @@ pub struct PodStatus {
     pub listeners: [u16; 2],
 }
 
-impl Status {
-    pub(super) fn new<'a>(
-        generation: u64,
-        plan: &KernelPlan,
-        pods: impl Iterator<Item = (&'a Arc<str>, &'a Enrolled)>,
-        findings: &[Finding],
-        problems: Vec<String>,
-    ) -> Self {
-        let services = plan.services.iter().map(|(key, service)| ServiceStatus {
+/// What a status is made of when somebody asks: most changes come and go unseen.
+#[derive(Clone, Debug, Default)]
+pub(super) struct InForce {
+    pub(super) generation: u64,
+    pub(super) applied_in: Duration,
+    pub(super) services: BTreeMap<PlanKey, Arc<PlannedService>>,
+    pub(super) pods: Vec<PodStatus>,
+    pub(super) findings: Arc<Vec<Finding>>,
+    pub(super) problems: Vec<String>,
+}
+
+impl PodStatus {
+    pub(super) fn new(name: &str, pod: &Enrolled) -> Self {
+        Self {
+            pod: name.to_owned(),
+            netns_cookie: pod.cookie,
+            addresses: pod.addresses.iter().map(ToString::to_string).collect(),
+            listeners: [pod.port4, pod.port6],
+        }
+    }
+}
+
+impl From<InForce> for Status {
+    fn from(in_force: InForce) -> Self {
+        let services = in_force.services.iter().map(|(key, service)| ServiceStatus {
             service: service.name.to_string(),
             address: match key.address {
                 Some(address) => std::net::SocketAddr::new(address, key.port).to_string(),
@@ -102,20 +120,13 @@ impl Status {
             counters: Counters::default(),
         });
         Self {
-            generation,
-            applied_in_us: 0,
+            generation: in_force.generation,
+            applied_in_us: in_force.applied_in.as_micros() as u64,
             source: None,
             services: services.collect(),
-            pods: pods
-                .map(|(name, pod)| PodStatus {
-                    pod: name.to_string(),
-                    netns_cookie: pod.cookie,
-                    addresses: pod.addresses.iter().map(ToString::to_string).collect(),
-                    listeners: [pod.port4, pod.port6],
-                })
-                .collect(),
-            findings: findings.iter().map(ToString::to_string).collect(),
-            problems,
+            pods: in_force.pods,
+            findings: in_force.findings.iter().map(ToString::to_string).collect(),
+            problems: in_force.problems,
         }
     }
 }

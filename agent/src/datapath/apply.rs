@@ -15,7 +15,7 @@ use weir_mesh::balance;
 use weir_mesh::plan::{KernelPlan, OnFailure, PlanKey, PlannedService, Verdict};
 
 use super::address;
-use super::state::{EMPTY_SLOT, Held, Maps, Planned, State, groups};
+use super::state::{EMPTY_SLOT, Held, Maps, State, groups, means};
 
 /// What one [`super::Datapath::apply`] did.
 #[derive(Debug, Default)]
@@ -76,7 +76,7 @@ impl ServiceFault {
 /// A service whose slots are written and whose entry is to be flipped.
 struct Change<'a> {
     plan_key: &'a PlanKey,
-    planned: &'a PlannedService,
+    planned: &'a Arc<PlannedService>,
     key: ServiceKey,
     value: Service,
     range: SlotRange,
@@ -110,19 +110,7 @@ pub(super) fn apply(state: &mut State, maps: &mut impl Maps, plan: &KernelPlan, 
         }
     }
 
-    let mut retired = Vec::new();
-    for change in changes {
-        match flip(state, maps, &change) {
-            Ok(old) => {
-                report.written += 1;
-                retired.push(old);
-            }
-            Err((fresh, error)) => {
-                retired.push(fresh);
-                report.errors.push(error);
-            }
-        }
-    }
+    let mut retired = flip_all(state, maps, changes, &mut report);
     let gone: Vec<ServiceKey> = state.services.keys().filter(|k| !seen.contains(*k)).copied().collect();
     for key in gone {
         match maps.remove_service(&key) {
@@ -148,6 +136,53 @@ pub(super) fn apply(state: &mut State, maps: &mut impl Maps, plan: &KernelPlan, 
     report
 }
 
+/// Brings the entries of these keys, which the plan in force has too, to what they are now. All others stay.
+pub(super) fn change(
+    state: &mut State,
+    maps: &mut impl Maps,
+    services: &[(PlanKey, Arc<PlannedService>)],
+    now: Instant,
+) -> ApplyReport {
+    let mut report = ApplyReport::default();
+    expire(state, maps, now);
+    let mut changes = Vec::new();
+    for (plan_key, planned) in services {
+        match prepare(state, maps, address::service_key(plan_key), plan_key, planned, now, &mut report) {
+            Ok(Some(change)) => changes.push(change),
+            Ok(None) => report.unchanged += 1,
+            Err(reason) => report.errors.push(error(plan_key, planned, reason)),
+        }
+    }
+    for range in flip_all(state, maps, changes, &mut report) {
+        state.retire(range, now, |at| maps.slot(at));
+    }
+    report.retry_after = state.slots.next_release(now);
+    report
+}
+
+/// Puts changes in force; returns the ranges that nobody uses any more.
+fn flip_all(
+    state: &mut State,
+    maps: &mut impl Maps,
+    changes: Vec<Change<'_>>,
+    report: &mut ApplyReport,
+) -> Vec<SlotRange> {
+    let mut retired = Vec::new();
+    for change in changes {
+        match flip(state, maps, &change) {
+            Ok(old) => {
+                report.written += 1;
+                retired.push(old);
+            }
+            Err((fresh, error)) => {
+                retired.push(fresh);
+                report.errors.push(error);
+            }
+        }
+    }
+    retired
+}
+
 fn expire(state: &mut State, maps: &mut impl Maps, now: Instant) {
     state.slots.expire(now);
     for index in state.backends.expire(now) {
@@ -169,7 +204,7 @@ fn prepare<'a>(
     maps: &mut impl Maps,
     key: ServiceKey,
     plan_key: &'a PlanKey,
-    planned: &'a PlannedService,
+    planned: &'a Arc<PlannedService>,
     now: Instant,
     report: &mut ApplyReport,
 ) -> Result<Option<Change<'a>>, ServiceFault> {
@@ -184,7 +219,11 @@ fn prepare<'a>(
         }
     }
     let held = state.services.get(&key);
-    if held.is_some_and(|h| h.value.index == index && h.planned.as_ref().is_some_and(|p| p.means(planned))) {
+    if held.is_some_and(|h| h.value.index == index && h.planned.as_ref().is_some_and(|p| means(p, planned))) {
+        if let Some(held) = state.services.get_mut(&key) {
+            // Else what was in force before would stay in memory beside what is.
+            held.planned = Some(Arc::clone(planned));
+        }
         return Ok(None);
     }
     let groups = groups(planned);
@@ -203,7 +242,7 @@ fn prepare<'a>(
         && let Some(held) = state.services.get_mut(&key)
         && held.value == value
     {
-        held.planned = Some(Planned::of(planned));
+        held.planned = Some(Arc::clone(planned));
         return Ok(None);
     }
     Ok(Some(Change { plan_key, planned, key, value, range, kept: same }))
@@ -290,7 +329,7 @@ fn flip(state: &mut State, maps: &mut impl Maps, change: &Change<'_>) -> Result<
         let fault = ServiceFault::write(weir_ebpf::maps::SERVICES)(cause);
         return Err((fresh, error(plan_key, planned, fault)));
     }
-    let held = Held { value, planned: Some(Planned::of(planned)), range };
+    let held = Held { value, planned: Some(Arc::clone(planned)), range };
     let old = state.services.insert(key, held).map(|h| h.range).unwrap_or_default();
     Ok(if kept { SlotRange::default() } else { old })
 }

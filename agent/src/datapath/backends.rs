@@ -3,35 +3,55 @@
 //! An index counts the slots that name it. At zero it rests for [`REUSE_GRACE`], because a running hook may have read
 //! it from a slot already; within that time it still means the same endpoint, and comes back to life when asked for.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use weir_ebpf::Backend;
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use weir_ebpf::{Address, Backend};
 
 use super::address;
 use super::slots::REUSE_GRACE;
 
+/// An endpoint as the kernel has it: half as large as a [`SocketAddr`], and a large cluster has a hundred thousand.
+type Endpoint = (Address, u16);
+
 /// The indices of one backend array.
 #[derive(Debug)]
 pub(super) struct Backends {
-    by_endpoint: HashMap<SocketAddr, u32, foldhash::fast::RandomState>,
+    /// Indices by the endpoint of their entry, which is not there twice.
+    by_endpoint: HashTable<u32>,
+    hasher: RandomState,
     entries: Vec<Entry>,
     free: Vec<u32>,
-    resting: VecDeque<(Instant, u32)>,
+    /// Since when, which index, and which of its retirements that was; the oldest first.
+    resting: VecDeque<(Instant, u32, u32)>,
     limit: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// `None` = the index is free, or its entry in the kernel was unreadable.
-    endpoint: Option<SocketAddr>,
+    /// Means something while `known`.
+    endpoint: Endpoint,
+    /// False = the index is free, or its entry in the kernel was unreadable.
+    known: bool,
     /// The kernel has it.
     written: bool,
     /// Slots that name it.
     references: u32,
-    /// Since when it rests.
-    retired: Option<Instant>,
+    /// How often it was given up since it has meant this endpoint.
+    retirements: u32,
+}
+
+impl Entry {
+    const UNKNOWN: Self =
+        Self { endpoint: (weir_ebpf::ANY_ADDRESS, 0), known: false, written: true, references: 0, retirements: 0 };
+}
+
+fn packed(endpoint: &SocketAddr) -> Endpoint {
+    (address::mapped(endpoint.ip()), endpoint.port())
 }
 
 /// What [`Backends::acquire`] found.
@@ -46,7 +66,14 @@ pub(super) struct Acquired {
 impl Backends {
     /// Room for `limit` endpoints.
     pub(super) fn new(limit: u32) -> Self {
-        Self { by_endpoint: HashMap::default(), entries: Vec::new(), free: Vec::new(), resting: VecDeque::new(), limit }
+        Self {
+            by_endpoint: HashTable::new(),
+            hasher: RandomState::default(),
+            entries: Vec::new(),
+            free: Vec::new(),
+            resting: VecDeque::new(),
+            limit,
+        }
     }
 
     /// Counts one slot that an adopted service has; `read` asks the kernel at the first sight of an index.
@@ -56,16 +83,17 @@ impl Backends {
             return false;
         }
         while self.entries.len() <= index as usize {
-            self.entries.push(Entry { endpoint: None, written: true, references: 0, retired: None });
+            self.entries.push(Entry::UNKNOWN);
         }
         let entry = &mut self.entries[index as usize];
         if entry.references == 0 {
-            entry.endpoint = read().filter(|b| b.in_use != 0).map(|b| address::endpoint(&b.address, b.port));
-            if let Some(endpoint) = entry.endpoint {
-                self.by_endpoint.insert(endpoint, index);
+            if let Some(backend) = read().filter(|backend| backend.in_use != 0) {
+                entry.endpoint = (backend.address, backend.port);
+                entry.known = true;
             }
+            self.remember(index);
         }
-        entry.references += 1;
+        self.entries[index as usize].references += 1;
         true
     }
 
@@ -77,7 +105,9 @@ impl Backends {
 
     /// The index of an endpoint that has one.
     pub(super) fn find(&self, endpoint: &SocketAddr) -> Option<u32> {
-        self.by_endpoint.get(endpoint).copied()
+        let endpoint = packed(endpoint);
+        let same = |index: &u32| self.entries[*index as usize].endpoint == endpoint;
+        self.by_endpoint.find(self.hasher.hash_one(endpoint), same).copied()
     }
 
     /// An index for one slot; `None` when all are taken or resting.
@@ -85,10 +115,10 @@ impl Backends {
         if let Some(index) = self.find(&endpoint) {
             let entry = &mut self.entries[index as usize];
             entry.references += 1;
-            entry.retired = None;
             return Some(Acquired { index, fresh: !entry.written });
         }
-        let entry = Entry { endpoint: Some(endpoint), written: false, references: 1, retired: None };
+        let endpoint = packed(&endpoint);
+        let entry = Entry { endpoint, known: true, written: false, references: 1, retirements: 0 };
         let index = if let Some(index) = self.free.pop() {
             self.entries[index as usize] = entry;
             index
@@ -98,8 +128,23 @@ impl Backends {
         } else {
             return None;
         };
-        self.by_endpoint.insert(endpoint, index);
+        self.remember(index);
         Some(Acquired { index, fresh: true })
+    }
+
+    /// Makes an entry the one of its endpoint. Of several in adopted maps the last is.
+    fn remember(&mut self, index: u32) {
+        let Self { by_endpoint, hasher, entries, .. } = self;
+        let endpoint_of = |index: u32| entries[index as usize].endpoint;
+        if !entries[index as usize].known {
+            return;
+        }
+        let hash = hasher.hash_one(endpoint_of(index));
+        let same = |own: &u32| endpoint_of(*own) == endpoint_of(index);
+        match by_endpoint.entry(hash, same, |own| hasher.hash_one(endpoint_of(*own))) {
+            hashbrown::hash_table::Entry::Occupied(mut held) => *held.get_mut() = index,
+            hashbrown::hash_table::Entry::Vacant(free) => drop(free.insert(index)),
+        }
     }
 
     /// The kernel knows a fresh index now.
@@ -114,29 +159,29 @@ impl Backends {
         let Some(entry) = self.entries.get_mut(index as usize).filter(|e| e.references > 0) else { return };
         entry.references -= 1;
         if entry.references == 0 {
-            entry.retired = Some(now);
-            self.resting.push_back((now, index));
+            entry.retirements = entry.retirements.wrapping_add(1);
+            self.resting.push_back((now, index, entry.retirements));
         }
     }
 
     /// Frees the indices that have rested, and tells them, for the kernel to mark them unused.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<u32> {
         let mut freed = Vec::new();
-        while let Some(&(since, index)) = self.resting.front() {
+        while let Some(&(since, index, retirement)) = self.resting.front() {
             if now.saturating_duration_since(since) < REUSE_GRACE {
                 break;
             }
             self.resting.pop_front();
             let entry = &mut self.entries[index as usize];
             // Used again in between, and perhaps retired again: that retirement has a later entry of its own.
-            if entry.references > 0 || entry.retired != Some(since) {
+            if entry.references > 0 || entry.retirements != retirement {
                 continue;
             }
-            entry.retired = None;
-            if let Some(endpoint) = entry.endpoint.take()
-                && self.by_endpoint.get(&endpoint) == Some(&index)
-            {
-                self.by_endpoint.remove(&endpoint);
+            if std::mem::take(&mut entry.known) {
+                let hash = self.hasher.hash_one(entry.endpoint);
+                if let Ok(found) = self.by_endpoint.find_entry(hash, |own| *own == index) {
+                    found.remove();
+                }
             }
             self.free.push(index);
             freed.push(index);
@@ -196,5 +241,23 @@ mod tests {
         indices.sort_unstable();
         assert_eq!(indices, [0, 1, 3]);
         assert_eq!(backends.acquire(endpoint(13)), None);
+    }
+
+    #[test]
+    fn of_two_adopted_indices_of_one_endpoint_the_one_that_goes_leaves_the_other() {
+        let mut backends = Backends::new(4);
+        let start = Instant::now();
+        let kernel = || Some(Backend { address: weir_ebpf::v4_mapped([10, 0, 0, 1]), port: 80, in_use: 1 });
+        assert!(backends.adopt(0, kernel));
+        assert!(backends.adopt(1, kernel));
+        assert!(backends.adopt(2, || None), "an unreadable entry is nobody's");
+        backends.adopted();
+        assert_eq!(backends.find(&endpoint(1)), Some(1));
+        backends.release(0, start);
+        assert_eq!(backends.expire(start + REUSE_GRACE), vec![0]);
+        assert_eq!(backends.find(&endpoint(1)), Some(1));
+        backends.release(1, start);
+        assert_eq!(backends.expire(start + REUSE_GRACE), vec![1]);
+        assert_eq!(backends.find(&endpoint(1)), None);
     }
 }

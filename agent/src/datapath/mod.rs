@@ -15,7 +15,7 @@ use std::time::Instant;
 use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData, PerCpuArray};
 use weir_ebpf::{Pod, ServiceCounters, maps};
-use weir_mesh::plan::KernelPlan;
+use weir_mesh::plan::{KernelPlan, PlanKey, PlannedService};
 
 use crate::cgroup::{self, Hierarchy};
 
@@ -286,6 +286,19 @@ impl Datapath {
     pub fn apply(&mut self, plan: &KernelPlan, now: Instant) -> Result<ApplyReport, DatapathError> {
         let _lock = self.exclusive()?;
         Ok(apply::apply(&mut self.state, &mut self.maps, plan, now))
+    }
+
+    /// Brings single entries of the plan in force to what they are now.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub fn change(
+        &mut self,
+        services: &[(PlanKey, Arc<PlannedService>)],
+        now: Instant,
+    ) -> Result<ApplyReport, DatapathError> {
+        let _lock = self.exclusive()?;
+        Ok(apply::change(&mut self.state, &mut self.maps, services, now))
     }
 
     /// Enrols a pod, or changes its entry. Its listeners are vouched for by this agent's heartbeat.

@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
 use weir_ebpf::{Backend, Service, ServiceKey, SlotRange, maps};
-use weir_mesh::plan::{OnFailure, PlannedService, Verdict, WeightedGroup};
+use weir_mesh::plan::{PlannedService, Verdict, WeightedGroup};
 
 use super::backends::Backends;
 use super::indexes::Indexes;
@@ -57,27 +58,15 @@ pub(super) struct Held {
     /// As the kernel has it.
     pub(super) value: Service,
     /// The part of the plan that it came from; `None` after adoption, until a plan is seen to mean the same.
-    pub(super) planned: Option<Planned>,
+    pub(super) planned: Option<Arc<PlannedService>>,
     /// The range that is ours to retire: one of the two in `value`, or nothing.
     pub(super) range: SlotRange,
 }
 
-/// What of a [`PlannedService`] decides its entry.
-#[derive(Debug)]
-pub(super) struct Planned {
-    pub(super) verdict: Verdict,
-    pub(super) on_failure: OnFailure,
-    pub(super) groups: Vec<WeightedGroup>,
-}
-
-impl Planned {
-    pub(super) fn of(service: &PlannedService) -> Self {
-        Self { verdict: service.verdict, on_failure: service.on_failure, groups: groups(service).to_vec() }
-    }
-
-    pub(super) fn means(&self, service: &PlannedService) -> bool {
-        self.verdict == service.verdict && self.on_failure == service.on_failure && self.groups == groups(service)
-    }
+/// Whether two parts of plans come to the same entry.
+pub(super) fn means(one: &Arc<PlannedService>, other: &Arc<PlannedService>) -> bool {
+    Arc::ptr_eq(one, other)
+        || (one.verdict == other.verdict && one.on_failure == other.on_failure && groups(one) == groups(other))
 }
 
 /// The groups that a verdict uses: a port owns one range, its slots or its fallback.

@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -211,7 +212,7 @@ impl Pipe {
 pub(crate) fn planned(verdict: Verdict, on_failure: OnFailure, groups: &[(u32, &[SocketAddr])]) -> PlannedService {
     let groups: Vec<WeightedGroup> = groups
         .iter()
-        .map(|(weight, endpoints)| WeightedGroup { subset: "".into(), weight: *weight, endpoints: endpoints.to_vec() })
+        .map(|(weight, endpoints)| WeightedGroup { subset: "".into(), weight: *weight, endpoints: (*endpoints).into() })
         .collect();
     PlannedService {
         name: "shop/cart:80".into(),
@@ -233,7 +234,7 @@ pub(crate) fn key(view: u32, address: Option<&str>) -> PlanKey {
 
 /// A plan of one port: [`SERVICE`] for everybody.
 pub(crate) fn plan(verdict: Verdict, on_failure: OnFailure, groups: &[(u32, &[SocketAddr])]) -> KernelPlan {
-    let services = BTreeMap::from([(key(0, Some(SERVICE)), planned(verdict, on_failure, groups))]);
+    let services = BTreeMap::from([(key(0, Some(SERVICE)), Arc::new(planned(verdict, on_failure, groups)))]);
     KernelPlan { services, pods: BTreeMap::new() }
 }
 

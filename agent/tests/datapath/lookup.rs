@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use weir::datapath::PodEntry;
@@ -19,7 +20,7 @@ fn plan(entries: &[(PlanKey, SocketAddr)]) -> KernelPlan {
     let services = entries.iter().enumerate().map(|(at, (key, server))| {
         let mut service = planned(Verdict::Balance, OnFailure::Balance, &[(1, &[*server])]);
         service.name = format!("shop/service-{at}:80").into();
-        (*key, service)
+        (*key, Arc::new(service))
     });
     KernelPlan { services: services.collect(), pods: BTreeMap::new() }
 }

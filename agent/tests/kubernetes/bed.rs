@@ -137,7 +137,7 @@ impl Bed {
             return false;
         }
         self.outbox.hear();
-        self.store.apply(self.outbox.take())
+        !self.store.apply(self.outbox.take()).is_empty()
     }
 
     /// Takes over until this holds; tells how long it took.

@@ -197,7 +197,7 @@ impl Population {
 
     fn virtual_service(&self, service: u64) -> Value {
         let host = format!("service-{service}");
-        let to = |subset: &str, weight: u64| json!({"destination": {"host": host, "subset": subset}, "weight": weight});
+        let to = |subset: &str, weight: u64| json!({"destination": {"host": host, "subset": subset, "port": {"number": 80}}, "weight": weight});
         json!({
             "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
             "metadata": {"name": host, "namespace": self.namespace(service)},

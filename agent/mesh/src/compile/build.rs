@@ -1,18 +1,20 @@
 //! Drives the compilation: view 0 whole, then of every other view what differs from it.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::hosts::Hosts;
 use super::policy::{Policies, PolicyId};
-use super::registry::{Map, Registry};
+use super::registry::{Map, Registered, Registry};
 use super::routes::{self, Clusters, HttpRules, Router, TcpRules};
+use super::trace::Trace;
 use super::verdict::{self, Facts};
 use super::visibility::{Views, expand};
 use super::{CompileOptions, Findings, guard, http2, lint};
 use crate::crd::{Protection, ServiceType, VirtualService};
-use crate::plan::{KernelPlan, PlanKey, Verdict};
+use crate::plan::{KernelPlan, PlanKey, PlannedService, Verdict};
 use crate::program::{HostTableId, PortId, Program, Protocol, Route, ServicePort, WeightedCluster};
 use crate::route::{HostTable, Rule, VirtualHost};
 use crate::snapshot::Snapshot;
@@ -28,8 +30,9 @@ const TELEMETRY: &str = "weir.mesh/telemetry";
 pub(super) fn build(
     snapshot: &Snapshot,
     options: &CompileOptions,
+    former: &Former<'_>,
     findings: &mut Findings,
-) -> (Program, KernelPlan, Views) {
+) -> (Program, KernelPlan, Views, Trace) {
     let registry = Registry::new(snapshot, options);
     let hosts = Hosts::new(snapshot, options);
     let mut policies = Policies::new(snapshot, options);
@@ -69,12 +72,14 @@ pub(super) fn build(
         guards: &guards,
         options,
         telemetry,
-        clusters: Clusters::default(),
+        former: former.plan,
+        clusters: Clusters::new(former.program),
         ports: Vec::new(),
         tables: vec![Table::default()],
         destinations: Map::default(),
         dialled: Map::default(),
         plan: KernelPlan::default(),
+        trace: Trace::default(),
         findings,
     };
     for view in &resolved {
@@ -83,14 +88,28 @@ pub(super) fn build(
     build.unused(snapshot, &views, &resolved);
     let program = Program {
         generation: options.generation,
-        destinations: build.destinations,
+        destinations: Arc::new(build.destinations),
         ports: build.ports.into(),
         host_tables: build.tables.into_iter().map(Table::finish).collect(),
         clusters: build.clusters.all.into(),
-        endpoints: Box::default(),
     };
-    let plan = build.plan;
-    (Program { endpoints: registry.endpoints.into(), ..program }, plan, views)
+    let mut trace = build.trace;
+    trace.clusters = build.clusters.selections;
+    trace.clusters.shrink_to_fit();
+    trace.services = registry.services.iter().map(Registered::key).collect();
+    (program, build.plan, views, trace)
+}
+
+/// What is in force, so that what is as it was need not be there twice.
+pub(super) struct Former<'f> {
+    pub(super) program: &'f Program,
+    pub(super) plan: &'f KernelPlan,
+}
+
+/// An entry of the plan; the one in force where it is the same.
+fn shared(former: &KernelPlan, key: &PlanKey, entry: PlannedService) -> Arc<PlannedService> {
+    let same = former.services.get(key).filter(|held| ***held == entry);
+    same.map_or_else(|| Arc::new(entry), Arc::clone)
 }
 
 /// What is in force in one view, by service.
@@ -118,20 +137,23 @@ impl ViewRules<'_> {
     }
 }
 
-struct Build<'a, 's> {
+struct Build<'a, 's, 'f> {
     registry: &'a Registry<'s>,
     hosts: &'a Hosts<'s>,
     policies: &'a Policies<'s>,
     guards: &'a [Option<&'s Protection>],
     options: &'a CompileOptions,
     telemetry: BTreeSet<Arc<str>>,
-    clusters: Clusters,
+    /// The plan in force.
+    former: &'f KernelPlan,
+    clusters: Clusters<'f>,
     ports: Vec<ServicePort>,
     tables: Vec<Table>,
     destinations: Map<(u32, IpAddr, u16), PortId>,
     /// The verdict for each pod of a headless service that has one: of several, the strictest holds.
     dialled: Map<(u32, IpAddr, u16), Verdict>,
     plan: KernelPlan,
+    trace: Trace,
     findings: &'a mut Findings,
 }
 
@@ -142,7 +164,7 @@ struct PortRules<'s> {
     tcp: Option<TcpRules<'s>>,
 }
 
-impl<'s> Build<'_, 's> {
+impl<'s, 'f> Build<'_, 's, 'f> {
     fn view(&mut self, view: &ViewRules<'s>) {
         // A host table is whole, so every service of a port number that differs anywhere needs one of this view.
         let numbers: Option<BTreeSet<u16>> = (view.view > 0).then(|| {
@@ -185,7 +207,10 @@ impl<'s> Build<'_, 's> {
         for port in registered.object.ports.iter().filter(|port| port.udp) {
             for address in &registered.object.addresses {
                 let key = PlanKey { view: 0, address: Some(*address), port: port.number, udp: true };
-                self.plan.services.entry(key).or_insert_with(|| verdict::udp(registered, port.number));
+                self.plan.services.entry(key).or_insert_with(|| {
+                    let entry = verdict::udp(registered, port.number);
+                    shared(self.former, &key, entry)
+                });
             }
         }
     }
@@ -203,6 +228,18 @@ impl<'s> Build<'_, 's> {
             } else {
                 None
             },
+        }
+    }
+
+    /// Remembers to which services the rules of this one send.
+    fn depend(&mut self, service: usize, rules: &PortRules<'_>) {
+        let http = rules.http.iter().flat_map(|http| &http.rules).flat_map(|rule| &*rule.route.destinations);
+        let tcp = rules.tcp.iter().flat_map(|tcp| &*tcp.destinations);
+        for id in http.chain(tcp).filter_map(|destination| destination.cluster) {
+            let target = self.clusters.selections[id.index()].service;
+            if target as usize != service {
+                self.trace.dependents.entry(target).or_default().insert(service as u32);
+            }
         }
     }
 
@@ -225,7 +262,7 @@ impl<'s> Build<'_, 's> {
         self.clusters = kept;
     }
 
-    fn router<'r>(&'r mut self, view: &'r ViewRules<'s>) -> Router<'r, 's> {
+    fn router<'r>(&'r mut self, view: &'r ViewRules<'s>) -> Router<'r, 's, 'f> {
         Router {
             registry: self.registry,
             policies: self.policies,
@@ -239,6 +276,7 @@ impl<'s> Build<'_, 's> {
 
     fn port(&mut self, view: &ViewRules<'s>, service: usize, position: usize, table: HostTableId, changed: bool) {
         let rules = self.rules(view, service, position);
+        self.depend(service, &rules);
         let registered = &self.registry.services[service];
         let port = &registered.ports[position];
         let number = port.port.number;
@@ -257,7 +295,6 @@ impl<'s> Build<'_, 's> {
                 knows_node: self.options.node.is_some(),
                 plain: &rules.plain,
                 clusters: &self.clusters,
-                endpoints: &self.registry.endpoints,
             };
             let id = PortId(self.ports.len() as u32);
             let headless = registered.is_headless();
@@ -275,14 +312,21 @@ impl<'s> Build<'_, 's> {
                     self.destinations.insert(key, id);
                     if changed {
                         let key = PlanKey { view: key.0, address: Some(key.1), port: key.2, udp: false };
-                        self.plan.services.insert(key, facts.dialled(&decision, dialled));
+                        let entry = shared(self.former, &key, facts.dialled(&decision, dialled));
+                        self.plan.services.insert(key, entry);
                     }
                 }
             } else if changed {
                 let decision = facts.decide(self.findings);
                 for address in &registered.object.addresses {
                     let key = PlanKey { view: view.view, address: Some(*address), port: number, udp: false };
-                    self.plan.services.entry(key).or_insert_with(|| facts.planned(&decision, address.is_ipv6()));
+                    match self.plan.services.entry(key) {
+                        Entry::Vacant(free) => {
+                            let entry = facts.planned(&decision, address.is_ipv6());
+                            free.insert(shared(self.former, &key, entry));
+                        }
+                        Entry::Occupied(_) => self.trace.contended = true,
+                    }
                 }
             }
             for address in &registered.object.addresses {

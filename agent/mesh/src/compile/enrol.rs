@@ -46,15 +46,15 @@ pub(super) fn enrol(
             None => meta.annotation(NETNS).is_some(),
         };
         // A pod with a uid is found by it, and has its addresses in its namespace before the kubelet reports them.
-        if local && !(pod.addresses.is_empty() && pod.uid.is_empty()) {
+        if local && !(pod.addresses.is_empty() && meta.uid().is_empty()) {
             let name: Arc<str> = format!("{}/{}", meta.namespace(), meta.name()).into();
             enrolled.insert(
                 name,
                 EnrolledPod {
                     namespace: Arc::clone(meta.namespace()),
                     name: Arc::clone(meta.name()),
-                    uid: Arc::clone(&pod.uid),
-                    addresses: pod.addresses.clone(),
+                    uid: meta.uid(),
+                    addresses: pod.addresses.to_vec(),
                     view: views.of(meta.namespace()),
                     netns: meta.annotations.get(NETNS).cloned(),
                     cgroup: meta.annotations.get(CGROUP).cloned(),
@@ -107,13 +107,16 @@ fn obstacle(pod: &Pod) -> Option<String> {
     if EXCLUDED_NAMESPACES.contains(&&**meta.namespace()) {
         return Some(format!("namespace {} never does", meta.namespace()));
     }
-    if pod.host_network {
+    if pod.spec.host_network {
         return Some("it is on the host's network, which it shares with others".to_owned());
     }
-    if RUNTIMES_OF_THEIR_OWN.iter().any(|name| pod.runtime_class.starts_with(name)) {
-        return Some(format!("runtime class {} has a network that the node's kernel does not see", pod.runtime_class));
+    if RUNTIMES_OF_THEIR_OWN.iter().any(|name| pod.spec.runtime_class.starts_with(name)) {
+        return Some(format!(
+            "runtime class {} has a network that the node's kernel does not see",
+            pod.spec.runtime_class
+        ));
     }
-    let sidecar = pod.containers.iter().find(|name| crd::is_other_mesh(name));
+    let sidecar = pod.spec.containers.iter().find(|name| crd::is_other_mesh(name));
     if let Some(sidecar) = sidecar {
         return Some(format!("another mesh captures it (container {sidecar})"));
     }

@@ -53,7 +53,7 @@ fn protects(protection: &Protection, service: &Registered<'_>, registry: &Regist
     }
     // A selector in the root namespace is ignored by PeerAuthentication alone; the stricter reading is the safe one.
     let selected = |backend: &Backend| match backend.pod.map(|index| registry.pods.get(index)) {
-        Some(pod) => !pod.host_network && has_labels(&pod.meta.labels, &protection.selector),
+        Some(pod) => !pod.spec.host_network && has_labels(&pod.meta.labels, &protection.selector),
         None => backend.is_pod,
     };
     service.ports.iter().any(|port| port.endpoints.iter().any(selected))

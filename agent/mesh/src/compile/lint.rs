@@ -254,7 +254,7 @@ fn empty_subset(
     let missing: Vec<String> = subset
         .labels
         .iter()
-        .filter(|(key, value)| !all().any(|labels| labels.get(*key) == Some(*value)))
+        .filter(|(key, value)| !all().any(|labels| labels.get(key) == Some(*value)))
         .map(|(key, value)| format!("{key}={value}"))
         .collect();
     let missing = if missing.is_empty() {

@@ -12,6 +12,8 @@
 //! - `enrol`: the pods that take part
 //! - `lint`: findings that need no traffic
 //! - `build`: drives them, view by view
+//! - `trace`: what a compilation leaves behind for the next change
+//! - `incremental`: changed endpoints and pods, without compiling everything
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -28,13 +30,16 @@ mod enrol;
 mod guard;
 mod hosts;
 mod http2;
+mod incremental;
 mod lint;
 mod policy;
 mod registry;
 mod routes;
+mod trace;
 mod verdict;
 mod visibility;
 
+pub use incremental::{Compiler, Delta, InForce};
 pub use visibility::ViewTable;
 
 #[cfg(test)]
@@ -88,10 +93,19 @@ pub struct Compiled {
 
 /// Compiles. One object's fault is one finding, and nothing else suffers from it.
 pub fn compile(snapshot: &Snapshot, options: &CompileOptions) -> Compiled {
+    let former = build::Former { program: &Program::default(), plan: &KernelPlan::default() };
+    compile_traced(snapshot, options, &former).0
+}
+
+fn compile_traced(
+    snapshot: &Snapshot,
+    options: &CompileOptions,
+    former: &build::Former<'_>,
+) -> (Compiled, trace::Trace) {
     let mut findings = Findings::default();
-    let (program, mut plan, views) = build::build(snapshot, options, &mut findings);
+    let (program, mut plan, views, trace) = build::build(snapshot, options, former, &mut findings);
     plan.pods = enrol::enrol(snapshot, options, &views, &mut findings);
-    Compiled { program, plan, views: views.0, findings: findings.into_sorted() }
+    (Compiled { program, plan, views: views.0, findings: sort(findings.0) }, trace)
 }
 
 /// Each finding once, however many ports and views meet its reason.
@@ -115,10 +129,10 @@ impl Findings {
         let object = Some(meta.object.clone());
         self.0.insert(Finding { severity, code, object, at: meta.place(mark), message, help });
     }
+}
 
-    fn into_sorted(self) -> Vec<Finding> {
-        let mut all: Vec<Finding> = self.0.into_iter().collect();
-        all.sort_by(|a, b| (&a.at, Reverse(a.severity), a.code).cmp(&(&b.at, Reverse(b.severity), b.code)));
-        all
-    }
+fn sort(findings: BTreeSet<Finding>) -> Vec<Finding> {
+    let mut all: Vec<Finding> = findings.into_iter().collect();
+    all.sort_by(|a, b| (&a.at, Reverse(a.severity), a.code).cmp(&(&b.at, Reverse(b.severity), b.code)));
+    all
 }

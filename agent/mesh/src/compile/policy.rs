@@ -62,6 +62,11 @@ impl<'s> Policy<'s> {
         self.subsets.iter().find(|(subset, _)| *subset.name == *name).map(|(subset, _)| *subset)
     }
 
+    /// The rule that has this very subset.
+    pub(super) fn definition(&self, subset: &Subset) -> Option<&'s DestinationRule> {
+        self.subsets.iter().find(|(other, _)| std::ptr::eq(*other, subset)).map(|(_, rule)| *rule)
+    }
+
     /// How an endpoint of the service, or of a subset, is picked, and how long a connect may take. A block of the
     /// subset replaces the rule's.
     pub(super) fn settings(&self, subset: Option<&Subset>) -> (LoadBalancer, Duration) {

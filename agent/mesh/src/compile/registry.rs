@@ -8,14 +8,14 @@ use foldhash::fast::RandomState;
 
 use super::CompileOptions;
 use crate::crd::{EndpointSlice, Labels, Pod, Port, Service, ServiceType, TargetPort};
-use crate::program::{Endpoint, EndpointId, Protocol};
-use crate::snapshot::Snapshot;
+use crate::program::Protocol;
+use crate::snapshot::{Key, Snapshot};
 
 pub(super) type Map<K, V> = HashMap<K, V, RandomState>;
-type Set<K> = HashSet<K, RandomState>;
+pub(super) type Set<K> = HashSet<K, RandomState>;
 
 /// Names the Service of an EndpointSlice.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// All services of a snapshot, in the order of their names.
 pub(super) struct Registry<'s> {
@@ -26,8 +26,6 @@ pub(super) struct Registry<'s> {
     /// Headless services that share an endpoint with another one.
     pub(super) entangled: BTreeSet<usize>,
     pub(super) pods: Pods<'s>,
-    /// What [`EndpointId`]s stand for.
-    pub(super) endpoints: Vec<Endpoint>,
 }
 
 /// One service.
@@ -46,6 +44,11 @@ impl Registered<'_> {
 
     pub(super) fn name(&self) -> &Arc<str> {
         self.object.meta.name()
+    }
+
+    /// Its name in a snapshot.
+    pub(super) fn key(&self) -> Key {
+        (Arc::clone(self.namespace()), Arc::clone(self.name()))
     }
 
     pub(super) fn is_headless(&self) -> bool {
@@ -69,7 +72,6 @@ pub(super) struct RegisteredPort<'s> {
 /// One endpoint of a service port.
 #[derive(Clone)]
 pub(super) struct Backend {
-    pub(super) id: EndpointId,
     pub(super) address: SocketAddr,
     /// Its pod, where the snapshot has it.
     pub(super) pod: Option<u32>,
@@ -77,14 +79,6 @@ pub(super) struct Backend {
     pub(super) is_pod: bool,
     /// False only for those of headless services.
     pub(super) ready: bool,
-}
-
-/// An endpoint before it has an id.
-struct Found {
-    address: SocketAddr,
-    pod: Option<u32>,
-    name: Option<Arc<str>>,
-    ready: bool,
 }
 
 /// Pods by name, address and label.
@@ -105,7 +99,7 @@ impl<'s> Pods<'s> {
             pods.all.push(pod);
             pods.by_name.insert((namespace, pod.meta.name()), index);
             // The address of a host-network pod is its node's, and says nothing about who answers there.
-            if !pod.host_network {
+            if !pod.spec.host_network {
                 for address in &pod.addresses {
                     pods.by_address.entry(*address).or_insert(index);
                 }
@@ -145,7 +139,6 @@ impl<'s> Registry<'s> {
             addresses: snapshot.services.values().flat_map(|service| service.addresses.iter().copied()).collect(),
             entangled: BTreeSet::new(),
             pods: Pods::new(snapshot),
-            endpoints: Vec::new(),
         };
         let mut slices: Map<(&str, &str), Vec<&EndpointSlice>> = Map::default();
         for slice in snapshot.endpoint_slices.values() {
@@ -153,7 +146,6 @@ impl<'s> Registry<'s> {
                 slices.entry((slice.meta.namespace(), service)).or_default().push(slice);
             }
         }
-        let mut ids = Map::default();
         for service in snapshot.services.values() {
             let meta = &service.meta;
             let fqdn: Arc<str> = format!("{}.{}.svc.{}", meta.name(), meta.namespace(), options.cluster_domain)
@@ -167,7 +159,7 @@ impl<'s> Registry<'s> {
                 .map(|port| RegisteredPort {
                     port,
                     protocol: protocol_of(port).0,
-                    endpoints: registry.endpoints_of(service, port, own, options, &mut ids),
+                    endpoints: registry.endpoints_of(service, port, own, options),
                 })
                 .collect();
             registry.by_host.insert(Arc::clone(&fqdn), registry.services.len());
@@ -202,29 +194,17 @@ impl<'s> Registry<'s> {
     }
 
     fn endpoints_of(
-        &mut self,
+        &self,
         service: &Service,
         port: &Port,
         slices: Option<&[&EndpointSlice]>,
         options: &CompileOptions,
-        ids: &mut Map<SocketAddr, EndpointId>,
     ) -> Vec<Backend> {
-        let found = match slices {
+        let mut backends = match slices {
             Some(slices) => self.slice_endpoints(service, port, slices, options),
             None if service.selector.is_empty() => Vec::new(),
             None => self.pod_endpoints(service, port, options),
         };
-        let mut backends: Vec<Backend> = found
-            .into_iter()
-            .map(|Found { address, pod, name, ready }| {
-                let is_pod = name.is_some();
-                let id = *ids.entry(address).or_insert_with(|| {
-                    self.endpoints.push(Endpoint { address, pod: name });
-                    EndpointId(self.endpoints.len() as u32 - 1)
-                });
-                Backend { id, address, pod, is_pod, ready }
-            })
-            .collect();
         // The order of objects must not show, and slices may overlap while they are rewritten.
         backends.sort_by_key(|b| (b.address, !b.ready));
         backends.dedup_by_key(|b| b.address);
@@ -237,7 +217,7 @@ impl<'s> Registry<'s> {
         port: &Port,
         slices: &[&EndpointSlice],
         options: &CompileOptions,
-    ) -> Vec<Found> {
+    ) -> Vec<Backend> {
         let namespace: &str = service.meta.namespace();
         let mut found = Vec::new();
         for slice in slices {
@@ -255,13 +235,9 @@ impl<'s> Registry<'s> {
                     if !is_wanted(service, options, node) {
                         continue;
                     }
-                    let name = match (&endpoint.pod, pod) {
-                        (Some(name), _) => Some(format!("{namespace}/{name}").into()),
-                        (None, Some(pod)) => Some(self.pod_name(pod)),
-                        (None, None) => None,
-                    };
                     let address = SocketAddr::new(*address, target.number);
-                    found.push(Found { address, pod, name, ready: endpoint.ready });
+                    let is_pod = endpoint.pod.is_some() || pod.is_some();
+                    found.push(Backend { address, pod, is_pod, ready: endpoint.ready });
                 }
             }
         }
@@ -269,7 +245,7 @@ impl<'s> Registry<'s> {
     }
 
     /// Without slices, the pods that the selector selects: a directory of plain manifests needs nothing else.
-    fn pod_endpoints(&self, service: &Service, port: &Port, options: &CompileOptions) -> Vec<Found> {
+    fn pod_endpoints(&self, service: &Service, port: &Port, options: &CompileOptions) -> Vec<Backend> {
         let mut found = Vec::new();
         for index in self.pods.select(service.meta.namespace(), &service.selector) {
             let pod = self.pods.get(index);
@@ -279,21 +255,15 @@ impl<'s> Registry<'s> {
             };
             let Some(number) = number else { continue };
             if (pod.ready || is_headless(service)) && is_wanted(service, options, Some(&pod.node)) {
-                let name = self.pod_name(index);
-                found.extend(pod.addresses.iter().map(|ip| Found {
+                found.extend(pod.addresses.iter().map(|ip| Backend {
                     address: SocketAddr::new(*ip, number),
                     pod: Some(index),
-                    name: Some(Arc::clone(&name)),
+                    is_pod: true,
                     ready: pod.ready,
                 }));
             }
         }
         found
-    }
-
-    fn pod_name(&self, index: u32) -> Arc<str> {
-        let meta = &self.pods.get(index).meta;
-        format!("{}/{}", meta.namespace(), meta.name()).into()
     }
 }
 

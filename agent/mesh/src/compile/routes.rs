@@ -1,25 +1,40 @@
 //! From rules to [`Rule`]s, weights and clusters, as the clients of one view have them.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::hosts::Hosts;
 use super::policy::{self, Policies, PolicyId};
-use super::registry::{Map, Registered, Registry, has_labels};
+use super::registry::{Map, Registered, RegisteredPort, Registry, has_labels};
+use super::trace::Selection;
 use super::visibility::expand;
 use super::{CompileOptions, Findings};
-use crate::crd::{Action, HttpMatchItem, HttpRoute, Protection, RouteDestination, ServiceType, Subset, VirtualService};
+use crate::crd::{
+    Action, HttpMatchItem, HttpRoute, Labels, Protection, RouteDestination, ServiceType, Subset, VirtualService,
+};
 use crate::finding::{Severity, code};
-use crate::program::{Cluster, ClusterId, Route, WeightedCluster};
+use crate::program::{Cluster, ClusterId, Program, Route, WeightedCluster};
 use crate::route::Rule;
 use crate::source::ObjectRef;
 
 /// Clusters, each made once: views that see the same share it.
 #[derive(Default)]
-pub(super) struct Clusters {
-    pub(super) all: Vec<Cluster>,
+pub(super) struct Clusters<'f> {
+    pub(super) all: Vec<Arc<Cluster>>,
+    /// Those in force, by name: what is as it was is kept as it is.
+    former: Map<&'f str, &'f Arc<Cluster>>,
+    /// How the endpoints of each were chosen.
+    pub(super) selections: Vec<Selection>,
     ids: Map<(usize, u16, Arc<str>, Option<PolicyId>), ClusterId>,
     /// Those that nobody is sent to, because a rule asks for encryption.
     pub(super) closed: Map<ClusterId, Closed>,
+}
+
+impl<'f> Clusters<'f> {
+    pub(super) fn new(former: &'f Program) -> Self {
+        let former = former.clusters.iter().map(|cluster| (&*cluster.name, cluster)).collect();
+        Self { former, ..Self::default() }
+    }
 }
 
 /// Why a cluster has no endpoints.
@@ -31,7 +46,7 @@ pub(super) struct Closed {
 }
 
 /// Makes the routes of one view.
-pub(super) struct Router<'a, 's> {
+pub(super) struct Router<'a, 's, 'f> {
     pub(super) registry: &'a Registry<'s>,
     pub(super) policies: &'a Policies<'s>,
     /// The policy of each service in this view.
@@ -39,7 +54,7 @@ pub(super) struct Router<'a, 's> {
     /// The policy that each service must refuse for.
     pub(super) guards: &'a [Option<&'s Protection>],
     pub(super) options: &'a CompileOptions,
-    pub(super) clusters: &'a mut Clusters,
+    pub(super) clusters: &'a mut Clusters<'f>,
     pub(super) findings: &'a mut Findings,
 }
 
@@ -66,7 +81,7 @@ pub(super) struct TcpRules<'s> {
     pub(super) because: &'s VirtualService,
 }
 
-impl<'s> Router<'_, 's> {
+impl<'s> Router<'_, 's, '_> {
     /// The plain service on one of its ports: every endpoint.
     pub(super) fn plain(&mut self, service: usize, position: usize) -> WeightedCluster {
         let id = self.cluster(service, position, None);
@@ -85,34 +100,39 @@ impl<'s> Router<'_, 's> {
         }
         let (load_balancer, connect_timeout) =
             in_force.map_or_else(policy::defaults, |id| self.policies.get(id).settings(subset));
-        let (mut endpoints4, mut endpoints6) = (Vec::new(), Vec::new());
         let encryption = in_force.and_then(|id| self.policies.get(id).encryption(&subset_name, number));
         // Whoever a guarded service is asked through, nobody gets to its endpoints.
         let open = self.guards[service].is_none() && encryption.is_none();
-        for backend in port.endpoints.iter().filter(|backend| open && backend.ready) {
-            let chosen = subset.is_none_or(|subset| {
-                subset.labels.is_empty()
-                    || backend.pod.is_some_and(|p| has_labels(&self.registry.pods.get(p).meta.labels, &subset.labels))
-            });
-            if chosen {
-                if backend.address.is_ipv4() { endpoints4.push(backend.id) } else { endpoints6.push(backend.id) }
-            }
-        }
+        let (endpoints4, endpoints6) = if open {
+            members(self.registry, port, subset.map(|s| &s.labels))
+        } else {
+            (Arc::default(), Arc::default())
+        };
         let id = ClusterId(self.clusters.all.len() as u32);
         if let Some((rule, tls)) = encryption {
             let closed = Closed { rule: rule.meta.object.clone(), mode: Arc::clone(&tls.mode) };
             self.clusters.closed.insert(id, closed);
         }
-        self.clusters.all.push(Cluster {
+        let rule = subset.zip(in_force).and_then(|(subset, id)| self.policies.get(id).definition(subset));
+        self.clusters.selections.push(Selection {
+            service: service as u32,
+            position: position as u32,
+            rule: rule.map(|rule| (Arc::clone(rule.meta.namespace()), Arc::clone(rule.meta.name()))),
+            closed: !open,
+        });
+        let cluster = Cluster {
             name: cluster_name(number, &subset_name, &registered.fqdn),
             host: Arc::clone(&registered.fqdn),
             subset: subset_name,
             port: number,
             load_balancer,
             connect_timeout,
-            endpoints4: endpoints4.into(),
-            endpoints6: endpoints6.into(),
-        });
+            endpoints4,
+            endpoints6,
+        };
+        let former = self.clusters.former.get(&*cluster.name).filter(|former| ****former == cluster);
+        let cluster = former.map_or_else(|| Arc::new(cluster), |former| Arc::clone(former));
+        self.clusters.all.push(cluster);
         self.clusters.ids.insert(key, id);
         id
     }
@@ -286,6 +306,22 @@ impl<'s> Router<'_, 's> {
             Some(format!("give `port.number`, one of {}", numbers.join(", "))),
         );
     }
+}
+
+/// The endpoints of a service port whose pods carry these labels, if any are asked for; those with an IPv4 address, and
+/// the others.
+pub(super) fn members(
+    registry: &Registry<'_>,
+    port: &RegisteredPort<'_>,
+    labels: Option<&Labels>,
+) -> (Arc<[SocketAddr]>, Arc<[SocketAddr]>) {
+    let carries = |pod: u32, labels: &Labels| has_labels(&registry.pods.get(pod).meta.labels, labels);
+    let chosen = port.endpoints.iter().filter(|backend| {
+        let wanted = labels.filter(|labels| !labels.is_empty());
+        backend.ready && wanted.is_none_or(|labels| backend.pod.is_some_and(|pod| carries(pod, labels)))
+    });
+    let (endpoints4, endpoints6): (Vec<_>, Vec<_>) = chosen.map(|b| b.address).partition(SocketAddr::is_ipv4);
+    (endpoints4.into(), endpoints6.into())
 }
 
 /// Envoy's name of a cluster.

@@ -12,7 +12,7 @@ use super::routes::{Closed, Clusters, HttpRules, TcpRules, subset_of};
 use crate::crd::{Mark, Protection, TrafficPolicy};
 use crate::finding::{Severity, code};
 use crate::plan::{OnFailure, PlannedService, Verdict, WeightedGroup};
-use crate::program::{Endpoint, LoadBalancer, Protocol, WeightedCluster};
+use crate::program::{LoadBalancer, Protocol, WeightedCluster};
 use crate::source::ObjectRef;
 
 /// Label or annotation of a Service: what its proxied ports do while no proxy is alive.
@@ -31,8 +31,7 @@ pub(super) struct Facts<'a, 's> {
     /// Whether the node's name is known.
     pub(super) knows_node: bool,
     pub(super) plain: &'a WeightedCluster,
-    pub(super) clusters: &'a Clusters,
-    pub(super) endpoints: &'a [Endpoint],
+    pub(super) clusters: &'a Clusters<'a>,
 }
 
 /// A verdict and its reason, the same for both families.
@@ -284,7 +283,7 @@ impl Facts<'_, '_> {
             for (group, _) in groups.iter_mut().zip(given).filter(|(_, given)| is_own(given)) {
                 // What is closed stays so.
                 if !group.endpoints.is_empty() {
-                    group.endpoints = vec![pod];
+                    group.endpoints = [pod].into();
                 }
             }
             groups
@@ -310,10 +309,10 @@ impl Facts<'_, '_> {
             .map(|destination| WeightedGroup {
                 subset: subset_of(&destination.name).into(),
                 weight: destination.weight,
-                endpoints: destination.cluster.map_or_else(Vec::new, |id| {
+                endpoints: destination.cluster.map_or_else(Arc::default, |id| {
                     let cluster = &self.clusters.all[id.index()];
-                    let ids = if ipv6 { &cluster.endpoints6 } else { &cluster.endpoints4 };
-                    ids.iter().map(|id| self.endpoints[id.index()].address).collect::<Vec<SocketAddr>>()
+                    let own = if ipv6 { &cluster.endpoints6 } else { &cluster.endpoints4 };
+                    Arc::clone(own)
                 }),
             })
             .collect()

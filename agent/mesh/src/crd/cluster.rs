@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::addresses::Addresses;
 use super::fields::{Fault, Fields};
 use super::json::MIRROR;
 use super::meta::{Labels, Metadata, labels};
@@ -16,15 +17,25 @@ pub struct Namespace {
 }
 
 /// A Pod.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
     /// Name, labels, annotations.
     pub meta: Metadata,
-    /// By which its node knows it: `metadata.uid`, or of a static pod's copy what the kubelet has written there. Empty in
-    /// most files.
-    pub uid: Arc<str>,
     /// `spec.nodeName`; empty until it is scheduled.
     pub node: Arc<str>,
+    /// The rest of `spec`, once for all pods that were made alike.
+    pub spec: Arc<PodSpec>,
+    /// `status.podIPs`, else `status.podIP`.
+    pub addresses: Addresses,
+    /// `status.phase` is `Succeeded` or `Failed`.
+    pub finished: bool,
+    /// The Ready condition; without one, whether the phase is `Running` or not given.
+    pub ready: bool,
+}
+
+/// What the pods of a workload have in common.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PodSpec {
     /// `spec.serviceAccountName`; empty when it is not given.
     pub service_account: Arc<str>,
     /// `spec.hostNetwork`
@@ -35,46 +46,36 @@ pub struct Pod {
     pub containers: Vec<Arc<str>>,
     /// Named container ports.
     pub ports: Vec<(Arc<str>, u16)>,
-    /// `status.podIPs`, else `status.podIP`.
-    pub addresses: Vec<IpAddr>,
-    /// `status.phase` is `Succeeded` or `Failed`.
-    pub finished: bool,
-    /// The Ready condition; without one, whether the phase is `Running` or not given.
-    pub ready: bool,
 }
 
 impl Pod {
-    pub(super) fn decode(meta: Metadata, root: &mut Fields<'_>) -> Result<Self, Fault> {
+    pub(super) fn decode(mut meta: Metadata, root: &mut Fields<'_>) -> Result<Self, Fault> {
+        let uid = root.required_map("metadata")?.text("uid")?.map(Arc::from);
+        meta.set_uid(static_uid(&meta).or(uid));
         let mut pod = Self {
-            uid: node_uid(&meta),
             meta,
             node: Arc::default(),
-            service_account: Arc::default(),
-            host_network: false,
-            runtime_class: Arc::default(),
-            containers: Vec::new(),
-            ports: Vec::new(),
-            addresses: Vec::new(),
+            spec: Arc::default(),
+            addresses: Addresses::default(),
             finished: false,
             ready: true,
         };
         if let Some(mut spec) = root.map("spec")? {
             pod.node = spec.text("nodeName")?.unwrap_or_default().into();
-            pod.service_account = spec.text("serviceAccountName")?.unwrap_or_default().into();
-            pod.host_network = spec.boolean("hostNetwork")?.unwrap_or(false);
-            pod.runtime_class = spec.text("runtimeClassName")?.unwrap_or_default().into();
-            pod.containers(&mut spec)?;
+            pod.spec = Arc::new(PodSpec::decode(&mut spec)?);
         }
         let Some(mut status) = root.map("status")? else {
             return Ok(pod);
         };
+        let mut addresses = Vec::new();
         for mut ip in status.maps("podIPs")? {
-            pod.addresses
+            addresses
                 .push(address(&mut ip, "ip")?.ok_or_else(|| Fault::new(ip.mark, ip.path_of("ip"), "must be given"))?);
         }
-        if pod.addresses.is_empty() {
-            pod.addresses.extend(address(&mut status, "podIP")?);
+        if addresses.is_empty() {
+            addresses.extend(address(&mut status, "podIP")?);
         }
+        pod.addresses = addresses.into();
         let phase = status.text("phase")?.unwrap_or_default();
         pod.finished = matches!(phase, "Succeeded" | "Failed");
         pod.ready = matches!(phase, "" | "Running");
@@ -86,23 +87,37 @@ impl Pod {
         Ok(pod)
     }
 
-    fn containers(&mut self, spec: &mut Fields<'_>) -> Result<(), Fault> {
-        for list in ["containers", "initContainers"] {
-            for mut container in spec.maps(list)? {
-                self.containers.extend(container.text("name")?.map(Arc::from));
-                for mut port in container.maps("ports")? {
-                    if let (Some(name), Some(number)) = (port.text("name")?, port.port("containerPort")?) {
-                        self.ports.push((name.into(), number));
-                    }
-                }
-            }
-        }
-        Ok(())
+    /// Forgets its `metadata.uid`, by which only its own node looks for it.
+    pub(crate) fn forget_uid(&mut self) {
+        self.meta.set_uid(None);
     }
 
     /// The number of the container port of this name.
     pub fn port_named(&self, name: &str) -> Option<u16> {
-        self.ports.iter().find(|(n, _)| &**n == name).map(|(_, number)| *number)
+        self.spec.ports.iter().find(|(n, _)| &**n == name).map(|(_, number)| *number)
+    }
+}
+
+impl PodSpec {
+    fn decode(spec: &mut Fields<'_>) -> Result<Self, Fault> {
+        let (mut containers, mut ports) = (Vec::new(), Vec::new());
+        for list in ["containers", "initContainers"] {
+            for mut container in spec.maps(list)? {
+                containers.extend(container.text("name")?.map(Arc::from));
+                for mut port in container.maps("ports")? {
+                    if let (Some(name), Some(number)) = (port.text("name")?, port.port("containerPort")?) {
+                        ports.push((name.into(), number));
+                    }
+                }
+            }
+        }
+        Ok(Self {
+            service_account: spec.text("serviceAccountName")?.unwrap_or_default().into(),
+            host_network: spec.boolean("hostNetwork")?.unwrap_or(false),
+            runtime_class: spec.text("runtimeClassName")?.unwrap_or_default().into(),
+            containers,
+            ports,
+        })
     }
 }
 
@@ -111,10 +126,9 @@ const STATIC_UID: usize = 32;
 
 /// A static pod's UID never has the form of one that the API server gives (36 characters, with dashes). Whatever else
 /// stands in the annotation is somebody's attempt to have another pod taken for this one.
-fn node_uid(meta: &Metadata) -> Arc<str> {
+fn static_uid(meta: &Metadata) -> Option<Arc<str>> {
     let is_static = |uid: &str| uid.len() == STATIC_UID && uid.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let mirrored = meta.annotations.get(MIRROR).filter(|uid| is_static(uid));
-    Arc::clone(mirrored.unwrap_or(&meta.uid))
+    meta.annotations.get(MIRROR).filter(|uid| is_static(uid)).cloned()
 }
 
 /// How a Service is reached.
@@ -136,7 +150,7 @@ pub struct Service {
     /// How it is reached.
     pub kind: ServiceType,
     /// `clusterIPs`, else `clusterIP`.
-    pub addresses: Vec<IpAddr>,
+    pub addresses: Addresses,
     /// Its ports.
     pub ports: Vec<Port>,
     /// Empty = its endpoints are written by somebody else.
@@ -208,7 +222,7 @@ impl Service {
         }
         Ok(Self {
             kind,
-            addresses,
+            addresses: addresses.into(),
             ports,
             selector: labels(&mut spec, "selector")?,
             client_ip_affinity: spec.text("sessionAffinity")? == Some("ClientIP"),
@@ -246,7 +260,7 @@ impl Port {
 }
 
 /// Part of a Service's endpoints.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointSlice {
     /// Its label `kubernetes.io/service-name` names the Service.
     pub meta: Metadata,
@@ -259,10 +273,10 @@ pub struct EndpointSlice {
 }
 
 /// One endpoint of a slice.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceEndpoint {
     /// The same endpoint under several addresses; Kubernetes writes one.
-    pub addresses: Vec<IpAddr>,
+    pub addresses: Addresses,
     /// `conditions.ready`; absent = ready.
     pub ready: bool,
     /// Name of the pod that it is.
@@ -272,7 +286,7 @@ pub struct SliceEndpoint {
 }
 
 /// One port of a slice.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlicePort {
     /// The service port's name; empty when that has none.
     pub name: Arc<str>,
@@ -304,7 +318,7 @@ impl EndpointSlice {
                 pod = target.text("name")?.map(Arc::from);
             }
             let node = fields.text("nodeName")?.map(Arc::from);
-            endpoints.push(SliceEndpoint { addresses, ready, pod, node });
+            endpoints.push(SliceEndpoint { addresses: addresses.into(), ready, pod, node });
         }
         let mut ports = Vec::new();
         for mut port in root.maps("ports")? {

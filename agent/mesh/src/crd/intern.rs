@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use super::{Labels, Metadata, Object};
+use super::{Action, Labels, Metadata, Object, PodSpec, RouteDestination};
 
 /// Below this many entries nothing is thrown away: looking through them costs more than they do.
 const SMALL: usize = 4096;
@@ -15,6 +15,7 @@ const SMALL: usize = 4096;
 pub struct Interner {
     texts: Shared<str>,
     labels: Shared<Labels>,
+    specs: Shared<PodSpec>,
 }
 
 #[derive(Debug)]
@@ -56,36 +57,74 @@ impl Interner {
         // A fresh object is held once, so that `get_mut` gives it.
         match object {
             Object::Namespace(o) => Arc::get_mut(o).into_iter().for_each(|o| self.metadata(&mut o.meta)),
-            Object::Service(o) => Arc::get_mut(o).into_iter().for_each(|o| self.metadata(&mut o.meta)),
-            Object::VirtualService(o) => Arc::get_mut(o).into_iter().for_each(|o| self.metadata(&mut o.meta)),
-            Object::DestinationRule(o) => Arc::get_mut(o).into_iter().for_each(|o| self.metadata(&mut o.meta)),
+            Object::Service(o) => {
+                let Some(service) = Arc::get_mut(o) else { return };
+                self.metadata(&mut service.meta);
+                service.meta.forget_age();
+                service.selector = self.entries(&service.selector);
+                for port in &mut service.ports {
+                    port.name = self.text(&port.name);
+                }
+                service.ports.shrink_to_fit();
+            }
+            Object::VirtualService(o) => {
+                let Some(vs) = Arc::get_mut(o) else { return };
+                self.metadata(&mut vs.meta);
+                for route in &mut vs.http {
+                    route.name = self.text(&route.name);
+                    route.items.shrink_to_fit();
+                    if let Action::Forward(destinations) = &mut route.action {
+                        self.destinations(destinations);
+                    }
+                }
+                vs.tcp.iter_mut().for_each(|route| self.destinations(&mut route.destinations));
+                vs.http.shrink_to_fit();
+                vs.tcp.shrink_to_fit();
+            }
+            Object::DestinationRule(o) => {
+                let Some(rule) = Arc::get_mut(o) else { return };
+                self.metadata(&mut rule.meta);
+                for subset in &mut rule.subsets {
+                    subset.name = self.text(&subset.name);
+                    subset.labels = self.entries(&subset.labels);
+                }
+                rule.subsets.shrink_to_fit();
+            }
             Object::Protection(o) => Arc::get_mut(o).into_iter().for_each(|o| self.metadata(&mut o.meta)),
-            Object::Deployment(o) => Arc::get_mut(o).into_iter().for_each(|o| self.metadata(&mut o.meta)),
+            Object::Deployment(o) => {
+                let Some(deployment) = Arc::get_mut(o) else { return };
+                self.metadata(&mut deployment.meta);
+                deployment.meta.forget_age();
+            }
             Object::Pod(o) => {
                 let Some(pod) = Arc::get_mut(o) else { return };
                 self.metadata(&mut pod.meta);
+                pod.meta.forget_age();
                 pod.node = self.text(&pod.node);
-                pod.service_account = self.text(&pod.service_account);
-                for (name, _) in &mut pod.ports {
-                    *name = self.text(name);
-                }
-                pod.containers.shrink_to_fit();
-                pod.ports.shrink_to_fit();
-                pod.addresses.shrink_to_fit();
+                self.spec(&mut pod.spec);
             }
             Object::EndpointSlice(o) => {
                 let Some(slice) = Arc::get_mut(o) else { return };
                 self.metadata(&mut slice.meta);
+                slice.meta.forget_age();
                 for port in &mut slice.ports {
                     port.name = self.text(&port.name);
                 }
                 for endpoint in &mut slice.endpoints {
                     endpoint.node = endpoint.node.as_deref().map(|node| self.text(node));
-                    endpoint.addresses.shrink_to_fit();
                 }
                 slice.endpoints.shrink_to_fit();
+                slice.ports.shrink_to_fit();
             }
         }
+    }
+
+    fn destinations(&mut self, destinations: &mut Vec<RouteDestination>) {
+        for destination in destinations.iter_mut() {
+            destination.host = self.text(&destination.host);
+            destination.subset = self.text(&destination.subset);
+        }
+        destinations.shrink_to_fit();
     }
 
     fn metadata(&mut self, meta: &mut Metadata) {
@@ -101,9 +140,28 @@ impl Interner {
             *labels = Arc::clone(known);
             return;
         }
-        let shared: Labels = labels.iter().map(|(key, value)| (self.text(key), self.text(value))).collect();
-        *labels = Arc::new(shared);
+        *labels = Arc::new(self.entries(labels));
         self.labels.insert(Arc::clone(labels));
+    }
+
+    fn spec(&mut self, spec: &mut Arc<PodSpec>) {
+        if let Some(known) = self.specs.known.get(spec) {
+            *spec = Arc::clone(known);
+            return;
+        }
+        if let Some(new) = Arc::get_mut(spec) {
+            new.service_account = self.text(&new.service_account);
+            for (name, _) in &mut new.ports {
+                *name = self.text(name);
+            }
+            new.containers.shrink_to_fit();
+            new.ports.shrink_to_fit();
+        }
+        self.specs.insert(Arc::clone(spec));
+    }
+
+    fn entries(&mut self, labels: &Labels) -> Labels {
+        labels.iter().map(|(key, value)| (self.text(key), self.text(value))).collect()
     }
 }
 
@@ -115,7 +173,7 @@ mod tests {
     fn equal_texts_and_maps_are_one() {
         let mut interner = Interner::default();
         assert!(Arc::ptr_eq(&interner.text("a"), &interner.text("a")));
-        let map = || Arc::new(Labels::from([("app".into(), "x".into())]));
+        let map = || Arc::new(Labels::from_iter([("app".into(), "x".into())]));
         let (mut one, mut other) = (map(), map());
         interner.map(&mut one);
         interner.map(&mut other);

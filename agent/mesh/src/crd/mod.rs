@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::finding::Finding;
 use crate::source::{Location, ObjectRef};
 
+mod addresses;
 mod cluster;
 mod destination_rule;
 mod fields;
@@ -20,8 +21,10 @@ mod protection;
 mod resources;
 mod virtual_service;
 
+pub use addresses::Addresses;
 pub use cluster::{
-    Deployment, EndpointSlice, Namespace, Pod, Port, Service, ServiceType, SliceEndpoint, SlicePort, TargetPort,
+    Deployment, EndpointSlice, Namespace, Pod, PodSpec, Port, Service, ServiceType, SliceEndpoint, SlicePort,
+    TargetPort,
 };
 pub use destination_rule::{ClientTls, DestinationRule, Subset, TrafficPolicy};
 pub use fields::Fault;

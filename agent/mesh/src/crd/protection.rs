@@ -67,15 +67,7 @@ impl Protection {
     /// What stands in for an object that cannot be read: it protects what its selector selects, or what it targets,
     /// where these can be made out, and else everything that one of its namespace could.
     pub(super) fn unreadable(node: Option<&Node>, object: &ObjectRef, at: Option<Location>) -> Self {
-        let meta = Metadata {
-            object: object.clone(),
-            labels: Arc::default(),
-            annotations: Arc::default(),
-            uid: Arc::default(),
-            generation: 0,
-            created: None,
-            at,
-        };
+        let meta = Metadata::bare(object.clone(), at);
         let (selector, services) = node.and_then(|node| scope(node).ok()).unwrap_or_default();
         Self { meta, selector, services, restricts: true, broken: true }
     }

@@ -17,7 +17,7 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
-pub use objects::{ObjectId, ObjectStore, Pending, ResourceId, Version};
+pub use objects::{Change, Changes, ObjectId, ObjectStore, Pending, ResourceId, Version};
 pub use reader::{Reader, Reading};
 
 use documents::Document;
@@ -123,12 +123,12 @@ impl Store {
 }
 
 fn duplicate(name: &ObjectRef, held: &Held, first: Option<&Held>) -> Finding {
-    let place = first.and_then(|h| h.object.meta().at.as_ref()).map(|at| format!(" at {at}")).unwrap_or_default();
+    let place = first.and_then(|h| h.object.meta().at()).map(|at| format!(" at {at}")).unwrap_or_default();
     Finding {
         severity: Severity::Error,
         code: code::DUPLICATE,
         object: Some(name.clone()),
-        at: held.object.meta().at.clone(),
+        at: held.object.meta().at().cloned(),
         message: format!("the object is there twice; the one{place} is in force, this one is not"),
         help: Some("remove one of them".to_owned()),
     }

@@ -14,6 +14,9 @@ use crate::finding::{Finding, Severity, code};
 use crate::snapshot::Snapshot;
 use crate::source::ObjectRef;
 
+/// So many objects that changed at once are told one by one.
+const MAX_CHANGES: usize = 256;
+
 /// A kind, by its place in [`RESOURCES`]. (A kind's name alone is not enough: two groups have a `Gateway`.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ResourceId(u8);
@@ -60,8 +63,8 @@ pub enum Version {
     Good(Decoded),
     /// It does not.
     Bad {
-        /// Why.
-        fault: Fault,
+        /// Why. In a box, because nearly all versions are good, and hundreds of thousands may be pending.
+        fault: Box<Fault>,
         /// Another object of the same name: the last good version of the former one is not one of this.
         recreated: bool,
         /// What protects in its place while there is no good version of it.
@@ -77,7 +80,7 @@ pub enum Version {
 #[derive(Clone, Debug)]
 struct Update {
     /// What a bad newest version leaves in force.
-    before: Option<Version>,
+    before: Option<Box<Version>>,
     newest: Version,
 }
 
@@ -116,10 +119,35 @@ impl Update {
                 *recreated = true;
                 self.before = None;
             }
-            (Version::Bad { recreated: false, .. }, older) => self.before = Some(older),
+            (Version::Bad { recreated: false, .. }, older) => self.before = Some(Box::new(older)),
             _ => self.before = None,
         }
     }
+}
+
+/// What was taken over at once.
+#[derive(Clone, Debug)]
+pub enum Changes {
+    /// These objects are others than before; perhaps none.
+    Few(Vec<Change>),
+    /// Anything may be.
+    Many,
+}
+
+impl Changes {
+    /// True when everything is as it was.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Few(changes) if changes.is_empty())
+    }
+}
+
+/// One object that has changed.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// Which one.
+    pub object: ObjectRef,
+    /// As it was; `None` = it was not there.
+    pub before: Option<Object>,
 }
 
 /// The objects in force, and what is wrong with the newest version of each.
@@ -129,7 +157,17 @@ pub struct ObjectStore {
     troubles: BTreeMap<ObjectId, Trouble>,
 }
 
-#[derive(Clone, Debug, Default)]
+/// True when nothing that is kept of an object has changed: most updates of a pod are of what is not.
+fn is_same(before: Option<&Object>, now: Option<&Object>) -> bool {
+    match (before, now) {
+        (None, None) => true,
+        (Some(Object::Pod(before)), Some(Object::Pod(now))) => before == now,
+        (Some(Object::EndpointSlice(before)), Some(Object::EndpointSlice(now))) => before == now,
+        _ => false,
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Trouble {
     /// What the version in force asks for beyond this version of weir.
     in_force: Vec<Finding>,
@@ -143,16 +181,28 @@ impl ObjectStore {
         Self::default()
     }
 
-    /// Takes over what was heard. True when there was anything.
-    pub fn apply(&mut self, pending: Pending) -> bool {
-        let any = !pending.is_empty();
+    /// Takes over what was heard, and says what it changed.
+    pub fn apply(&mut self, pending: Pending) -> Changes {
+        let large = pending.len() > MAX_CHANGES;
+        let mut many = large;
+        let mut changes = Vec::new();
         for (id, update) in pending.0 {
+            let object = id.object();
+            let before = if many { None } else { self.snapshot.get(&object) };
+            let trouble = self.troubles.get(&id).cloned();
             if let Some(before) = update.before {
-                self.set(&id, before);
+                self.set(&id, *before);
             }
             self.set(&id, update.newest);
+            many |= trouble.as_ref() != self.troubles.get(&id);
+            if !many && !is_same(before.as_ref(), self.snapshot.get(&object).as_ref()) {
+                changes.push(Change { object, before });
+            }
         }
-        any
+        if large {
+            self.snapshot.compact();
+        }
+        if many { Changes::Many } else { Changes::Few(changes) }
     }
 
     /// The objects in force.

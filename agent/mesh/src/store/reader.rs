@@ -59,7 +59,7 @@ impl Reader {
                 let version = match (unread, header.kind) {
                     (_, Kind::NotServed(instead)) => Version::Named(instead),
                     (Some(error), _) => {
-                        let fault = Fault::new(Mark::default(), "spec", format!("cannot be read: {error}"));
+                        let fault = Box::new(Fault::new(Mark::default(), "spec", format!("cannot be read: {error}")));
                         Version::Bad { fault, recreated: false, stand_in: crd::stand_in(None, &header.object, None) }
                     }
                     (None, _) => match crd::decode(&node, &header, None) {
@@ -69,13 +69,16 @@ impl Reader {
                         }
                         Err(fault) => {
                             let stand_in = crd::stand_in(Some(&node), &header.object, None);
-                            Version::Bad { fault, recreated: false, stand_in }
+                            Version::Bad { fault: Box::new(fault), recreated: false, stand_in }
                         }
                     },
                 };
                 (self.interner.text(&header.object.namespace), header.object.name, version)
             }
-            Err(fault) => (Arc::default(), Arc::default(), Version::Bad { fault, recreated: false, stand_in: None }),
+            Err(fault) => {
+                let version = Version::Bad { fault: Box::new(fault), recreated: false, stand_in: None };
+                (Arc::default(), Arc::default(), version)
+            }
         };
         // The object's own copy of its name is the one that the id holds.
         let name = match &version {
@@ -97,13 +100,13 @@ impl Reader {
             && self.node.as_ref().is_some_and(|node| *node != pod.node)
         {
             // Whoever is elected tells of every pod that another mesh captures, whatever its node.
-            pod.containers.retain(|name| crd::is_other_mesh(name));
-            pod.uid = Arc::default();
-            pod.meta.uid = Arc::default();
-            pod.meta.created = None;
+            if let Some(spec) = Arc::get_mut(&mut pod.spec) {
+                spec.containers.retain(|name| crd::is_other_mesh(name));
+            }
+            pod.forget_uid();
             // Every node has some static pods, and each a value of its own.
             if pod.meta.annotation(crd::MIRROR).is_some() {
-                Arc::make_mut(&mut pod.meta.annotations).remove(crd::MIRROR);
+                pod.meta.annotations = Arc::new(pod.meta.annotations.without(crd::MIRROR));
             }
         }
         self.interner.share(object);
@@ -117,7 +120,7 @@ fn unreadable(resource: ResourceId, version: &str, text: &str) -> serde_json::Re
     let metadata = |key: &str| node.get("metadata").and_then(|m| m.get(key)).and_then(Node::text).unwrap_or("");
     let object = crd::identify(&node, &row.api_version(version), row.kind).map(|header| header.object).ok();
     let stand_in = object.as_ref().and_then(|object| crd::stand_in(None, object, None));
-    let fault = Fault::new(Mark::default(), "object", "weir failed on it, see its log");
+    let fault = Box::new(Fault::new(Mark::default(), "object", "weir failed on it, see its log"));
     let (namespace, name) = object.map(|object| (object.namespace, object.name)).unwrap_or_default();
     Ok(Reading {
         id: ObjectId { resource, namespace, name },

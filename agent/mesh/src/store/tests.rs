@@ -42,7 +42,7 @@ fn several_documents_lists_and_json_are_read() {
     let snapshot = store.snapshot();
     assert_eq!((snapshot.services.len(), snapshot.virtual_services.len(), snapshot.namespaces.len()), (1, 1, 1));
     let vs = &snapshot.virtual_services[&("default".into(), "x".into())];
-    assert_eq!(vs.meta.at.as_ref().map(|at| (at.line, at.column)), Some((9, 1)));
+    assert_eq!(vs.meta.at().map(|at| (at.line, at.column)), Some((9, 1)));
     store.remove_file("f.yaml");
     assert_eq!((store.snapshot().services.len(), store.snapshot().namespaces.len()), (0, 1));
 }

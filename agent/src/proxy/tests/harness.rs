@@ -19,8 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use weir_mesh::matching::{HttpMatch, StringMatch};
 use weir_mesh::program::{
-    Cluster, ClusterId, Endpoint, EndpointId, HostTableId, LoadBalancer, PortId, Program, Protocol, Route, ServicePort,
-    WeightedCluster,
+    Cluster, ClusterId, HostTableId, LoadBalancer, PortId, Program, Protocol, Route, ServicePort, WeightedCluster,
 };
 use weir_mesh::route::{HostTable, Rule, VirtualHost};
 
@@ -76,21 +75,18 @@ impl Service {
 
     pub(super) fn program(self) -> Program {
         let mut program = Program::default();
-        let (mut clusters, mut endpoints) = (Vec::new(), Vec::new());
+        let mut clusters = Vec::new();
         let mut cluster = |subset: String, addresses: Vec<SocketAddr>| {
-            let first = endpoints.len() as u32;
-            endpoints.extend(addresses.iter().map(|address| Endpoint { address: *address, pod: None }));
-            let ids = (first..endpoints.len() as u32).map(EndpointId).collect();
-            clusters.push(Cluster {
+            clusters.push(Arc::new(Cluster {
                 name: format!("outbound|80|{subset}|{HOST}").into(),
                 host: HOST.into(),
                 subset: subset.into(),
                 port: 80,
                 load_balancer: LoadBalancer::RoundRobin,
                 connect_timeout: Duration::from_secs(1),
-                endpoints4: ids,
-                endpoints6: Box::new([]),
-            });
+                endpoints4: addresses.into(),
+                endpoints6: Arc::default(),
+            }));
             ClusterId(clusters.len() as u32 - 1)
         };
         let plain = cluster(String::new(), self.plain);
@@ -111,7 +107,7 @@ impl Service {
             table.hosts = Box::new([VirtualHost { host: HOST.into(), headless: false, rules: rules.into() }]);
             table.names.insert("b".into(), 0);
         }
-        program.ports = Box::new([ServicePort {
+        program.ports = Arc::new([ServicePort {
             host: HOST.into(),
             number: 80,
             protocol: self.protocol,
@@ -124,11 +120,11 @@ impl Service {
                 .into_iter()
                 .collect(),
         }]);
-        program.destinations.insert((0, VIP.ip(), VIP.port()), PortId(0));
-        program.destinations.extend(self.headless.map(|pod| ((0, pod.ip(), pod.port()), PortId(0))));
-        program.host_tables = Box::new([table]);
+        let destinations = Arc::make_mut(&mut program.destinations);
+        destinations.insert((0, VIP.ip(), VIP.port()), PortId(0));
+        destinations.extend(self.headless.map(|pod| ((0, pod.ip(), pod.port()), PortId(0))));
+        program.host_tables = Arc::new([table]);
         program.clusters = clusters.into();
-        program.endpoints = endpoints.into();
         program
     }
 }

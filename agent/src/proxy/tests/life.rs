@@ -162,7 +162,7 @@ async fn a_program_that_is_wrong_kills_one_connection_and_not_the_worker() {
     let address = listener.local_addr().unwrap();
     let client = std::net::TcpStream::connect(address).unwrap();
     let peer = client.local_addr().unwrap();
-    program.destinations.insert((0, peer.ip(), peer.port()), weir_mesh::program::PortId(0));
+    Arc::make_mut(&mut program.destinations).insert((0, peer.ip(), peer.port()), weir_mesh::program::PortId(0));
     let config = ProxyConfig { workers: 1, ..ProxyConfig::default() };
     let proxy = Proxy::start(config, Arc::new(ArcSwap::from_pointee(program)), Arc::new(Panics)).unwrap();
     let netns = NetNs::own().unwrap();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use weir_mesh::balance;
-use weir_mesh::program::{Cluster, ClusterId, EndpointId, LoadBalancer, PortId, Program};
+use weir_mesh::program::{Cluster, ClusterId, LoadBalancer, PortId, Program};
 
 use crate::proxy::worker::Worker;
 
@@ -70,17 +70,16 @@ impl Target {
             }
         };
         let cluster = program.cluster(id);
-        let address = |id: EndpointId| program.endpoint(id).address;
         let rolls = if tried.is_empty() { 1 } else { REROLLS };
         for _ in 0..rolls {
             let cursor = worker.balancing.turn(cluster, program, || worker.roll());
-            let active = |id| worker.balancing.active(address(id));
-            let picked = address(balance::pick(cluster, ipv6, cursor, worker.roll(), active)?);
+            let active = |endpoint| worker.balancing.active(endpoint);
+            let picked = balance::pick(cluster, ipv6, cursor, worker.roll(), active)?;
             if !tried.contains(&picked) {
                 return Some(picked);
             }
         }
-        cluster.endpoints_for(ipv6).iter().map(|id| address(*id)).find(|address| !tried.contains(address))
+        cluster.endpoints_for(ipv6).iter().copied().find(|address| !tried.contains(address))
     }
 }
 
@@ -148,6 +147,10 @@ impl Drop for Active {
 mod tests {
     use super::*;
 
+    fn endpoints() -> [SocketAddr; 2] {
+        [1, 2].map(|last| SocketAddr::from(([10, 0, 0, last], 80)))
+    }
+
     fn cluster(load_balancer: LoadBalancer) -> Cluster {
         Cluster {
             name: "c".into(),
@@ -156,8 +159,8 @@ mod tests {
             port: 80,
             load_balancer,
             connect_timeout: Duration::from_secs(1),
-            endpoints4: Box::new([EndpointId(0), EndpointId(1)]),
-            endpoints6: Box::new([]),
+            endpoints4: endpoints().into(),
+            endpoints6: Arc::default(),
         }
     }
 
@@ -176,16 +179,16 @@ mod tests {
     #[test]
     fn load_counts_while_it_lasts() {
         let balancing = Balancing::default();
-        let endpoints = [1, 2].map(|last| SocketAddr::from(([10, 0, 0, last], 80)));
-        let active = |id: EndpointId| balancing.active(endpoints[id.index()]);
+        let endpoints = endpoints();
+        let active = |endpoint| balancing.active(endpoint);
         let busy = (balancing.begin(endpoints[0]), balancing.begin(endpoints[0]));
-        assert_eq!((active(EndpointId(0)), active(EndpointId(1))), (2, 0));
+        assert_eq!((active(endpoints[0]), active(endpoints[1])), (2, 0));
         for roll in 0..100 {
             let picked = balance::pick(&cluster(LoadBalancer::LeastRequest), false, 0, roll, active);
-            assert_eq!(picked, Some(EndpointId(1)));
+            assert_eq!(picked, Some(endpoints[1]));
         }
         drop(busy);
-        assert_eq!(active(EndpointId(0)), 0);
+        assert_eq!(active(endpoints[0]), 0);
         assert!(balancing.active.borrow().is_empty(), "endpoints that are gone leave nothing behind");
     }
 }

@@ -35,6 +35,9 @@ const PING: Duration = Duration::from_secs(15);
 const PONG: Duration = Duration::from_secs(15);
 /// The largest page: 500 objects of 512 KiB. More is not a list that a node should hold.
 const MAX_PAGE: usize = 256 << 20;
+/// How much is read from an HTTP/1 connection at once. Each kind has a connection, and each keeps its buffer as large as
+/// its list made it; hyper's own limit is 400 KiB.
+const READ_AT_ONCE: usize = 64 * 1024;
 /// The text of an error that is kept.
 const MAX_MESSAGE: usize = 300;
 /// A client is made anew at most this often: a kubeconfig or certificate may have been replaced meanwhile.
@@ -297,6 +300,7 @@ fn client(config: Config) -> Result<Client, Error> {
         None => https,
     };
     let http = HttpClient::builder(TokioExecutor::new())
+        .http1_max_buf_size(READ_AT_ONCE)
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .http2_keep_alive_interval(PING)

@@ -18,6 +18,7 @@ mod enrolment;
 mod findings;
 mod headless;
 mod http2;
+mod incremental;
 mod order;
 mod protocols;
 mod routing;
@@ -89,7 +90,7 @@ fn ip(address: &str) -> IpAddr {
 
 impl Compiled {
     fn entry(&self, view: u32, address: &str, port: u16) -> Option<&PlannedService> {
-        self.plan.services.get(&PlanKey { view, address: Some(ip(address)), port, udp: false })
+        self.plan.services.get(&PlanKey { view, address: Some(ip(address)), port, udp: false }).map(|entry| &**entry)
     }
 
     fn verdict(&self, address: &str) -> (Verdict, &str) {

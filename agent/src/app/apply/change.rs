@@ -1,0 +1,86 @@
+//! A few changes in the shortest way: what they come to is put in force by itself, without compiling everything. Called by
+//! [`super::Applier::run`].
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use weir_mesh::compile::{CompileOptions, Delta, InForce};
+use weir_mesh::store::{Change, Changes};
+
+use super::Applier;
+
+impl Applier {
+    /// Carries out changes, in the shortest way that is sure to come to the same.
+    pub(super) fn carry_out(&mut self, changes: Changes, started: Instant) {
+        match changes {
+            Changes::Few(changes) => {
+                if let Some(delta) = self.update(&changes) {
+                    self.put(delta, started);
+                    return;
+                }
+            }
+            Changes::Many => {}
+        }
+        self.recompile(started);
+    }
+
+    /// What a few changes come to. `None` = that takes a compilation.
+    fn update(&mut self, changes: &[Change]) -> Option<Delta> {
+        // What is not in the maps is tried again with the whole plan.
+        if self.unplaced || self.uncompiled || !self.reign.is_in_charge() {
+            return None;
+        }
+        let program = self.parts.program.load_full();
+        let options = CompileOptions { generation: self.options.generation + 1, ..self.options.clone() };
+        let in_force = InForce { program: &program, plan: &self.plan, findings: &self.findings[self.compiled_from..] };
+        // A fault costs the short way, and no more.
+        catch_unwind(AssertUnwindSafe(|| {
+            let (snapshot, _) = self.source.assemble();
+            self.compiler.update(&snapshot, changes, in_force, &options)
+        }))
+        .ok()
+        .flatten()
+    }
+
+    /// Puts in force what a few changes come to.
+    fn put(&mut self, delta: Delta, started: Instant) {
+        let Delta { program, services, pods, findings } = delta;
+        self.options.generation = program.generation;
+        self.parts.program.store(Arc::new(program));
+        for (key, service) in &services {
+            self.plan.services.insert(*key, Arc::clone(service));
+        }
+        let pods_changed = !pods.is_empty();
+        for (name, pod) in pods {
+            match pod {
+                Some(pod) => drop(self.plan.pods.insert(name, pod)),
+                None => drop(self.plan.pods.remove(&name)),
+            }
+        }
+        let now = Instant::now();
+        let before = std::mem::take(&mut self.kernel_problems);
+        let done = self.datapath().change(&services, now);
+        self.note(done, now);
+        self.kernel_problems.splice(0..0, before);
+        self.applied_in = started.elapsed();
+        {
+            let mut shown = self.parts.shared.in_force();
+            shown.generation = self.options.generation;
+            shown.applied_in = self.applied_in;
+            shown.services.extend(services);
+        }
+        self.shown.0 = self.options.generation;
+        if let Some(compiled) = findings {
+            let mut findings = self.source.file_findings();
+            findings.extend(self.source.assemble().1);
+            self.compiled_from = findings.len();
+            findings.extend(compiled);
+            self.find(findings);
+        }
+        if pods_changed || self.unplaced {
+            self.enrol();
+        }
+        tracing::debug!(generation = self.options.generation, us = self.applied_in.as_micros() as u64, "updated");
+    }
+}
