@@ -86,6 +86,10 @@ pub mod code {
     pub const UNREADABLE: &str = "WEIR0011";
     /// A fault of weir itself; what was in force stays.
     pub const INTERNAL: &str = "WEIR0012";
+    /// A field that does not exist, in an object that is in force without it.
+    pub const UNKNOWN_FIELD: &str = "WEIR0013";
+    /// A field's name in a spelling that files may have and an API server does not take.
+    pub const SNAKE_CASE: &str = "WEIR0014";
     /// Something that is referred to does not exist.
     pub const REFERENCE: &str = "IST0101";
     /// The object is not valid.
@@ -98,6 +102,8 @@ pub mod code {
     pub const PORT_NAME: &str = "IST0118";
     /// A rule that no request can reach.
     pub const UNREACHABLE: &str = "IST0130";
+    /// The object is valid, and probably not what was meant.
+    pub const WARNING: &str = "IST0133";
     /// A subset that selects no pod.
     pub const EMPTY_SUBSET: &str = "IST0173";
     /// A DestinationRule for a host that does not exist.

@@ -3,6 +3,7 @@
 //! # Layout
 //! - [`source`], [`finding`]: where an object came from, and what is wrong with it
 //! - [`crd`]: the users' words, as serde types
+//! - [`schema`], [`validate`]: what may be written, and what is wrong with an object by itself
 //! - [`store`]: files in, objects out; a broken file or object keeps its last good version
 //! - [`snapshot`]: everything the compiler may see
 //! - [`compile`]: `Snapshot → (Program, KernelPlan, Vec<Finding>)`
@@ -20,6 +21,8 @@ pub mod plan;
 pub mod program;
 pub mod request;
 pub mod route;
+pub mod schema;
 pub mod snapshot;
 pub mod source;
 pub mod store;
+pub mod validate;

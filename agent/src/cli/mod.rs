@@ -2,10 +2,12 @@
 
 mod completion;
 mod crds;
+mod manifests;
 mod mount_bpffs;
 mod run;
 mod status;
 mod uninstall;
+mod validate;
 
 use std::ffi::OsStr;
 use std::future::Future;
@@ -31,6 +33,8 @@ enum Command {
     Run(run::Args),
     /// Show the verdict of every service port, and why it is not a shorter way
     Status(status::Args),
+    /// Tell what is wrong with manifests by themselves: fields, values, and the rules of each kind
+    Validate(validate::Args),
     /// Create the CustomResourceDefinitions of Istio's kinds that a cluster lacks, or print them
     Crds(crds::Args),
     /// Remove an instance's programs, links and maps from this node
@@ -76,6 +80,12 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Status(args) => status::run(&args),
+        Command::Validate(args) => {
+            return validate::run(&args).unwrap_or_else(|error| {
+                say_error(&error);
+                ExitCode::FAILURE
+            });
+        }
         Command::Crds(args) => crds::run(&args),
         Command::Uninstall(args) => uninstall::run(&args),
         Command::MountBpffs => mount_bpffs::run(),

@@ -18,6 +18,7 @@ mod json;
 mod meta;
 mod node;
 mod protection;
+mod regex;
 mod resources;
 mod virtual_service;
 
@@ -32,8 +33,9 @@ pub use intern::Interner;
 pub(crate) use json::MIRROR;
 pub use json::{Keep, parse_json};
 pub use meta::{Labels, Metadata};
-pub use node::{Mark, Node, SyntaxError, parse};
+pub use node::{Entry, Mark, Node, SyntaxError, Value, parse};
 pub use protection::Protection;
+pub(crate) use regex::check_regex;
 pub(crate) use resources::NAME;
 pub use resources::{RESOURCES, Resource, Role};
 pub use virtual_service::{Action, HttpMatchItem, HttpRoute, RouteDestination, TcpMatchItem, TcpRoute, VirtualService};
@@ -225,6 +227,11 @@ pub fn decode(node: &Node, header: &Header, file: Option<&Arc<str>>) -> Result<D
 pub fn stand_in(node: Option<&Node>, object: &ObjectRef, at: Option<Location>) -> Option<Object> {
     let protects = Protection::is_kind(&object.kind);
     protects.then(|| Object::Protection(Arc::new(Protection::unreadable(node, object, at))))
+}
+
+/// True for kinds that protect: what is not understood of them must not be passed over.
+pub fn protects(kind: &str) -> bool {
+    Protection::is_kind(kind)
 }
 
 /// True for a container by which another mesh captures its pod.

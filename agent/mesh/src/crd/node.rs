@@ -1,6 +1,7 @@
 //! A YAML or JSON document as a tree that remembers where each part stood. Made by [`parse`] for [`crate::store`],
 //! read through [`super::fields::Fields`]. An object of an API server becomes one without places.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -61,6 +62,7 @@ impl Node {
 
 /// A YAML value.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "each variant is its type")]
 pub enum Value {
     Null,
     Bool(bool),
@@ -124,7 +126,10 @@ pub fn parse(text: &str, lines_before: u32) -> Result<Option<Node>, SyntaxError>
         strict_booleans: true,
         with_snippet: false,
     };
-    match serde_saphyr::from_str_with_options::<Node>(text, options) {
+    // JSON may be indented with tabs and YAML may not; within a string of JSON a tab is written otherwise.
+    let json = text.trim_start_matches("---").trim_start().starts_with(['{', '[']) && text.contains('\t');
+    let text = if json { Cow::Owned(text.replace('\t', " ")) } else { Cow::Borrowed(text) };
+    match serde_saphyr::from_str_with_options::<Node>(&text, options) {
         Ok(mut node) if lines_before > 0 => {
             shift(&mut node, lines_before);
             Ok(Some(node))

@@ -3,19 +3,15 @@
 use std::sync::Arc;
 
 use http::HeaderName;
-use regex::{Regex, RegexBuilder};
 
 use super::Notes;
 use super::fields::{Fault, Fields};
 use super::meta::Metadata;
-use super::node::{Mark, Node, Value};
+use super::node::{Mark, Value};
+use super::regex::full_regex;
 use crate::finding::Severity;
 use crate::matching::{HeaderMatch, HttpMatch, StringMatch};
 
-/// Istio's limit for a regex in a VirtualService, in bytes.
-const MAX_REGEX: usize = 1024;
-/// What a compiled regex may take: a counted repetition of a Unicode class would grow without bound.
-const MAX_REGEX_PROGRAM: usize = 2 << 20;
 /// A weight is an int32 in Istio's schema.
 const MAX_WEIGHT: i64 = i32::MAX as i64;
 
@@ -307,7 +303,10 @@ fn string_match(fields: &mut Fields<'_>, key: &str, empty_prefix: bool) -> Resul
     let regex = match given.text("regex")? {
         // Istio's spelling of "there at all".
         Some("*") => Some(StringMatch::Present),
-        Some(pattern) => Some(StringMatch::Regex(full_regex(pattern, node, &given)?)),
+        Some(pattern) => {
+            let regex = full_regex(pattern).map_err(|why| Fault::new(node.mark, given.path_of("regex"), why))?;
+            Some(StringMatch::Regex(regex))
+        }
         None => None,
     };
     let unknown = given.rest().next().is_some();
@@ -316,24 +315,6 @@ fn string_match(fields: &mut Fields<'_>, key: &str, empty_prefix: bool) -> Resul
         (Some(only), None, false) => Ok(Some(only)),
         _ => Err(Fault::new(node.mark, given.path.clone(), "must have one of `exact`, `prefix` and `regex`")),
     }
-}
-
-fn full_regex(pattern: &str, node: &Node, given: &Fields<'_>) -> Result<Regex, Fault> {
-    let fault = |message: String| Fault::new(node.mark, given.path_of("regex"), message);
-    if pattern.len() > MAX_REGEX {
-        return Err(fault(format!("must not be longer than {MAX_REGEX} bytes")));
-    }
-    // Compiled alone first: `a)(b` must not become two groups inside ours.
-    RegexBuilder::new(pattern)
-        .size_limit(MAX_REGEX_PROGRAM)
-        .build()
-        .and_then(|_| RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(MAX_REGEX_PROGRAM).build())
-        .map_err(|error| fault(format!("is no regular expression: {}", last_line(&error.to_string()))))
-}
-
-/// The regex crate draws a picture; its last line says what is wrong.
-fn last_line(error: &str) -> String {
-    error.lines().last().unwrap_or(error).trim_start_matches("error: ").to_owned()
 }
 
 /// `ignoreUriCase` applies to exact and prefix, not to regex.

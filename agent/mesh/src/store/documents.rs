@@ -1,17 +1,21 @@
-//! Cuts a file into its YAML documents, so that a broken one hides none of the others.
+//! Cuts a file into its YAML documents, so that a broken one hides none of the others, and tells what is probably meant
+//! by one that is no YAML.
+
+use crate::crd::SyntaxError;
+use crate::schema;
 
 /// One document of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Document<'t> {
+pub(crate) struct Document<'t> {
     /// Its text, with the `---` line that opens it.
-    pub(super) text: &'t str,
+    pub(crate) text: &'t str,
     /// Lines of the file before it.
-    pub(super) lines_before: u32,
+    pub(crate) lines_before: u32,
 }
 
 /// The documents of `text`, those that hold nothing but comments left out. A `---` at the beginning of a line always
 /// ends a document in YAML, also within a block of text.
-pub(super) fn split(text: &str) -> Vec<Document<'_>> {
+pub(crate) fn split(text: &str) -> Vec<Document<'_>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut documents = Vec::new();
     let (mut start, mut first_line, mut offset) = (0, 0, 0);
@@ -42,7 +46,7 @@ fn is_empty(text: &str) -> bool {
 
 /// The kind and name that a text which is no YAML seems to be about: its outermost `kind`, and `name` and `namespace`
 /// under its outermost `metadata`. Good enough to know whose last good version to keep.
-pub(super) fn guess(text: &str) -> Option<(&str, Option<&str>, &str)> {
+pub(crate) fn guess(text: &str) -> Option<(&str, Option<&str>, &str)> {
     let (mut kind, mut name, mut namespace) = (None, None, None);
     let mut in_metadata = None;
     for line in text.lines() {
@@ -81,6 +85,44 @@ pub(super) fn guess(text: &str) -> Option<(&str, Option<&str>, &str)> {
 
 fn bare(value: &str) -> &str {
     value.trim().trim_matches(['"', '\''])
+}
+
+/// What to write instead, for the mistakes that people make.
+pub(crate) fn hint(document: Document<'_>, error: &SyntaxError) -> Option<String> {
+    let line = error.mark.line.checked_sub(document.lines_before + 1)? as usize;
+    let mut lines = document.text.lines().skip(line.saturating_sub(1));
+    let (before, here) = if line == 0 { (None, lines.next()?) } else { (lines.next(), lines.next()?) };
+    let indent = |l: &str| l.len() - l.trim_start().len();
+    if here.trim_start_matches(' ').starts_with('\t') {
+        return Some("indent with spaces, not with tabs".to_owned());
+    }
+    let (key, value) = before?.trim().split_once(':')?;
+    let deeper = indent(here) > indent(before?) && here.contains(':');
+    if !deeper || value.trim().is_empty() {
+        return None;
+    }
+    let name = here.trim().trim_start_matches("- ").split(':').next().unwrap_or_default().trim();
+    let key = key.trim_start_matches("- ");
+    let place = place_of(document.text, name);
+    Some(format!(
+        "`{name}` is indented under `{key}`, which already has a value: move it out to {}",
+        place.as_deref().unwrap_or("where it belongs")
+    ))
+}
+
+/// Where an object of the kind that the text seems to be about has a field of this name.
+fn place_of(text: &str, name: &str) -> Option<String> {
+    let outermost = |key: &str| {
+        text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).map(|value| bare(value))
+    };
+    let message = schema::message_of(outermost("apiVersion")?, outermost("kind")?)?;
+    let schema::Type::Message(spec) = message.field("spec")?.ty else {
+        return None;
+    };
+    if spec.field(name).is_some() {
+        return Some(format!("spec.{name}"));
+    }
+    schema::place_of(spec, name).map(|place| format!("spec.{place}"))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::finding::{Finding, Severity, code};
 use crate::snapshot::Snapshot;
 use crate::source::ObjectRef;
 
-mod documents;
+pub(crate) mod documents;
 mod objects;
 #[cfg(test)]
 mod objects_tests;
@@ -208,7 +208,7 @@ impl<'o> FileReader<'o> {
         } else {
             "the document is left out".to_owned()
         };
-        let help = hint(document, error);
+        let help = documents::hint(document, error);
         let message = format!("no YAML: {}; {stays}", error.message);
         self.new.findings.push(about_file(self.file, error.mark, message, help));
     }
@@ -292,23 +292,4 @@ impl<'o> FileReader<'o> {
             help: None,
         }
     }
-}
-
-/// What to write instead, for the mistakes that people make.
-fn hint(document: Document<'_>, error: &crd::SyntaxError) -> Option<String> {
-    let line = error.mark.line.checked_sub(document.lines_before + 1)? as usize;
-    let mut lines = document.text.lines().skip(line.saturating_sub(1));
-    let (before, here) = if line == 0 { (None, lines.next()?) } else { (lines.next(), lines.next()?) };
-    let indent = |l: &str| l.len() - l.trim_start().len();
-    if here.trim_start_matches(' ').starts_with('\t') {
-        return Some("indent with spaces, not with tabs".to_owned());
-    }
-    let (key, value) = before?.trim().split_once(':')?;
-    let deeper = indent(here) > indent(before?) && here.contains(':');
-    (deeper && !value.trim().is_empty()).then(|| {
-        format!(
-            "`{}` is indented under `{key}`, which already has a value: move it out to where it belongs",
-            here.trim().split(':').next().unwrap_or_default().trim_start_matches("- ")
-        )
-    })
 }
