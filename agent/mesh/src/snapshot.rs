@@ -124,7 +124,7 @@ impl Snapshot {
             "EndpointSlice" => self.endpoint_slices.contains_key(&key),
             "Deployment" => self.deployments.contains_key(&key),
             "VirtualService" => self.virtual_services.contains_key(&key),
-            "DestinationRule" => self.destination_rules.contains_key(&key),
+            "DestinationRule" => self.destination_rules.get(&key).is_some_and(|rule| !rule.broken),
             _ => self.protections.get(object).is_some_and(|protection| !protection.broken),
         }
     }

@@ -30,7 +30,12 @@ pub(super) fn each(names: &[PathBuf], mut take: impl FnMut(Manifest)) {
             continue;
         }
         let mut files = Vec::new();
-        let problem = if name.is_dir() { list(name, 0, &mut files) } else { Ok(files.push(name.clone())) };
+        let problem = if name.is_dir() {
+            list(name, 0, &mut files)
+        } else {
+            files.push(name.clone());
+            Ok(())
+        };
         for path in files {
             let text = File::open(&path).map_err(|error| error.to_string()).and_then(read);
             take(Manifest { file: shown(&path), text });

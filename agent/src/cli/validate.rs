@@ -13,6 +13,8 @@ use weir_mesh::validate;
 
 use super::manifests;
 
+const ACCEPTED: u8 = 0;
+const REJECTED: u8 = 1;
 /// Something could not be read, so nothing is known of it.
 const UNREADABLE: u8 = 2;
 
@@ -51,16 +53,20 @@ struct Entry<'f> {
 
 /// 0 accepted, 1 rejected, 2 something cannot be read.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    let colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    Ok(ExitCode::from(check(args, colours, &mut out)?))
+}
+
+fn check(args: &Args, colours: bool, out: &mut impl Write) -> Result<u8> {
     let mut findings = Vec::new();
     let mut unreadable = Vec::new();
     manifests::each(&args.files, |manifest| match manifest.text {
         Ok(text) => findings.append(&mut validate::text(&manifest.file, &text).findings),
         Err(why) => unreadable.push(format!("{}: {why}", manifest.file)),
     });
-    let mut out = std::io::stdout().lock();
     match args.output {
         Output::Text => {
-            let colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
             for finding in &findings {
                 writeln!(out, "{}", line(finding, colours)).context("cannot print")?;
             }
@@ -73,12 +79,10 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     for problem in &unreadable {
         super::say_error(&anyhow::anyhow!("{problem}"));
     }
-    Ok(if !unreadable.is_empty() {
-        ExitCode::from(UNREADABLE)
-    } else if validate::has_error(&findings) {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
+    Ok(match (unreadable.is_empty(), validate::has_error(&findings)) {
+        (false, _) => UNREADABLE,
+        (true, true) => REJECTED,
+        (true, false) => ACCEPTED,
     })
 }
 
@@ -118,4 +122,73 @@ fn line(finding: &Finding, colours: bool) -> String {
     }
     // A user's text may hold a line's end: a reason is one line.
     text.replace(['\n', '\r'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str =
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: x}\nspec: {host: a}\n";
+
+    fn outcome(files: &[&std::path::Path], output: Output) -> (u8, String) {
+        let args = Args { files: files.iter().map(|file| (*file).to_owned()).collect(), output };
+        let mut out = Vec::new();
+        let code = check(&args, false, &mut out).expect("a list takes everything");
+        (code, String::from_utf8(out).expect("what is printed is text"))
+    }
+
+    #[test]
+    fn a_directory_is_read_to_its_end_and_every_reason_is_one_line() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| directory.path().join(name);
+        std::fs::create_dir(at("deeper")).expect("a directory");
+        std::fs::write(at("good.yaml"), GOOD).expect("written");
+        assert_eq!(outcome(&[directory.path()], Output::Text), (ACCEPTED, String::new()));
+
+        std::fs::write(at("deeper/bad.yml"), GOOD.replace("host: a", "host: a_b, hots: 1")).expect("written");
+        std::fs::write(at("warned.json"), r#"{"apiVersion": "networking.istio.io/v1", "kind": "Gateway"}"#)
+            .expect("written");
+        std::fs::write(at(".hidden.yaml"), "[").expect("written");
+        std::fs::write(at("notes.txt"), "[").expect("written");
+        let (code, said) = outcome(&[directory.path()], Output::Text);
+        let bad = at("deeper/bad.yml");
+        let wanted = [
+            format!(
+                "{}:4:14: Error [IST0106] (DestinationRule default/x): `spec.host`: `a_b` is no host name: `a_b` is no DNS label",
+                bad.display()
+            ),
+            format!(
+                "{}:4:19: Error [IST0106] (DestinationRule default/x): `spec.hots`: there is no such field; did you mean spec.host?",
+                bad.display()
+            ),
+            format!("{}:1:1: Error [IST0106]: `metadata`: must be given", at("warned.json").display()),
+        ];
+        assert_eq!(said.lines().collect::<Vec<_>>(), wanted, "{said}");
+        assert_eq!(code, REJECTED);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_no_verdict() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let missing = directory.path().join("missing.yaml");
+        assert_eq!(outcome(&[&missing], Output::Text).0, UNREADABLE);
+        let binary = directory.path().join("binary.yaml");
+        std::fs::write(&binary, [0xff, 0xfe, 0]).expect("written");
+        assert_eq!(outcome(&[&binary], Output::Text).0, UNREADABLE);
+    }
+
+    #[test]
+    fn json_holds_the_same() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("a.yaml");
+        std::fs::write(&file, GOOD.replace("host: a", "hots: a")).expect("written");
+        let (code, said) = outcome(&[&file], Output::Json);
+        let entries: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+        assert_eq!(code, REJECTED);
+        assert_eq!(entries[1]["origin"], "DestinationRule default/x");
+        assert_eq!(entries[1]["level"], "Error");
+        assert_eq!(entries[1]["help"], "did you mean spec.host?");
+        assert_eq!(entries[1]["reference"], format!("{}:4:8", file.display()));
+    }
 }

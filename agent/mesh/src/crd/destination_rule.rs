@@ -6,10 +6,12 @@ use std::time::Duration;
 use super::Notes;
 use super::fields::{Fault, Fields};
 use super::meta::{Labels, Metadata, labels};
-use super::node::Mark;
+use super::node::{Mark, Node, Value};
 use super::virtual_service::{is_host, note_rest};
 use crate::finding::Severity;
 use crate::program::LoadBalancer;
+use crate::schema::parse_duration;
+use crate::source::{Location, ObjectRef};
 
 /// Istio's schema: durations are at least a millisecond.
 const MIN_DURATION: Duration = Duration::from_millis(1);
@@ -31,6 +33,8 @@ pub struct DestinationRule {
     pub policy: Option<TrafficPolicy>,
     /// False when `workloadSelector` narrows it to clients that this version cannot tell apart.
     pub applies: bool,
+    /// True when it is not valid: it holds what it asks to be encrypted, as far as could be made out, and no more.
+    pub broken: bool,
 }
 
 /// Endpoints of the host that carry these labels.
@@ -91,7 +95,7 @@ impl DestinationRule {
         let mut spec = root.required_map("spec")?;
         let host_mark = spec.entry("host").map_or(spec.mark, |e| e.node.mark);
         let host = spec.required_text("host")?.to_ascii_lowercase();
-        if host != "*" && !is_host(host.strip_prefix("*.").unwrap_or(&host)) {
+        if host != "*" && !is_host(&host) {
             return Err(Fault::new(host_mark, "spec.host", format!("`{host}` is no host name")));
         }
         let export_to = spec.texts("exportTo")?.into_iter().map(|(t, _)| Arc::from(t)).collect();
@@ -116,11 +120,47 @@ impl DestinationRule {
             notes.unsupported(Severity::Error, entry.mark, &spec.path_of("workloadSelector"), instead);
         }
         note_rest(&spec, notes, &[]);
-        Ok(Self { meta, host: host.into(), host_mark, export_to, subsets, policy, applies: selector.is_none() })
+        Ok(Self {
+            meta,
+            host: host.into(),
+            host_mark,
+            export_to,
+            subsets,
+            policy,
+            applies: selector.is_none(),
+            broken: false,
+        })
     }
 }
 
 impl DestinationRule {
+    /// What stands in for a rule that is not valid and that asks for encryption: without it, what should have been
+    /// encrypted would be plain text. `None` for a rule that does not ask for it, or does not tell for which host.
+    pub(super) fn unreadable(node: &Node, object: &ObjectRef, at: Option<Location>) -> Option<Self> {
+        let spec = node.get("spec")?;
+        let host = spec.get("host")?.text()?.to_ascii_lowercase();
+        let policy_of = |holder: &Node| holder.get("trafficPolicy").map(only_tls);
+        let subset = |subset: &Node| {
+            Some(Subset {
+                mark: subset.mark,
+                name: subset.get("name")?.text()?.into(),
+                labels: Labels::new(),
+                policy: policy_of(subset)?,
+            })
+        };
+        let rule = Self {
+            meta: Metadata::bare(object.clone(), at),
+            host: host.into(),
+            host_mark: spec.mark,
+            export_to: Vec::new(),
+            subsets: items(spec.get("subsets")).iter().filter_map(subset).collect(),
+            policy: policy_of(spec),
+            applies: spec.get("workloadSelector").is_none(),
+            broken: true,
+        };
+        rule.encryption().is_some().then_some(rule)
+    }
+
     /// The first of its settings, on whatever level, that asks for encryption.
     pub fn encryption(&self) -> Option<&ClientTls> {
         let policies = self.policy.iter().chain(self.subsets.iter().map(|subset| &subset.policy));
@@ -152,6 +192,28 @@ impl TrafficPolicy {
         note_rest(&fields, notes, POLICY_UNSUPPORTED);
         Ok(Self { mark: fields.mark, load_balancer, connection_pool, tls, port_tls })
     }
+}
+
+fn items(list: Option<&Node>) -> &[Node] {
+    match list.map(|list| &list.value) {
+        Some(Value::List(items)) => items,
+        _ => &[],
+    }
+}
+
+/// What a policy that cannot be read otherwise asks to be encrypted. A mode that cannot be read encrypts.
+fn only_tls(policy: &Node) -> TrafficPolicy {
+    let tls_of = |block: &Node| {
+        let tls = block.get("tls").filter(|tls| !matches!(tls.value, Value::Null))?;
+        Some(ClientTls { mode: tls.get("mode").and_then(Node::text).unwrap_or_default().into() })
+    };
+    let port_tls = items(policy.get("portLevelSettings")).iter().filter_map(|settings| {
+        let Some(Value::Int(port)) = settings.get("port").and_then(|p| p.get("number")).map(|n| &n.value) else {
+            return None;
+        };
+        Some((u16::try_from(*port).ok()?, tls_of(settings)?))
+    });
+    TrafficPolicy { mark: policy.mark, tls: tls_of(policy), port_tls: port_tls.collect(), ..TrafficPolicy::default() }
 }
 
 fn load_balancer(mut block: Fields<'_>, notes: &mut Notes<'_>) -> Result<LoadBalancer, Fault> {
@@ -190,7 +252,7 @@ fn connect_timeout(mut block: Fields<'_>, notes: &mut Notes<'_>) -> Result<Optio
     if let Some(mut tcp) = block.map("tcp")? {
         let mark = tcp.entry("connectTimeout").map_or(tcp.mark, |e| e.node.mark);
         if let Some(text) = tcp.text("connectTimeout")? {
-            let parsed = duration(text).filter(|d| *d >= MIN_DURATION);
+            let parsed = parse_duration(text).filter(|d| *d >= MIN_DURATION);
             timeout = Some(parsed.ok_or_else(|| {
                 let message = format!("`{text}` must be a duration of at least 1ms, such as 10s or 1m30s");
                 Fault::new(mark, tcp.path_of("connectTimeout"), message)
@@ -236,44 +298,4 @@ fn port_level(fields: &mut Fields<'_>, notes: &mut Notes<'_>) -> Result<Vec<(u16
         notes.unsupported(Severity::Error, mark, &fields.path_of("portLevelSettings"), instead);
     }
     Ok(of_ports)
-}
-
-/// Go's durations: `1h2m3.5s`, `250ms`.
-fn duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut nanos = 0_f64;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let amount: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        nanos += amount
-            * match &rest[..unit] {
-                "h" => 3600e9,
-                "m" => 60e9,
-                "s" => 1e9,
-                "ms" => 1e6,
-                "us" | "µs" => 1e3,
-                "ns" => 1.0,
-                _ => return None,
-            };
-        rest = &rest[unit..];
-    }
-    // Half an u64 of nanoseconds is 292 years.
-    (!text.is_empty() && nanos < i64::MAX as f64).then(|| Duration::from_nanos(nanos as u64))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_those_of_go() {
-        for (text, millis) in [("10s", 10_000), ("1m30s", 90_000), ("1h2m3.5s", 3_723_500), ("250ms", 250), ("0s", 0)] {
-            assert_eq!(duration(text), Some(Duration::from_millis(millis)), "{text}");
-        }
-        for text in ["", "10", "s", "10 s", "-1s", "1x", "1.2.3s"] {
-            assert_eq!(duration(text), None, "{text}");
-        }
-    }
 }

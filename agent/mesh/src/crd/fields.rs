@@ -98,6 +98,12 @@ impl<'n> Fields<'n> {
                 self.path_of(key),
                 format!("must be between {} and {}, is {value}", range.start(), range.end()),
             )),
+            // JSON has one sort of number: 5.0 is an integer.
+            Some(Node { value: Value::Float(value), .. })
+                if value.fract() == 0.0 && value.abs() < 1e15 && range.contains(&(*value as i64)) =>
+            {
+                Ok(Some(*value as i64))
+            }
             Some(node) => Err(Fault::wrong_type(node, &self.path_of(key), "an integer")),
         }
     }

@@ -59,7 +59,11 @@ pub enum Object {
 impl Object {
     /// True for a [`stand_in`].
     pub fn is_stand_in(&self) -> bool {
-        matches!(self, Self::Protection(protection) if protection.broken)
+        match self {
+            Self::Protection(protection) => protection.broken,
+            Self::DestinationRule(rule) => rule.broken,
+            _ => false,
+        }
     }
 
     /// Its metadata.
@@ -221,10 +225,13 @@ pub fn decode(node: &Node, header: &Header, file: Option<&Arc<str>>) -> Result<D
     Ok(Decoded { object, findings: notes.findings })
 }
 
-/// What stands in for an object that [`decode`] refused and of which there is no good version: a policy that protects
-/// does not fall silent because it cannot be read. `None` for kinds that protect nothing. `node` is not known when the
-/// text is no YAML at all.
+/// What stands in for an object that is refused and of which there is no good version: a policy that protects does not
+/// fall silent because it cannot be read, nor does what should have been encrypted go out as plain text. `None` for
+/// what protects nothing. `node` is not known when the text is no YAML at all.
 pub fn stand_in(node: Option<&Node>, object: &ObjectRef, at: Option<Location>) -> Option<Object> {
+    if &*object.kind == "DestinationRule" {
+        return DestinationRule::unreadable(node?, object, at).map(|rule| Object::DestinationRule(Arc::new(rule)));
+    }
     let protects = Protection::is_kind(&object.kind);
     protects.then(|| Object::Protection(Arc::new(Protection::unreadable(node, object, at))))
 }

@@ -52,7 +52,7 @@ fn braces(pattern: &str) -> String {
         match c {
             '\\' => {
                 let next = after.chars().next().map_or(0, char::len_utf8);
-                text.push_str(&rest[..1 + next]);
+                text.push_str(&rest[..=next]);
                 escaped_letter = matches!(after.chars().next(), Some('p' | 'P' | 'x'));
                 rest = &after[next..];
                 continue;
@@ -62,7 +62,7 @@ fn braces(pattern: &str) -> String {
             '{' if escaped_letter => {
                 // As it is, up to where it closes.
                 let end = after.find('}').map_or(after.len(), |end| end + 1);
-                text.push_str(&rest[..1 + end]);
+                text.push_str(&rest[..=end]);
                 rest = &after[end..];
                 escaped_letter = false;
                 continue;

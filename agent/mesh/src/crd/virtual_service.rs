@@ -139,12 +139,11 @@ fn hosts(spec: &mut Fields<'_>, in_mesh: bool) -> Result<Vec<(Arc<str>, Mark)>, 
     for (host, mark) in spec.texts("hosts")? {
         let host = host.to_ascii_lowercase();
         let path = spec.path_of("hosts");
-        let body = host.strip_prefix("*.").unwrap_or(&host);
         if host == "*" {
             if in_mesh {
                 return Err(Fault::new(mark, path, "`*` is allowed only where `gateways` does not hold `mesh`"));
             }
-        } else if !is_host(body) {
+        } else if !is_host(&host) {
             return Err(Fault::new(mark, path, format!("`{host}` is no host name")));
         }
         if hosts.iter().any(|(other, _)| **other == *host) {
@@ -152,17 +151,17 @@ fn hosts(spec: &mut Fields<'_>, in_mesh: bool) -> Result<Vec<(Arc<str>, Mark)>, 
         }
         hosts.push((host.into(), mark));
     }
-    if hosts.is_empty() {
-        return Err(Fault::new(spec.mark, spec.path_of("hosts"), "must name at least one host"));
-    }
+    // Without hosts it is one that others delegate to.
     Ok(hosts)
 }
 
-/// A DNS name or an IP address.
+/// A DNS name, its first label with a `*` before it or not, or an IP address.
 pub(super) fn is_host(name: &str) -> bool {
+    let name = name.strip_prefix('*').map_or(name, |rest| rest.trim_start_matches(['.', '-']));
     let label = |l: &str| {
         !l.is_empty()
             && l.len() <= 63
+            // `outbound_` is the first label of TLS that is passed through from gateway to gateway.
             && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
             && !l.starts_with('-')
             && !l.ends_with('-')
@@ -241,14 +240,19 @@ impl HttpMatchItem {
         let ignore_case = fields.boolean("ignoreUriCase")?.unwrap_or(false);
         let uri = string_match(&mut fields, "uri", true)?.map(|uri| if ignore_case { without_case(uri) } else { uri });
         let method = string_match(&mut fields, "method", false)?;
-        let headers = headers(&mut fields)?;
-        let port = fields.port("port")?;
+        let (headers, claims) = headers(&mut fields, notes)?;
+        let port = matched_port(&mut fields)?;
         let gateways = texts(&mut fields, "gateways")?;
         // A name for statistics that Envoy alone keeps.
         fields.entry("statPrefix");
-        let never = note_conditions(&fields, notes);
+        let never = note_conditions(&fields, notes) || claims;
         Ok(Self { name, conditions: HttpMatch { uri, method, headers: headers.into() }, port, gateways, never })
     }
+}
+
+/// 0 is as if it were not there.
+fn matched_port(fields: &mut Fields<'_>) -> Result<Option<u16>, Fault> {
+    Ok(fields.integer("port", 0..=65535)?.filter(|port| *port != 0).map(|port| port as u16))
 }
 
 /// True when conditions are left that nobody can evaluate. What they restrict must not match without them.
@@ -262,15 +266,23 @@ fn note_conditions(fields: &Fields<'_>, notes: &mut Notes<'_>) -> bool {
     never
 }
 
-fn headers(fields: &mut Fields<'_>) -> Result<Vec<HeaderMatch>, Fault> {
+/// With true when claims of a token are asked for, which nobody can evaluate.
+fn headers(fields: &mut Fields<'_>, notes: &mut Notes<'_>) -> Result<(Vec<HeaderMatch>, bool), Fault> {
     let Some(mut map) = fields.map("headers")? else {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), false));
     };
     let mut headers = Vec::new();
+    let mut claims = false;
     for entry in map.entries() {
         let key = &*entry.key;
         // Istio's own words for parts of the request that are no headers: ignored there, so ignored here.
         if matches!(key, "uri" | "scheme" | "method" | "authority") {
+            continue;
+        }
+        if key.starts_with('@') {
+            claims = true;
+            let instead = "this match takes nothing, so that it does not take more than was meant";
+            notes.unsupported(Severity::Error, entry.mark, &map.path_of(key), instead);
             continue;
         }
         let name = HeaderName::from_bytes(key.as_bytes())
@@ -284,7 +296,7 @@ fn headers(fields: &mut Fields<'_>) -> Result<Vec<HeaderMatch>, Fault> {
         };
         headers.push(HeaderMatch { name, value });
     }
-    Ok(headers)
+    Ok((headers, claims))
 }
 
 /// `{exact: …}`, `{prefix: …}` or `{regex: …}`.
@@ -293,6 +305,10 @@ fn string_match(fields: &mut Fields<'_>, key: &str, empty_prefix: bool) -> Resul
         return Ok(None);
     };
     let mut given = Fields::of(node, fields.path_of(key))?;
+    // Nothing is asked for.
+    if given.entries().is_empty() {
+        return Ok(None);
+    }
     let exact = given.text("exact")?.map(|s| StringMatch::Exact(s.into()));
     let prefix = match given.text("prefix")? {
         Some("") if !empty_prefix => {
@@ -330,7 +346,7 @@ impl TcpRoute {
     fn decode(mut fields: Fields<'_>, notes: &mut Notes<'_>) -> Result<Self, Fault> {
         let mut items = Vec::new();
         for mut item in fields.maps("match")? {
-            let port = item.port("port")?;
+            let port = matched_port(&mut item)?;
             let gateways = texts(&mut item, "gateways")?;
             items.push(TcpMatchItem { port, gateways, never: note_conditions(&item, notes) });
         }
@@ -379,18 +395,13 @@ fn texts(fields: &mut Fields<'_>, key: &str) -> Result<Vec<Arc<str>>, Fault> {
     Ok(fields.texts(key)?.into_iter().map(|(text, _)| Arc::from(text)).collect())
 }
 
-/// Notes every field that nobody asked for: those of `known` as what they are, others as unknown.
+/// Notes the fields of `known` that are there.
 pub(super) fn note_rest(fields: &Fields<'_>, notes: &mut Notes<'_>, known: &[(&str, Severity, &str)]) {
     for entry in fields.rest() {
         let path = fields.path_of(&entry.key);
-        match known.iter().find(|(key, ..)| *key == &*entry.key) {
-            Some((_, severity, instead)) => notes.unsupported(*severity, entry.mark, &path, instead),
-            None => notes.unsupported(
-                Severity::Warning,
-                entry.mark,
-                &path,
-                "a field of this name is not known and does nothing",
-            ),
+        // That there is no such field is told by the schema.
+        if let Some((_, severity, instead)) = known.iter().find(|(key, ..)| *key == &*entry.key) {
+            notes.unsupported(*severity, entry.mark, &path, instead);
         }
     }
 }

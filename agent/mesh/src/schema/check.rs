@@ -95,22 +95,16 @@ fn written(path: &[Step<'_>]) -> String {
 
 impl<'n> Walk<'n> {
     fn fault(&mut self, mark: Mark, message: impl Into<String>) -> &mut Fault {
-        let fault = Fault {
-            mark,
-            path: written(&self.path),
-            message: message.into(),
-            help: None,
-            problem: Problem::Value,
-        };
+        let fault =
+            Fault { mark, path: written(&self.path), message: message.into(), help: None, problem: Problem::Value };
         self.faults.push(fault);
         self.faults.last_mut().expect("it was just put there")
     }
 
     fn wrong_type(&mut self, node: &Node, mark: Mark, wanted: &str) {
-        let fault = self.fault(mark, format!("must be {wanted}, is {}", node.value.type_name()));
-        if wanted == "a string" && matches!(node.value, Value::Int(_) | Value::Float(_) | Value::Bool(_)) {
-            fault.help = Some("put it in quotes".to_owned());
-        }
+        let scalar = matches!(node.value, Value::Int(_) | Value::Float(_) | Value::Bool(_));
+        let advice = if scalar && wanted == "a string" { ": put it in quotes" } else { "" };
+        self.fault(mark, format!("must be {wanted}, is {}{advice}", node.value.type_name()));
     }
 
     /// `mark` is where the value's key stands, or the value itself where it has none.
@@ -219,7 +213,7 @@ impl<'n> Walk<'n> {
                     _ => unreachable!("matched above"),
                 };
                 if !(*min..=*max).contains(&value) {
-                    let message = out_of_range(min, max, &value, *min == f64::MIN, *max == f64::MAX);
+                    let message = out_of_range(min, max, &value, *min <= f64::MIN, *max >= f64::MAX);
                     self.fault(mark, message);
                 }
             }
@@ -283,7 +277,11 @@ impl<'n> Walk<'n> {
 
     fn size(&mut self, len: usize, mark: Mark, size: Size, what: &str) {
         if len < size.min {
-            let message = if size.min == 1 { "must not be empty".to_owned() } else { format!("must have at least {} {what}", size.min) };
+            let message = if size.min == 1 {
+                "must not be empty".to_owned()
+            } else {
+                format!("must have at least {} {what}", size.min)
+            };
             self.fault(mark, message);
         } else if len > size.max {
             self.fault(mark, format!("must have at most {} {what}, has {len}", size.max));

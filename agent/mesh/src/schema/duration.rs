@@ -18,7 +18,7 @@ pub fn parse(text: &str) -> Option<Duration> {
         rest = next;
     }
     // Go's durations are 64 bits with a sign: 292 years.
-    (!text.is_empty() && nanos <= i64::MAX as u64).then(|| Duration::from_nanos(nanos))
+    (!text.is_empty() && i64::try_from(nanos).is_ok()).then(|| Duration::from_nanos(nanos))
 }
 
 fn nanoseconds(amount: &str, unit: &str) -> Option<u64> {
@@ -67,9 +67,15 @@ mod tests {
 
     #[test]
     fn durations_are_those_of_go() {
-        for (text, millis) in
-            [("10s", 10_000), ("1m30s", 90_000), ("1h2m3.5s", 3_723_500), ("250ms", 250), ("0s", 0), ("0", 0), (".5s", 500)]
-        {
+        for (text, millis) in [
+            ("10s", 10_000),
+            ("1m30s", 90_000),
+            ("1h2m3.5s", 3_723_500),
+            ("250ms", 250),
+            ("0s", 0),
+            ("0", 0),
+            (".5s", 500),
+        ] {
             assert_eq!(parse(text), Some(Duration::from_millis(millis)), "{text}");
         }
         assert_eq!(parse("3.000000042s"), Some(Duration::from_nanos(3_000_000_042)));

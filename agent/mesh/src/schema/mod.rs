@@ -109,6 +109,7 @@ impl Size {
     pub const BY_PORT: Self = Self { unique: Unique::Field("port"), ..Self::ANY };
 
     /// So many.
+    #[must_use]
     pub const fn between(self, min: usize, max: usize) -> Self {
         Self { min, max, ..self }
     }

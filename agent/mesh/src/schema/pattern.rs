@@ -28,7 +28,7 @@ pattern!(DOMAIN, "a DNS name in lower case", is_lower_domain);
 pattern!(HOSTNAME, "a DNS name in lower case, `*.` before it or not", is_lower_hostname);
 pattern!(GROUP, "an API group, or empty for the core group", |text| text.is_empty() || is_lower_domain(text));
 pattern!(KIND, "a kind: up to 63 letters, digits and `-`", |text| {
-    is_label_with(text, |b| b.is_ascii_alphanumeric()) && text.starts_with(|c: char| c.is_ascii_alphabetic())
+    is_label_with(text, u8::is_ascii_alphanumeric) && text.starts_with(|c: char| c.is_ascii_alphabetic())
 });
 pattern!(HEADER_NAME, "a header name: letters, digits, `-` and `_`", |text| {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
@@ -43,7 +43,7 @@ pattern!(CONTROLLER_NAME, "a domain and a path: `example.com/controller`", |text
     text.split_once('/').is_some_and(|(domain, path)| is_lower_domain(domain) && is_path(path)) && text.len() <= 253
 });
 pattern!(LISTENER_PROTOCOL, "a protocol: HTTP, HTTPS, TLS, TCP, UDP or `domain/name`", |text| {
-    is_label_with(text, |b| b.is_ascii_alphanumeric())
+    is_label_with(text, u8::is_ascii_alphanumeric)
         || text.split_once('/').is_some_and(|(domain, name)| {
             is_lower_domain(domain) && !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric())
         })

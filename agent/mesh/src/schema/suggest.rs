@@ -103,7 +103,10 @@ mod tests {
             _ => unreachable!("a spec is a message"),
         };
         assert_eq!(place_of(spec("Gateway"), "hosts").as_deref(), Some("servers[0].hosts"));
-        assert_eq!(place_of(spec("DestinationRule"), "outlierDetection").as_deref(), Some("trafficPolicy.outlierDetection"));
+        assert_eq!(
+            place_of(spec("DestinationRule"), "outlierDetection").as_deref(),
+            Some("trafficPolicy.outlierDetection")
+        );
         assert_eq!(place_of(spec("VirtualService"), "perTryTimeout").as_deref(), Some("http[0].retries.perTryTimeout"));
         assert_eq!(place_of(spec("VirtualService"), "nowhere"), None);
     }

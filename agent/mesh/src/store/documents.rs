@@ -112,9 +112,7 @@ pub(crate) fn hint(document: Document<'_>, error: &SyntaxError) -> Option<String
 
 /// Where an object of the kind that the text seems to be about has a field of this name.
 fn place_of(text: &str, name: &str) -> Option<String> {
-    let outermost = |key: &str| {
-        text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).map(|value| bare(value))
-    };
+    let outermost = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).map(bare);
     let message = schema::message_of(outermost("apiVersion")?, outermost("kind")?)?;
     let schema::Type::Message(spec) = message.field("spec")?.ty else {
         return None;

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::crd::{self, Fault, Header, Kind, Mark, Node, Object};
+use crate::crd::{self, Header, Kind, Mark, Node, Object};
 use crate::finding::{Finding, Severity, code};
 use crate::snapshot::Snapshot;
 use crate::source::ObjectRef;
+use crate::validate;
 
 pub(crate) mod documents;
 mod objects;
@@ -134,6 +135,15 @@ fn duplicate(name: &ObjectRef, held: &Held, first: Option<&Held>) -> Finding {
     }
 }
 
+/// A finding of an object that is refused, with what becomes of it.
+fn refused(mut finding: Finding, stays: &str) -> Finding {
+    if finding.severity == Severity::Error {
+        finding.message.push_str("; ");
+        finding.message.push_str(stays);
+    }
+    finding
+}
+
 fn about_file(file: &Arc<str>, mark: Mark, message: String, help: Option<String>) -> Finding {
     Finding { severity: Severity::Error, code: code::SYNTAX, object: None, at: Some(mark.in_file(file)), message, help }
 }
@@ -219,22 +229,25 @@ impl<'o> FileReader<'o> {
             Err(fault) => {
                 // Whose it was cannot be told, so nothing of the file may vanish because of it.
                 self.keep_all = true;
-                let finding = self.invalid(None, &fault, "it is not in force, and what the file held before stays");
-                self.new.findings.push(finding);
+                let finding = validate::of_fault(&fault, None, Some(self.file));
+                self.new.findings.push(refused(finding, "it is not in force, and what the file held before stays"));
                 return;
             }
         };
         match header.kind {
             Kind::List => self.items(node, &header),
             Kind::Known => self.known(node, &header),
-            Kind::NotServed(instead) => self.new.findings.push(Finding {
-                severity: Severity::Warning,
-                code: code::NOT_SUPPORTED,
-                at: Some(node.mark.in_file(self.file)),
-                message: format!("{} is not supported yet: {instead}", header.object.kind),
-                object: Some(header.object),
-                help: None,
-            }),
+            Kind::NotServed(instead) => {
+                self.new.findings.extend(validate::unserved(node, &header, Some(self.file)));
+                self.new.findings.push(Finding {
+                    severity: Severity::Warning,
+                    code: code::NOT_SUPPORTED,
+                    at: Some(node.mark.in_file(self.file)),
+                    message: format!("{} is not supported yet: {instead}", header.object.kind),
+                    object: Some(header.object),
+                    help: None,
+                });
+            }
             Kind::Foreign => {
                 let kind = Arc::clone(&header.object.kind);
                 let finding = Finding {
@@ -255,16 +268,16 @@ impl<'o> FileReader<'o> {
             Ok(items) => items.iter().for_each(|item| self.object(item, Some(list))),
             Err(fault) => {
                 self.keep_all = true;
-                let finding = self.invalid(None, &fault, "what the file held before stays");
-                self.new.findings.push(finding);
+                let finding = validate::of_fault(&fault, None, Some(self.file));
+                self.new.findings.push(refused(finding, "what the file held before stays"));
             }
         }
     }
 
     fn known(&mut self, node: &Node, header: &Header) {
-        match crd::decode(node, header, Some(self.file)) {
+        match validate::decode(node, header, Some(self.file)) {
             Ok(decoded) => self.new.objects.push(Held { object: decoded.object, findings: decoded.findings }),
-            Err(fault) => {
+            Err(findings) => {
                 let good = |held: &&Held| !held.object.is_stand_in() && held.object.meta().object == header.object;
                 let place = Some(node.mark.in_file(self.file));
                 let stays = if self.old.iter().any(|held| good(&held)) {
@@ -276,20 +289,8 @@ impl<'o> FileReader<'o> {
                 } else {
                     "it is not in force"
                 };
-                let finding = self.invalid(Some(&header.object), &fault, stays);
-                self.new.findings.push(finding);
+                self.new.findings.extend(findings.into_iter().map(|finding| refused(finding, stays)));
             }
-        }
-    }
-
-    fn invalid(&self, object: Option<&ObjectRef>, fault: &Fault, stays: &str) -> Finding {
-        Finding {
-            severity: Severity::Error,
-            code: code::INVALID,
-            object: object.cloned(),
-            at: Some(fault.mark.in_file(self.file)),
-            message: format!("{fault}; {stays}"),
-            help: None,
         }
     }
 }

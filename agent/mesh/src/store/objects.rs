@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use super::STAND_IN;
-use crate::crd::{Decoded, Fault, Object, RESOURCES, Resource};
+use super::{STAND_IN, refused};
+use crate::crd::{Decoded, Object, RESOURCES, Resource};
 use crate::finding::{Finding, Severity, code};
 use crate::snapshot::Snapshot;
 use crate::source::ObjectRef;
@@ -63,8 +63,8 @@ pub enum Version {
     Good(Decoded),
     /// It does not.
     Bad {
-        /// Why. In a box, because nearly all versions are good, and hundreds of thousands may be pending.
-        fault: Box<Fault>,
+        /// Why: at least one error among them.
+        findings: Vec<Finding>,
         /// Another object of the same name: the last good version of the former one is not one of this.
         recreated: bool,
         /// What protects in its place while there is no good version of it.
@@ -172,7 +172,7 @@ struct Trouble {
     /// What the version in force asks for beyond this version of weir.
     in_force: Vec<Finding>,
     /// Why the newest version is not in force.
-    newest: Option<Finding>,
+    newest: Vec<Finding>,
 }
 
 impl ObjectStore {
@@ -219,7 +219,7 @@ impl ObjectStore {
         match version {
             Version::Good(decoded) => {
                 self.snapshot.replace(decoded.object);
-                self.note(id, Trouble { in_force: decoded.findings, newest: None });
+                self.note(id, Trouble { in_force: decoded.findings, newest: Vec::new() });
             }
             Version::Gone => {
                 self.snapshot.remove(&id.object());
@@ -234,13 +234,13 @@ impl ObjectStore {
                     message: format!("{} is not supported yet: {instead}", id.resource.resource().kind),
                     help: None,
                 };
-                self.note(id, Trouble { in_force: vec![finding], newest: None });
+                self.note(id, Trouble { in_force: vec![finding], newest: Vec::new() });
             }
-            Version::Bad { fault, recreated, stand_in } => self.bad(id, &fault, recreated, stand_in),
+            Version::Bad { findings, recreated, stand_in } => self.bad(id, findings, recreated, stand_in),
         }
     }
 
-    fn bad(&mut self, id: &ObjectId, fault: &Fault, recreated: bool, stand_in: Option<Object>) {
+    fn bad(&mut self, id: &ObjectId, findings: Vec<Finding>, recreated: bool, stand_in: Option<Object>) {
         let object = id.object();
         if recreated {
             self.snapshot.remove(&object);
@@ -255,23 +255,19 @@ impl ObjectStore {
             "it is not in force"
         };
         let named = !id.name.is_empty();
-        let finding = Finding {
-            severity: Severity::Error,
-            code: code::INVALID,
-            at: None,
-            message: if named {
-                format!("{fault}; {stays}")
-            } else {
-                format!("{fault} of something that was served as a {}; it is left out", object.kind)
-            },
-            object: named.then_some(object),
-            help: None,
+        let told = |finding: Finding| {
+            if named {
+                return Finding { object: Some(object.clone()), ..refused(finding, stays) };
+            }
+            let message =
+                format!("{} of something that was served as a {}; it is left out", finding.message, object.kind);
+            Finding { message, object: None, ..finding }
         };
-        self.troubles.entry(id.clone()).or_default().newest = Some(finding);
+        self.troubles.entry(id.clone()).or_default().newest = findings.into_iter().map(told).collect();
     }
 
     fn note(&mut self, id: &ObjectId, trouble: Trouble) {
-        if trouble.in_force.is_empty() && trouble.newest.is_none() {
+        if trouble.in_force.is_empty() && trouble.newest.is_empty() {
             self.troubles.remove(id);
         } else {
             self.troubles.insert(id.clone(), trouble);

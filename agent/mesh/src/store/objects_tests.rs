@@ -32,7 +32,7 @@ fn id() -> ObjectId {
 
 fn recreated(reading: Reading) -> Version {
     match reading.version {
-        Version::Bad { fault, stand_in, .. } => Version::Bad { fault, stand_in, recreated: true },
+        Version::Bad { findings, stand_in, .. } => Version::Bad { findings, stand_in, recreated: true },
         other => other,
     }
 }
@@ -143,7 +143,7 @@ fn a_policy_that_was_never_good_protects_as_far_as_it_can_be_made_out() {
     let policy = |action: &str| {
         format!(
             r#"{{"metadata":{{"name":"p","namespace":"shop","uid":"u","resourceVersion":"7"}},"spec":{{"action":{action},
-            "selector":{{"matchLabels":{{"app":"a"}}}},"rules":[{{"from":[]}}]}}}}"#
+            "selector":{{"matchLabels":{{"app":"a"}}}},"rules":[{{"to":[{{"operation":{{"ports":["80"]}}}}]}}]}}}}"#
         )
     };
     let mut store = ObjectStore::new();
@@ -324,8 +324,8 @@ fn an_object_that_is_nested_too_deep_is_bad_and_stops_nobody() {
         let text = format!(r#"{{"metadata":{{"name":"x","namespace":"shop","resourceVersion":"7"}},"spec":{deep}}}"#);
         let reading = read(kind, &text);
         assert_eq!((&*reading.id.name, &*reading.resource_version), ("x", "7"));
-        let Version::Bad { fault, stand_in, .. } = reading.version else { panic!("{kind} is good") };
-        assert!(fault.to_string().contains("recursion limit"), "{fault}");
+        let Version::Bad { findings, stand_in, .. } = reading.version else { panic!("{kind} is good") };
+        assert!(findings[0].to_string().contains("recursion limit"), "{findings:?}");
         assert_eq!(stand_in.is_some(), protects);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::objects::{ObjectId, ResourceId, Version};
 use crate::crd::{self, Fault, Interner, Kind, Mark, Node, Object};
+use crate::validate;
 
 /// Reads objects; those alike share what they have in common.
 #[derive(Debug, Default)]
@@ -59,25 +60,26 @@ impl Reader {
                 let version = match (unread, header.kind) {
                     (_, Kind::NotServed(instead)) => Version::Named(instead),
                     (Some(error), _) => {
-                        let fault = Box::new(Fault::new(Mark::default(), "spec", format!("cannot be read: {error}")));
-                        Version::Bad { fault, recreated: false, stand_in: crd::stand_in(None, &header.object, None) }
+                        let fault = Fault::new(Mark::default(), "spec", format!("cannot be read: {error}"));
+                        let findings = vec![validate::of_fault(&fault, Some(&header.object), None)];
+                        Version::Bad { findings, recreated: false, stand_in: crd::stand_in(None, &header.object, None) }
                     }
-                    (None, _) => match crd::decode(&node, &header, None) {
+                    (None, _) => match validate::decode(&node, &header, None) {
                         Ok(mut decoded) => {
                             self.slim(&mut decoded.object);
                             Version::Good(decoded)
                         }
-                        Err(fault) => {
+                        Err(findings) => {
                             let stand_in = crd::stand_in(Some(&node), &header.object, None);
-                            Version::Bad { fault: Box::new(fault), recreated: false, stand_in }
+                            Version::Bad { findings, recreated: false, stand_in }
                         }
                     },
                 };
                 (self.interner.text(&header.object.namespace), header.object.name, version)
             }
             Err(fault) => {
-                let version = Version::Bad { fault: Box::new(fault), recreated: false, stand_in: None };
-                (Arc::default(), Arc::default(), version)
+                let findings = vec![validate::of_fault(&fault, None, None)];
+                (Arc::default(), Arc::default(), Version::Bad { findings, recreated: false, stand_in: None })
             }
         };
         // The object's own copy of its name is the one that the id holds.
@@ -120,12 +122,13 @@ fn unreadable(resource: ResourceId, version: &str, text: &str) -> serde_json::Re
     let metadata = |key: &str| node.get("metadata").and_then(|m| m.get(key)).and_then(Node::text).unwrap_or("");
     let object = crd::identify(&node, &row.api_version(version), row.kind).map(|header| header.object).ok();
     let stand_in = object.as_ref().and_then(|object| crd::stand_in(None, object, None));
-    let fault = Box::new(Fault::new(Mark::default(), "object", "weir failed on it, see its log"));
+    let fault = Fault::new(Mark::default(), "object", "weir failed on it, see its log");
+    let findings = vec![validate::of_fault(&fault, object.as_ref(), None)];
     let (namespace, name) = object.map(|object| (object.namespace, object.name)).unwrap_or_default();
     Ok(Reading {
         id: ObjectId { resource, namespace, name },
         uid: metadata("uid").into(),
         resource_version: metadata("resourceVersion").into(),
-        version: Version::Bad { fault, recreated: false, stand_in },
+        version: Version::Bad { findings, recreated: false, stand_in },
     })
 }

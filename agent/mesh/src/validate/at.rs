@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::crd::{Mark, Node, Value};
 use crate::finding::{Finding, Severity, code};
-use crate::schema::to_camel_case;
+use crate::schema::{Fault, Problem, to_camel_case};
 use crate::source::ObjectRef;
 
 /// A value, where it stands and how its path is written.
@@ -82,7 +82,7 @@ impl<'n> At<'n> {
             return Vec::new();
         };
         let item = |(i, node): (usize, &'n Node)| Self { node, mark: node.mark, path: format!("{}[{i}]", list.path) };
-        items.iter().enumerate().map(item).collect()
+        items.iter().enumerate().filter(|(_, node)| !matches!(node.value, Value::Null)).map(item).collect()
     }
 
     /// The entries of a map; none when it is absent.
@@ -124,18 +124,30 @@ pub(super) struct Report<'a> {
     pub(super) object: &'a ObjectRef,
     file: Option<&'a Arc<str>>,
     pub(super) findings: Vec<Finding>,
+    /// Paths of which the schema has told already: a rule need not say the same again.
+    told: Vec<String>,
+    /// What a rule says of such a path.
+    silent: Option<Finding>,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new(object: &'a ObjectRef, file: Option<&'a Arc<str>>) -> Self {
-        Self { object, file, findings: Vec::new() }
+        Self { object, file, findings: Vec::new(), told: Vec::new(), silent: None }
     }
 
     pub(super) fn namespace(&self) -> &'a str {
         &self.object.namespace
     }
 
-    pub(super) fn add(
+    /// Takes over what the schema says.
+    pub(super) fn schema(&mut self, severity: Severity, code: &'static str, fault: Fault) {
+        self.add(severity, code, fault.mark, &fault.path, fault.message).help = fault.help;
+        if fault.problem == Problem::Value {
+            self.told.push(fault.path);
+        }
+    }
+
+    fn add(
         &mut self,
         severity: Severity,
         code: &'static str,
@@ -143,14 +155,18 @@ impl<'a> Report<'a> {
         path: &str,
         message: impl Display,
     ) -> &mut Finding {
-        self.findings.push(Finding {
+        let finding = Finding {
             severity,
             code,
             object: Some(self.object.clone()),
             at: self.file.map(|file| mark.in_file(file)),
             message: format!("`{path}`: {message}"),
             help: None,
-        });
+        };
+        if self.told.iter().any(|told| told == path) {
+            return self.silent.insert(finding);
+        }
+        self.findings.push(finding);
         self.findings.last_mut().expect("it was just put there")
     }
 

@@ -25,8 +25,7 @@ const SOURCE: &[&str] = &[
 /// Of a source, what only HTTP tells; the rest is known of every connection.
 const SOURCE_HTTP: &[&str] = &["requestPrincipals", "notRequestPrincipals"];
 const SOURCE_ADDRESSES: &[&str] = &["ipBlocks", "notIpBlocks", "remoteIpBlocks", "notRemoteIpBlocks"];
-const OPERATION: &[&str] =
-    &["hosts", "notHosts", "ports", "notPorts", "methods", "notMethods", "paths", "notPaths"];
+const OPERATION: &[&str] = &["hosts", "notHosts", "ports", "notPorts", "methods", "notMethods", "paths", "notPaths"];
 /// Identities that an external authorizer is not given: a CUSTOM rule cannot ask for them.
 const NOT_FOR_CUSTOM: &[&str] = &[
     "principals",
@@ -76,17 +75,16 @@ pub(super) fn rules(report: &mut Report<'_>, root: &At<'_>, spec: Option<&At<'_>
     common::selector_or_targets(report, spec);
     let rules = spec.items("rules");
     match action {
+        "CUSTOM" if spec.get("provider").is_some_and(|provider| !provider.text("name").is_empty()) => {}
         "CUSTOM" => {
-            if spec.get("provider").is_none_or(|provider| provider.text("name").is_empty()) {
-                report.field(spec, "provider.name", "must be given for CUSTOM");
-            }
+            report.field(spec, "provider.name", "must be given for CUSTOM");
         }
         _ if spec.has("provider") => {
             report.field(spec, "provider", format!("is for CUSTOM only, not for {action}"));
         }
         _ => {}
     }
-    if matches!(action, "DENY" | "CUSTOM") && !spec.has("rules") {
+    if matches!(action, "DENY" | "CUSTOM") && spec.items("rules").is_empty() {
         let message = format!("{action} without rules does nothing");
         report.field(spec, "rules", message).help = Some("write `rules: [{}]` for every request".to_owned());
     }
@@ -216,8 +214,10 @@ fn no_empty_values(report: &mut Report<'_>, map: &At<'_>, fields: &[&str]) {
 }
 
 fn port_text(report: &mut Report<'_>, at: &At<'_>) {
-    let number = at.str().bytes().all(|b| b.is_ascii_digit());
-    if !at.str().is_empty() && !(number && at.str().parse::<u32>().is_ok_and(|port| port <= 65535)) {
+    let digits = at.str().bytes().all(|b| b.is_ascii_digit());
+    let is_port = digits && at.str().parse::<u32>().is_ok_and(|port| port <= 65535);
+    // That it must not be empty is told with all other values.
+    if !is_port && !at.str().is_empty() {
         report.error(at, format!("`{}` must be a port, such as \"8080\"", at.str()));
     }
 }
@@ -249,7 +249,10 @@ fn condition(report: &mut Report<'_>, condition: &At<'_>, action: &str) {
         report.error(condition, "one of values and notValues must be given");
     }
     no_empty_values(report, condition, &["values", "notValues"]);
-    if action == "CUSTOM" && (key.starts_with("request.auth.") || matches!(key, "source.namespace" | "source.principal" | "source.serviceAccount")) {
+    if action == "CUSTOM"
+        && (key.starts_with("request.auth.")
+            || matches!(key, "source.namespace" | "source.principal" | "source.serviceAccount"))
+    {
         report.field(condition, "key", format!("`{key}` cannot be asked for by a CUSTOM rule"));
     }
     let known = KEYS.iter().find(|(name, _)| *name == key).map(|(_, values)| *values);
@@ -284,7 +287,9 @@ fn unknown_key(report: &mut Report<'_>, condition: &At<'_>, key: &str) {
     let help = match key {
         "destination.namespace" => Some("the policy's own namespace is what it is for".to_owned()),
         _ if key.starts_with("destination.labels") => Some("use spec.selector".to_owned()),
-        _ => crate::schema::nearest(key, KEYS.iter().map(|(name, _)| *name)).map(|near| format!("did you mean {near}?")),
+        _ => {
+            crate::schema::nearest(key, KEYS.iter().map(|(name, _)| *name)).map(|near| format!("did you mean {near}?"))
+        }
     };
     report.field(condition, "key", format!("`{key}` is no attribute of a connection or request")).help = help;
 }

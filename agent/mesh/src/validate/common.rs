@@ -122,7 +122,9 @@ pub(super) fn export_to(report: &mut Report<'_>, spec: &At<'_>, export: Export) 
             report.error(entry, "a rule with a workloadSelector is for its own namespace only: `.`");
         }
     }
-    if entries.len() > 1 && let Some(alone) = entries.iter().find(|e| matches!(e.str(), "*" | "~")) {
+    if entries.len() > 1
+        && let Some(alone) = entries.iter().find(|e| matches!(e.str(), "*" | "~"))
+    {
         report.error(alone, format!("`{}` must be the only entry", alone.str()));
     }
 }
@@ -294,7 +296,7 @@ pub(super) fn header_names(report: &mut Report<'_>, map: &At<'_>, key: &str) {
 /// Addresses or ranges in a list.
 pub(super) fn subnets(report: &mut Report<'_>, map: &At<'_>, key: &str) {
     for subnet in map.items(key) {
-        if !is_subnet(subnet.str()) {
+        if !subnet.str().is_empty() && !is_subnet(subnet.str()) {
             report.error(&subnet, format!("`{}` must be an IP address or a range such as 10.0.0.0/8", subnet.str()));
         }
     }
@@ -330,7 +332,8 @@ pub(super) fn selector_or_targets(report: &mut Report<'_>, spec: &At<'_>) {
                 _ => None,
             };
             let what = if group.is_empty() { kind.to_owned() } else { format!("{kind} of {group}") };
-            let message = format!("a policy cannot be attached to a {what}: a Service, a ServiceEntry, a Gateway or a GatewayClass it may be");
+            let message =
+                format!("must be a Service, a ServiceEntry, a Gateway or a GatewayClass, and {what} is none of them");
             report.error(&target, message).help = help.map(|help| format!("write {help}"));
         }
     }
@@ -342,7 +345,9 @@ mod tests {
 
     #[test]
     fn formats_of_header_values() {
-        for value in ["", "a b", "%HOSTNAME%", "100%%", "a %REQ(x-y):10% b", "%START_TIME(%Y-%m)%", "%M([\"a\", \")\"])%"] {
+        for value in
+            ["", "a b", "%HOSTNAME%", "100%%", "a %REQ(x-y):10% b", "%START_TIME(%Y-%m)%", "%M([\"a\", \")\"])%"]
+        {
             assert_eq!(header_format(value), Ok(()), "{value}");
         }
         for value in ["abc%123", "100%", "%START_TIME%%", "%REQ(a%", "% %", "a\u{1}"] {

@@ -25,10 +25,12 @@ const CIPHERS: &[&str] = &[
 
 const VERSIONS: &[&str] = &["TLSV1_0", "TLSV1_1", "TLSV1_2", "TLSV1_3"];
 
-pub(super) fn rules(report: &mut Report<'_>, spec: &At<'_>) {
-    if !is_label(&report.object.name) {
-        let message = format!("`{}`: the name of a Gateway must have no dots", report.object.name);
-        report.field(spec, "metadata.name", message);
+pub(super) fn rules(report: &mut Report<'_>, root: &At<'_>, spec: &At<'_>) {
+    let name = &report.object.name;
+    if !is_label(name)
+        && let Some(metadata) = root.get("metadata")
+    {
+        report.field(&metadata, "name", format!("`{name}`: the name of a Gateway is a DNS label, without dots"));
     }
     let servers = spec.items("servers");
     if servers.is_empty() {
@@ -90,10 +92,8 @@ fn server(report: &mut Report<'_>, server: &At<'_>) {
     if let Some(name) = port_of_server.get("protocol") {
         match protocol(name.str()) {
             None => {
-                let message = format!(
-                    "`{}` must be one of HTTP, HTTPS, HTTP2, GRPC, GRPC-WEB, MONGO, TCP and TLS",
-                    name.str()
-                );
+                let message =
+                    format!("`{}` must be one of HTTP, HTTPS, HTTP2, GRPC, GRPC-WEB, MONGO, TCP and TLS", name.str());
                 report.error(&name, message);
             }
             Some(spoken) => tls_of_protocol(report, server, tls.as_ref(), spoken, name.str()),
@@ -109,7 +109,8 @@ fn tls_of_protocol(report: &mut Report<'_>, server: &At<'_>, tls: Option<&At<'_>
         }
         (Protocol::Http, Some(tls)) => {
             let passes = matches!(tls.text("mode"), "" | "PASSTHROUGH" | "AUTO_PASSTHROUGH");
-            let certificate = ["caCertificates", "privateKey", "serverCertificate"].into_iter().any(|key| !tls.text(key).is_empty());
+            let certificate =
+                ["caCertificates", "privateKey", "serverCertificate"].into_iter().any(|key| !tls.text(key).is_empty());
             if !passes || certificate {
                 report.error(tls, format!("{name} is plain text: only httpsRedirect may be given")).help =
                     Some("write `protocol: HTTPS`".to_owned());
@@ -206,7 +207,7 @@ fn terminated(report: &mut Report<'_>, tls: &At<'_>, mode: &str, several: &[At<'
     let sources: Vec<&str> = [
         ("credentialName", text("credentialName")),
         ("credentialNames", credentials),
-        ("serverCertificate and privateKey", text("serverCertificate") || text("privateKey")),
+        ("serverCertificate and privateKey", text("serverCertificate") && text("privateKey")),
         ("tlsCertificates", !several.is_empty()),
     ]
     .into_iter()

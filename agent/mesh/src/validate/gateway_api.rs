@@ -201,7 +201,9 @@ fn filters(report: &mut Report<'_>, filters: &[At<'_>], known: &[(&str, &str)]) 
         if seen.contains(&sort) && !REPEATABLE.contains(&sort) {
             report.error(filter, format!("{sort} is there twice"));
         }
-        if seen.contains(&"RequestRedirect") && sort == "URLRewrite" || seen.contains(&"URLRewrite") && sort == "RequestRedirect" {
+        if seen.contains(&"RequestRedirect") && sort == "URLRewrite"
+            || seen.contains(&"URLRewrite") && sort == "RequestRedirect"
+        {
             report.error(filter, "a rule either redirects or rewrites");
         }
         seen.push(sort);

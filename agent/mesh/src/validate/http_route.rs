@@ -119,9 +119,12 @@ fn exclusions(report: &mut Report<'_>, route: &At<'_>, role: Role) {
 }
 
 fn conditions(report: &mut Report<'_>, item: &At<'_>) {
-    for (field, matching) in
-        [("uri", Matching::Path), ("scheme", Matching::Plain), ("method", Matching::Plain), ("authority", Matching::Plain)]
-    {
+    for (field, matching) in [
+        ("uri", Matching::Path),
+        ("scheme", Matching::Plain),
+        ("method", Matching::Plain),
+        ("authority", Matching::Plain),
+    ] {
         if let Some(value) = item.get(field) {
             string_match(report, &value, matching);
         }
@@ -159,7 +162,11 @@ fn redirect(report: &mut Report<'_>, route: &At<'_>, items: &[At<'_>]) {
     if text("prefixRewrite") {
         for item in items {
             if item.get("uri").is_none_or(|uri| !uri.has("prefix")) {
-                report.field(&redirect, "prefixRewrite", "replaces the prefix that `uri` matched: every match needs `uri.prefix`");
+                report.field(
+                    &redirect,
+                    "prefixRewrite",
+                    "replaces the prefix that `uri` matched: every match needs `uri.prefix`",
+                );
             }
         }
     }
@@ -268,7 +275,8 @@ fn retries(report: &mut Report<'_>, route: &At<'_>) {
             finding.help = if RETRY_ON.contains(&condition.trim()) {
                 Some("leave out the blanks".to_owned())
             } else {
-                crate::schema::nearest(condition.trim(), RETRY_ON.iter().copied()).map(|near| format!("did you mean {near}?"))
+                crate::schema::nearest(condition.trim(), RETRY_ON.iter().copied())
+                    .map(|near| format!("did you mean {near}?"))
             };
         }
     }

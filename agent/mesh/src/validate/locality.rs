@@ -2,7 +2,8 @@
 
 use super::at::{At, Report};
 
-const TOPOLOGY: &[&str] = &["topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone"];
+const TOPOLOGY: &[&str] =
+    &["topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone"];
 
 pub(super) fn rules(report: &mut Report<'_>, setting: &At<'_>, outlier: bool) {
     let distribute = setting.items("distribute");
@@ -24,7 +25,8 @@ pub(super) fn rules(report: &mut Report<'_>, setting: &At<'_>, outlier: bool) {
         overlaps(report, &targets);
         weights(report, share);
     }
-    if !(failover.is_empty() && priorities.is_empty()) && !outlier {
+    let fails_over = !failover.is_empty() || !priorities.is_empty();
+    if fails_over && !outlier {
         report.warn(setting, "nothing fails over, because no endpoint is ever found to be broken").help =
             Some("add outlierDetection beside loadBalancer".to_owned());
     }
@@ -71,7 +73,9 @@ fn overlaps(report: &mut Report<'_>, localities: &[(At<'_>, &str)]) {
             report.error(at, format!("`{locality}`: `*` may only be at its end"));
         } else if locality.splitn(3, '/').any(str::is_empty) {
             report.error(at, format!("`{locality}` must be region, region/zone or region/zone/subzone"));
-        } else if let Some((_, other)) = localities[..index].iter().find(|(_, other)| covers(other, locality) || covers(locality, other)) {
+        } else if let Some((_, other)) =
+            localities[..index].iter().find(|(_, other)| covers(other, locality) || covers(locality, other))
+        {
             report.error(at, format!("`{locality}` and `{other}` overlap"));
         }
     }

@@ -9,7 +9,8 @@ pub(super) fn rules(report: &mut Report<'_>, root: &At<'_>) {
     };
     let name = metadata.text("name");
     if !name.is_empty() && !is_name(name) {
-        let message = format!("`{name}` is no name: small letters, digits, `-` and `.`, with a letter or digit at each end");
+        let message =
+            format!("`{name}` is no name: small letters, digits, `-` and `.`, with a letter or digit at each end");
         report.field(&metadata, "name", message);
     }
     for (key, value) in metadata.entries("labels") {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::crd::{self, Decoded, Header, Node};
 use crate::finding::{Finding, Severity, code};
 use crate::schema::{self, Problem};
+use crate::source::ObjectRef;
 
 mod at;
 mod authorization_policy;
@@ -49,7 +50,7 @@ pub fn object(node: &Node, header: &Header, file: Option<&Arc<str>>) -> Vec<Find
     if header.kind == crd::Kind::Known && !has_error(&findings) {
         // What the data path could not read either is refused here, not later.
         if let Err(fault) = crd::decode(&canonical(node, header, &findings), header, file) {
-            findings.push(of_fault(&fault, header, file));
+            findings.push(of_fault(&fault, Some(&header.object), file));
         }
     }
     findings
@@ -70,14 +71,14 @@ pub fn decode(node: &Node, header: &Header, file: Option<&Arc<str>>) -> Result<D
             Ok(Decoded { findings, ..decoded })
         }
         Err(fault) => {
-            findings.push(of_fault(&fault, header, file));
+            findings.push(of_fault(&fault, Some(&header.object), file));
             Err(findings)
         }
     }
 }
 
 /// What is wrong with an object of a kind that is not decoded, and that is there already.
-pub fn known_kind(node: &Node, header: &Header, file: Option<&Arc<str>>) -> Vec<Finding> {
+pub fn unserved(node: &Node, header: &Header, file: Option<&Arc<str>>) -> Vec<Finding> {
     check(node, header, file, Caller::Agent)
 }
 
@@ -87,11 +88,11 @@ pub fn has_error(findings: &[Finding]) -> bool {
 }
 
 /// A fault of decoding as a finding.
-pub(crate) fn of_fault(fault: &crd::Fault, header: &Header, file: Option<&Arc<str>>) -> Finding {
+pub(crate) fn of_fault(fault: &crd::Fault, object: Option<&ObjectRef>, file: Option<&Arc<str>>) -> Finding {
     Finding {
         severity: Severity::Error,
         code: code::INVALID,
-        object: Some(header.object.clone()),
+        object: object.cloned(),
         at: file.map(|file| fault.mark.in_file(file)),
         message: fault.to_string(),
         help: None,
@@ -107,17 +108,18 @@ fn check(node: &Node, header: &Header, file: Option<&Arc<str>>, caller: Caller) 
     let lenient = caller == Caller::Agent && !crd::protects(&header.object.kind);
     for fault in schema::check(node, message) {
         let (severity, code) = match fault.problem {
-            Problem::Value => (Severity::Error, code::INVALID),
             Problem::UnknownField if lenient => (Severity::Warning, code::UNKNOWN_FIELD),
-            Problem::UnknownField => (Severity::Error, code::INVALID),
+            Problem::Value | Problem::UnknownField => (Severity::Error, code::INVALID),
             Problem::SnakeCase => (Severity::Warning, code::SNAKE_CASE),
         };
-        report.add(severity, code, fault.mark, &fault.path, fault.message).help = fault.help;
+        report.schema(severity, code, fault);
     }
     rules(&mut report, node, header);
     if let Some(file) = file {
         // In the order of the text, whichever check found it.
-        report.findings.sort_by_key(|finding| finding.at.as_ref().filter(|at| at.file == *file).map(|at| (at.line, at.column)));
+        report
+            .findings
+            .sort_by_key(|finding| finding.at.as_ref().filter(|at| at.file == *file).map(|at| (at.line, at.column)));
     }
     report.findings
 }
@@ -125,14 +127,14 @@ fn check(node: &Node, header: &Header, file: Option<&Arc<str>>, caller: Caller) 
 /// A kind that is known, in a version that it has not; a kind that its group does not have.
 fn version(report: &mut Report<'_>, node: &Node, header: &Header) {
     let (api_version, kind) = (&*header.api_version, &*header.object.kind);
-    if let Some(versions) = schema::versions_of(api_version, kind) {
+    if let Some([newest, ..]) = schema::versions_of(api_version, kind) {
         let group = api_version.split('/').next().unwrap_or_default();
         report.field(&At::root(node), "apiVersion", format!("{kind} has no version `{api_version}`")).help =
-            Some(format!("write `{group}/{}`", versions[0]));
+            Some(format!("write `{group}/{newest}`"));
     } else if !schema::group_has_kind(api_version, kind) && header.kind == crd::Kind::Foreign {
         let finding = report.field(&At::root(node), "kind", format!("`{api_version}` has no kind `{kind}`"));
-        finding.help = schema::nearest_kind(kind)
-            .map(|(api_version, kind)| format!("did you mean {kind} of {api_version}?"));
+        finding.help =
+            schema::nearest_kind(kind).map(|(api_version, kind)| format!("did you mean {kind} of {api_version}?"));
     }
 }
 
@@ -159,7 +161,7 @@ fn rules(report: &mut Report<'_>, node: &Node, header: &Header) {
         "VirtualService" => virtual_service::rules(report, &spec),
         "DestinationRule" => destination_rule::rules(report, &spec),
         "Gateway" if gateway_api => gateway_api::gateway(report, &spec),
-        "Gateway" => gateway::rules(report, &spec),
+        "Gateway" => gateway::rules(report, &root, &spec),
         "ServiceEntry" => service_entry::service_entry(report, &root, &spec),
         "WorkloadEntry" => service_entry::workload_entry(report, &spec),
         "WorkloadGroup" => service_entry::workload_group(report, &spec),

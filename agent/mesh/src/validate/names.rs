@@ -76,7 +76,10 @@ pub(super) fn is_subnet(text: &str) -> bool {
     let Some((address, bits)) = text.split_once('/') else {
         return is_ip(text);
     };
-    let plain = !bits.is_empty() && bits.len() <= 3 && bits.bytes().all(|b| b.is_ascii_digit()) && (bits == "0" || !bits.starts_with('0'));
+    let plain = !bits.is_empty()
+        && bits.len() <= 3
+        && bits.bytes().all(|b| b.is_ascii_digit())
+        && (bits == "0" || !bits.starts_with('0'));
     let most = if address.parse::<Ipv4Addr>().is_ok() {
         32
     } else if address.parse::<Ipv6Addr>().is_ok() {

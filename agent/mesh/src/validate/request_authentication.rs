@@ -63,7 +63,9 @@ fn key_set_address(uri: &str) -> Result<(), String> {
         None => host.split_once(':').map(|(_, port)| port),
     };
     match port {
-        Some(port) if !port.is_empty() && !port.parse::<u16>().is_ok_and(|_| port.bytes().all(|b| b.is_ascii_digit())) => {
+        Some(port)
+            if !port.is_empty() && !port.parse::<u16>().is_ok_and(|_| port.bytes().all(|b| b.is_ascii_digit())) =>
+        {
             Err(format!("`{uri}`: `{port}` is no port"))
         }
         _ if rest.contains(|c: char| c.is_ascii_control() || c == ' ') => Err(format!("`{uri}` is no URL")),
@@ -79,7 +81,9 @@ fn key_set(text: &str) -> Result<(), String> {
         Some(keys) => keys.as_array().ok_or("`keys` must be a list")?.as_slice(),
         None => std::slice::from_ref(&json),
     };
-    let known = |key: &serde_json::Value| matches!(key.get("kty").and_then(|kty| kty.as_str()), Some("RSA" | "EC" | "oct" | "OKP"));
+    let known = |key: &serde_json::Value| {
+        matches!(key.get("kty").and_then(|kty| kty.as_str()), Some("RSA" | "EC" | "oct" | "OKP"))
+    };
     match keys.iter().position(|key| !known(key)) {
         Some(index) => Err(format!("key {index} has no `kty` that is known (RSA, EC, OKP or oct)")),
         None => Ok(()),

@@ -2,9 +2,7 @@
 
 use super::at::{At, Report};
 use super::common::{self, Export, port};
-use super::names::{
-    Protocol, fqdn, is_header_name, is_ip, is_label, is_subnet, protocol, unix_path, wildcard_domain,
-};
+use super::names::{Protocol, fqdn, is_header_name, is_ip, is_label, is_subnet, protocol, unix_path, wildcard_domain};
 
 pub(super) fn service_entry(report: &mut Report<'_>, root: &At<'_>, spec: &At<'_>) {
     let resolution = match spec.text("resolution") {
@@ -30,7 +28,8 @@ pub(super) fn service_entry(report: &mut Report<'_>, root: &At<'_>, spec: &At<'_
     ports(report, spec, resolution);
     resolve(report, root, spec, resolution, &hosts);
     if resolution != "NONE" && hosts.len() > 1 {
-        let ambiguous = |port: &At<'_>| !matches!(protocol(port.text("protocol")), Some(Protocol::Http | Protocol::Tls));
+        let ambiguous =
+            |port: &At<'_>| !matches!(protocol(port.text("protocol")), Some(Protocol::Http | Protocol::Tls));
         if let Some(port) = spec.items("ports").iter().find(|port| ambiguous(port)) {
             report.error(port, "with several hosts, only HTTP and TLS tell which of them is meant").help =
                 Some("write one ServiceEntry for each host".to_owned());
@@ -72,7 +71,11 @@ fn ports(report: &mut Report<'_>, spec: &At<'_>, resolution: &str) {
             report.field(entry, "number", format!("{number} is there twice"));
         }
         if entry.has("name") && !is_label(entry.text("name")) {
-            report.field(entry, "name", format!("`{}` is no name of a port: letters, digits and `-`", entry.text("name")));
+            report.field(
+                entry,
+                "name",
+                format!("`{}` is no name of a port: letters, digits and `-`", entry.text("name")),
+            );
         }
         let name = entry.text("protocol");
         if !name.is_empty() && protocol(name).is_none() {
@@ -93,11 +96,9 @@ fn resolve(report: &mut Report<'_>, root: &At<'_>, spec: &At<'_>, resolution: &s
     let endpoints = spec.items("endpoints");
     let ports: Vec<String> = spec.items("ports").iter().map(|port| port.text("name").to_owned()).collect();
     match resolution {
-        "NONE" => {
-            if !endpoints.is_empty() {
-                report.field(spec, "endpoints", "cannot be given with `resolution: NONE`").help =
-                    Some("write `resolution: STATIC`".to_owned());
-            }
+        "NONE" if !endpoints.is_empty() => {
+            report.field(spec, "endpoints", "cannot be given with `resolution: NONE`").help =
+                Some("write `resolution: STATIC`".to_owned());
         }
         "STATIC" => {
             for endpoint in &endpoints {
@@ -106,7 +107,8 @@ fn resolve(report: &mut Report<'_>, root: &At<'_>, spec: &At<'_>, resolution: &s
         }
         "DNS" | "DNS_ROUND_ROBIN" => {
             if endpoints.is_empty() {
-                for host in hosts.iter().filter(|host| fqdn(host.str()).is_err() && wildcard_domain(host.str()).is_ok()) {
+                for host in hosts.iter().filter(|host| fqdn(host.str()).is_err() && wildcard_domain(host.str()).is_ok())
+                {
                     report.error(host, format!("{resolution} cannot look up `{}` without endpoints", host.str()));
                 }
             }

@@ -47,14 +47,7 @@ fn one(checked: &mut Checked, file: &Arc<str>, node: &Node, within: Option<&Head
         Ok(header) => header,
         Err(fault) => {
             checked.objects += 1;
-            checked.findings.push(Finding {
-                severity: Severity::Error,
-                code: code::INVALID,
-                object: None,
-                at: Some(fault.mark.in_file(file)),
-                message: fault.to_string(),
-                help: None,
-            });
+            checked.findings.push(of_fault(&fault, None, Some(file)));
             return;
         }
     };
@@ -65,6 +58,6 @@ fn one(checked: &mut Checked, file: &Arc<str>, node: &Node, within: Option<&Head
     }
     match crd::items(node) {
         Ok(items) => items.iter().for_each(|item| one(checked, file, item, Some(&header))),
-        Err(fault) => checked.findings.push(of_fault(&fault, &header, Some(file))),
+        Err(fault) => checked.findings.push(of_fault(&fault, None, Some(file))),
     }
 }

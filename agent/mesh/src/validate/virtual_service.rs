@@ -15,7 +15,7 @@ pub(super) fn rules(report: &mut Report<'_>, spec: &At<'_>) {
     let delegate = hosts.is_empty();
     if delegate {
         for field in ["gateways", "tls", "tcp"] {
-            if spec.items(field).first().is_some() {
+            if !spec.items(field).is_empty() {
                 let message = "a VirtualService without hosts is one that others delegate to: it has http routes only";
                 report.field(spec, field, message);
             }
@@ -158,6 +158,9 @@ fn sni(report: &mut Report<'_>, name: &At<'_>, hosts: &[At<'_>], at_gateway: boo
 
 /// What `tls[].match[]` and `tcp[].match[]` have in common.
 fn connection_match(report: &mut Report<'_>, item: &At<'_>) {
+    for subnet in item.items("destinationSubnets").iter().filter(|subnet| subnet.str().is_empty()) {
+        report.error(subnet, "must not be empty");
+    }
     common::subnets(report, item, "destinationSubnets");
     if let Some(source) = item.get("sourceSubnet").filter(|source| !source.str().is_empty())
         && !is_subnet(source.str())
@@ -196,7 +199,9 @@ pub(super) fn destinations(report: &mut Report<'_>, route: &At<'_>) {
         }
         common::counts(report, item, &["weight"]);
         common::header_operations(report, item);
-        total = total.saturating_add(item.int("weight").unwrap_or(0));
+        // A weight that cannot be is told of by itself.
+        let weight = if item.has("weight") { item.int("weight").filter(|w| *w >= 0).unwrap_or(1) } else { 0 };
+        total = total.saturating_add(weight);
     }
     if destinations.len() > 1 && total == 0 {
         report.field(route, "route", "the weights add up to 0: nothing could be sent anywhere").help =

@@ -103,8 +103,8 @@ impl Known {
             return None;
         }
         let version = match reading.version {
-            Version::Bad { fault, stand_in, .. } => {
-                Version::Bad { fault, stand_in, recreated: old.is_some_and(|old| old.uid != stamp.uid) }
+            Version::Bad { findings, stand_in, .. } => {
+                Version::Bad { findings, stand_in, recreated: old.is_some_and(|old| old.uid != stamp.uid) }
             }
             other => other,
         };

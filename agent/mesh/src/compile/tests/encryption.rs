@@ -24,7 +24,7 @@ fn client() -> String {
 #[test]
 fn every_mode_but_disable_closes_every_kind_of_port() {
     for port in [HTTP, TCP, "{name: web, port: 80}", "{name: grpc, port: 80}", "{name: https, port: 80}"] {
-        for mode in ["mode: SIMPLE", "mode: MUTUAL", "mode: ISTIO_MUTUAL", "mode: LATER", ""] {
+        for mode in ["mode: SIMPLE", "mode: MUTUAL, credentialName: c", "mode: ISTIO_MUTUAL", "sni: b"] {
             let compiled = with_tls(&[&shop(port), &tls(mode)]);
             let entry = compiled.entry(0, "10.96.0.2", 80).expect("planned");
             assert_eq!(entry.verdict, Verdict::Reject, "{port} {mode}");
@@ -83,7 +83,11 @@ fn the_most_specific_level_decides() {
             Verdict::Balance,
             Verdict::Reject,
         ),
-        ("{tls: {mode: SIMPLE}, portLevelSettings: [{port: {number: 80}}]}", Verdict::Reject, Verdict::Reject),
+        (
+            "{tls: {mode: SIMPLE}, portLevelSettings: [{port: {number: 80}, connectionPool: {tcp: {maxConnections: 1}}}]}",
+            Verdict::Reject,
+            Verdict::Reject,
+        ),
     ] {
         let compiled = with_tls(&[&shop(ports), &rule(policy)]);
         let verdict = |port| compiled.entry(0, "10.96.0.2", port).expect("planned").verdict;
@@ -97,7 +101,7 @@ fn headless_services_and_routes_of_others_are_closed_too() {
         shop(HTTP),
         service("shop", "h", "None", HTTP),
         pod("shop", "h-1", "10.0.3.1", "app: h"),
-        dr("shop", "h-tls", "{host: h, trafficPolicy: {tls: {mode: MUTUAL}}}"),
+        dr("shop", "h-tls", "{host: h, trafficPolicy: {tls: {mode: MUTUAL, credentialName: c}}}"),
         vs("shop", "b", "{hosts: [b], http: [{match: [{uri: {prefix: /h}}], route: [{destination: {host: h}}]}, {route: [{destination: {host: b}}]}]}"),
     ]
     .concat();
@@ -116,4 +120,25 @@ fn a_rule_for_some_clients_closes_its_host_for_all_of_their_namespace() {
     assert_ne!(view, 0);
     assert_eq!(compiled.entry(view, "10.96.0.2", 80).map(|entry| entry.verdict), Some(Verdict::Reject));
     assert_eq!(compiled.verdict("10.96.0.2").0, Verdict::Balance, "others see nothing of it");
+}
+
+#[test]
+fn a_rule_that_is_not_valid_closes_what_it_wanted_encrypted_and_does_nothing_else() {
+    for (policy, plain, secured) in [
+        ("{tls: {mode: MUTUAL}}", Verdict::Reject, Verdict::Reject),
+        ("{tls: {mode: LATER}}", Verdict::Reject, Verdict::Reject),
+        ("{tls: {mode: 5}, loadBalancer: {simple: RANDOM}}", Verdict::Reject, Verdict::Reject),
+        ("{portLevelSettings: [{port: {number: 443}, tls: {mode: SIMPEL}}]}", Verdict::Balance, Verdict::Reject),
+        ("{tls: {mode: DISABLE}, loadBalancer: {simple: RANDOMLY}}", Verdict::Balance, Verdict::Balance),
+    ] {
+        let rule = dr("shop", "a-tls", &format!("{{host: b, trafficPolicy: {policy}}}"));
+        let text = [shop("{name: http, port: 80}, {name: tcp-s, port: 443}"), rule].concat();
+        let (compiled, findings) = with_store(&[("t", &text)], &CompileOptions::default());
+        assert!(
+            findings.iter().any(|f| f.severity == Severity::Error && f.code == crate::finding::code::INVALID),
+            "{findings:?}"
+        );
+        let verdict = |port| compiled.entry(0, "10.96.0.2", port).expect("planned").verdict;
+        assert_eq!((verdict(80), verdict(443)), (plain, secured), "{policy}");
+    }
 }

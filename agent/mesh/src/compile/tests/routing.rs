@@ -154,17 +154,14 @@ fn the_most_specific_host_wins_and_other_hosts_answer_on_port_80() {
             "ns",
             "{hosts: [\"*.shop.svc.cluster.local\"], http: [{route: [{destination: {host: b, subset: v2}}]}]}",
         ),
-        vs(
-            "shop",
-            "ext",
-            "{hosts: [api.example.com, \"*.example.com\"], http: [{name: ext, route: [{destination: {host: b}}]}]}",
-        ),
+        vs("shop", "ext", "{hosts: [\"*.example.com\"], http: [{name: ext, route: [{destination: {host: b}}]}]}"),
+        vs("shop", "api", "{hosts: [api.example.com], http: [{name: api, route: [{destination: {host: b}}]}]}"),
     ]
     .concat();
     let compiled = compiled(&text);
     let ask = |host| compiled.ask(0, "shop", "10.96.0.2", host, "/");
     assert_eq!(ask("b"), "default: b-v2/1=1");
-    assert_eq!([ask("api.example.com"), ask("x.y.example.com")], ["ext: b/3=1", "ext: b/3=1"]);
+    assert_eq!([ask("api.example.com"), ask("x.y.example.com")], ["api: b/3=1", "ext: b/3=1"]);
     assert_eq!(ask("example.com"), "unknown host");
     assert_eq!(ask("x.other.svc.cluster.local"), "default: b-v1/2=1");
 }

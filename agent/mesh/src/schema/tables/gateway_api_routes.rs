@@ -21,7 +21,7 @@ message! {
         ]), Size::SET.between(0, 9)),
         "allowOrigins": List(&Text(between(1, 253)), Size::SET.between(0, 64)),
         "exposeHeaders": List(&TOKEN, Size::SET.between(0, 64)),
-        "maxAge": Int(1, 2147483647),
+        "maxAge": Int(1, 2_147_483_647),
     }
 }
 message! {
@@ -81,7 +81,7 @@ message! {
 }
 message! {
     FRACTION {
-        "denominator": Int(1, 2147483647),
+        "denominator": Int(1, 2_147_483_647),
         must "numerator": COUNT,
     }
 }
@@ -138,7 +138,7 @@ message! {
         must "name": Text(between(1, 253)),
         "namespace": LABEL,
         "port": PORT_NUMBER,
-        "weight": Int(0, 1000000),
+        "weight": Int(0, 1_000_000),
     }
 }
 message! {
@@ -247,7 +247,7 @@ message! {
         must "name": Text(between(1, 253)),
         "namespace": LABEL,
         "port": PORT_NUMBER,
-        "weight": Int(0, 1000000),
+        "weight": Int(0, 1_000_000),
     }
 }
 message! {
@@ -303,7 +303,7 @@ message! {
         must "name": Text(between(1, 253)),
         "namespace": LABEL,
         "port": PORT_NUMBER,
-        "weight": Int(0, 1000000),
+        "weight": Int(0, 1_000_000),
     }
 }
 message! {

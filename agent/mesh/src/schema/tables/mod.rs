@@ -34,12 +34,12 @@ use message;
 mod prelude {
     pub(super) use super::message;
     pub(super) use super::meta::OBJECT_META;
+    pub(super) use crate::schema::Size;
+    pub(super) use crate::schema::Type::{self, Any, Bool, Enum, Float, Int, IntEnum, List, Map, Message, Text};
     pub(super) use crate::schema::pattern::{
         CONTROLLER_NAME, DOMAIN, GROUP, HEADER_NAME, HEADER_VALUE, HOSTNAME, KIND, LABEL, LABEL_VALUE,
         LISTENER_PROTOCOL, TOKEN,
     };
-    pub(super) use crate::schema::Type::{self, Any, Bool, Enum, Float, Int, IntEnum, List, Map, Message, Text};
-    pub(super) use crate::schema::Size;
 
     pub(super) const ANY: Size = Size::ANY;
     pub(super) const TEXT: Type = Text(ANY);
@@ -119,5 +119,8 @@ pub fn group_has_kind(api_version: &str, kind: &str) -> bool {
 /// The kind of any of the groups that was probably meant, with its `apiVersion`.
 pub fn nearest_kind(kind: &str) -> Option<(String, &'static str)> {
     let kind = super::nearest(kind, KINDS.iter().map(|(_, kind, ..)| *kind))?;
-    KINDS.iter().find(|(_, k, ..)| *k == kind).map(|(group, kind, versions, _)| (format!("{group}/{}", versions[0]), *kind))
+    KINDS
+        .iter()
+        .find(|(_, k, ..)| *k == kind)
+        .map(|(group, kind, versions, _)| (format!("{group}/{}", versions[0]), *kind))
 }

@@ -1,0 +1,166 @@
+//! Whole texts: fields that do not exist, spellings, versions, lists, and what a broken part leaves of the rest.
+
+use super::{lines, table};
+use crate::finding::{Severity, code};
+use crate::store::Store;
+use crate::validate::{has_error, text};
+
+const RULE: &str = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: x}\n";
+
+#[test]
+fn a_field_that_does_not_exist_is_told_with_where_it_belongs() {
+    for (spec, wanted) in [
+        ("{host: a, trafficPolcy: {}}", "!spec.trafficPolcy: there is no such field; did you mean spec.trafficPolicy?"),
+        (
+            "{host: a, outlierDetection: {}}",
+            "!spec.outlierDetection: there is no such field; did you mean spec.trafficPolicy.outlierDetection?",
+        ),
+        (
+            "{host: a, trafficPolicy: {tls: {mode: DISABLE}, subsets: []}}",
+            "!spec.trafficPolicy.subsets: there is no such field; did you mean spec.subsets?",
+        ),
+        (
+            "{host: a, trafficPolicy: {loadBalancer: {consecutive5xxErrors: 1}}}",
+            "!spec.trafficPolicy.loadBalancer.consecutive5xxErrors: there is no such field; did you mean spec.trafficPolicy.outlierDetection.consecutive5xxErrors?",
+        ),
+        ("{host: a, nothing-like-it: 1}", "!spec.nothing-like-it: there is no such field"),
+    ] {
+        table("networking.istio.io/v1", "DestinationRule", &[(spec, wanted)]);
+    }
+    let routes =
+        "{hosts: [a], http: [{route: [{destination: {host: a}}]}, {route: [{destination: {host: a}, timeout: 1s}]}]}";
+    let wanted = "!spec.http[1].route[0].timeout: there is no such field; did you mean spec.http[1].timeout?";
+    table("networking.istio.io/v1", "VirtualService", &[(routes, wanted)]);
+    let gateway = "{servers: [{port: {number: 80, name: http, protocol: HTTP}}], hosts: [a.b]}";
+    let found = super::said("networking.istio.io/v1", "Gateway", gateway);
+    assert!(
+        found.iter().any(|l| l.contains("!spec.hosts: there is no such field; did you mean spec.servers[0].hosts?")),
+        "{found:?}"
+    );
+    assert!(found.iter().any(|l| l.starts_with("!spec.servers[0].hosts: must be given")), "{found:?}");
+}
+
+#[test]
+fn snake_case_is_read_and_told() {
+    let spec = "{host: a, traffic_policy: {load_balancer: {simple: RANDOM}}}";
+    let found = super::said("networking.istio.io/v1", "DestinationRule", spec);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].starts_with("?spec.traffic_policy: an API server does not know it"), "{found:?}");
+    let mut store = Store::new();
+    store.set_file("f.yaml", &format!("{RULE}spec: {spec}\n"));
+    let snapshot = store.snapshot();
+    let rule = snapshot.destination_rules.values().next().expect("it is in force");
+    assert_eq!(rule.policy.as_ref().and_then(|p| p.load_balancer), Some(crate::program::LoadBalancer::Random));
+    // Keys of the user's own stay as they are.
+    table(
+        "networking.istio.io/v1",
+        "DestinationRule",
+        &[("{host: a, subsets: [{name: v1, labels: {my_label: a}}]}", "")],
+    );
+}
+
+#[test]
+fn what_is_in_force_goes_on_without_a_field_that_does_not_exist() {
+    let mut store = Store::new();
+    store.set_file("f.yaml", &format!("{RULE}spec: {{host: a, trafficPolcy: {{}}, subsets: [{{name: v1}}]}}\n"));
+    assert_eq!(store.snapshot().destination_rules.len(), 1);
+    let findings = store.findings();
+    assert_eq!((findings[0].severity, findings[0].code), (Severity::Warning, code::UNKNOWN_FIELD));
+    assert_eq!(findings[0].help.as_deref(), Some("did you mean spec.trafficPolicy?"));
+    let policy = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: x}\nspec: {mlts: {mode: STRICT}}\n";
+    store.set_file("f.yaml", policy);
+    assert!(has_error(&store.findings()), "{:?}", store.findings());
+    assert!(store.snapshot().protections.values().all(|p| p.broken && p.restricts), "it protects all the same");
+}
+
+#[test]
+fn every_fault_of_an_object_is_told_at_its_place() {
+    let text = format!(
+        "{RULE}spec:\n  host: a_b\n  trafficPolicy:\n    loadBalancer:\n      simple: RANDOMLY\n  subsets:\n  - labels: {{}}\n"
+    );
+    let checked = text_of(&text);
+    let places: Vec<(u32, u32)> = checked.iter().filter_map(|f| f.at.as_ref()).map(|at| (at.line, at.column)).collect();
+    assert_eq!(places, [(5, 9), (8, 15), (10, 5)], "{checked:#?}");
+}
+
+fn text_of(yaml: &str) -> Vec<crate::finding::Finding> {
+    text(&"f.yaml".into(), yaml).findings
+}
+
+#[test]
+fn documents_lists_and_json_hide_nothing_of_each_other() {
+    let bad = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: x}\nspec: {}\n";
+    let list = format!(
+        "apiVersion: v1\nkind: List\nitems:\n- {}\n- {{kind: 5}}\n",
+        bad.replace('\n', ", ").replace("apiVersion", "{apiVersion").trim_end_matches(", ").to_owned() + "}"
+    );
+    let json = "{\n\t\"apiVersion\": \"networking.istio.io/v1\",\n\t\"kind\": \"DestinationRule\",\n\t\"metadata\": {\"name\": \"j\"},\n\t\"spec\": {\"host\": \"\"}\n}\n";
+    let text = ["# only a comment\n", "a: [\n", bad, &list, json].join("---\n");
+    let checked = crate::validate::text(&"f.yaml".into(), &text);
+    let found: Vec<String> = checked.findings.iter().map(|f| format!("{} {}", f.code, f.message)).collect();
+    assert_eq!(found.len(), 5, "{found:#?}");
+    assert!(found[0].starts_with("WEIR0001 no YAML"), "{found:#?}");
+    assert_eq!(found[1], "IST0106 `spec.host`: must be given");
+    assert_eq!(found[2], "IST0106 `spec.host`: must be given");
+    assert!(found[3].contains("must be given") || found[3].contains("must be a string"), "{found:#?}");
+    assert_eq!(found[4], "IST0106 `spec.host`: must not be empty");
+    assert_eq!(checked.objects, 4);
+}
+
+#[test]
+fn versions_and_kinds_that_do_not_exist() {
+    for (version, kind, wanted) in [
+        (
+            "networking.istio.io/v2",
+            "VirtualService",
+            "!apiVersion: VirtualService has no version networking.istio.io/v2; write networking.istio.io/v1",
+        ),
+        (
+            "networking.istio.io/v1",
+            "VirtualServise",
+            "!kind: networking.istio.io/v1 has no kind VirtualServise; did you mean VirtualService of networking.istio.io/v1?",
+        ),
+        ("networking.istio.io/v1", "EnvoyFilter", ""),
+        ("networking.istio.io/v1alpha3", "Sidecar", "!spec: must be given"),
+        ("example.com/v1", "VirtualService", ""),
+        ("batch/v1", "Job", ""),
+    ] {
+        let found = lines(&format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: x}}\n"));
+        assert_eq!(found.first().map_or("", String::as_str), wanted, "{found:?}");
+    }
+}
+
+#[test]
+fn names_and_labels_of_the_object_itself() {
+    let with = |metadata: &str| {
+        lines(&format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{{metadata}}}\nspec: {{host: a}}\n"
+        ))
+    };
+    assert_eq!(with("name: a.b, labels: {app: a}, annotations: {a: 'b c'}"), [""; 0]);
+    for (metadata, wanted) in [
+        ("name: A_b", "!metadata.name: A_b is no name"),
+        ("name: a, labels: {app: 'a b'}", "!metadata.labels.app: a b is no value of a label"),
+        ("name: a, labels: {app: 1}", "!metadata.labels.app: must be a string, is a number: put it in quotes"),
+        ("name: a, lables: {app: a}", "!metadata.lables: there is no such field; did you mean metadata.labels?"),
+        ("labels: {app: a}", "!metadata.name: must be given"),
+    ] {
+        let found = with(metadata);
+        assert!(found.len() == 1 && found[0].starts_with(wanted), "{metadata}: {found:?}");
+    }
+}
+
+#[test]
+fn a_key_that_is_indented_too_far_is_told_with_its_place() {
+    for (text, wanted) in [
+        (
+            format!("{RULE}spec:\n  host: a\n    outlierDetection:\n      interval: 5m\n"),
+            "move it out to spec.trafficPolicy.outlierDetection",
+        ),
+        (format!("{RULE}spec:\n  host: a\n    subsets:\n    - name: v1\n"), "move it out to spec.subsets"),
+    ] {
+        let found = text_of(&text);
+        assert_eq!(found[0].at.as_ref().map(|at| at.line), Some(6), "{found:?}");
+        assert!(found[0].help.as_ref().is_some_and(|help| help.ends_with(wanted)), "{found:?}");
+    }
+}
