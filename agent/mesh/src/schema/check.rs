@@ -2,11 +2,15 @@
 //! path of a value is written down only where there is a fault.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use super::duration::is_plain;
 use super::suggest::{nearest, place_of};
 use super::{Message, Size, Type, Unique, parse_duration};
 use crate::crd::{Entry, Mark, Node, Value};
+
+/// Faults of each sort that are told of one object: nobody reads more, and an object may be made of nothing else.
+pub const MAX_FAULTS: usize = 200;
 
 /// Something that does not fit its table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,9 +38,9 @@ pub enum Problem {
     SnakeCase,
 }
 
-/// Everything in `node` that does not fit `message`, in the order of the text.
+/// Everything in `node` that does not fit `message`, in the order of the text; of each sort [`MAX_FAULTS`] at most.
 pub fn check(node: &Node, message: &'static Message) -> Vec<Fault> {
-    let mut walk = Walk { path: Vec::new(), faults: Vec::new() };
+    let mut walk = Walk { path: Vec::new(), faults: Vec::new(), told: [0; 3] };
     walk.message(node, node.mark, message);
     walk.faults
 }
@@ -70,6 +74,8 @@ struct Walk<'n> {
     /// From the object to the value that is looked at; a `Message` stands before the key of its field.
     path: Vec<Step<'n>>,
     faults: Vec<Fault>,
+    /// How many of each [`Problem`].
+    told: [usize; 3],
 }
 
 fn written(path: &[Step<'_>]) -> String {
@@ -94,11 +100,18 @@ fn written(path: &[Step<'_>]) -> String {
 }
 
 impl<'n> Walk<'n> {
-    fn fault(&mut self, mark: Mark, message: impl Into<String>) -> &mut Fault {
-        let fault =
-            Fault { mark, path: written(&self.path), message: message.into(), help: None, problem: Problem::Value };
-        self.faults.push(fault);
-        self.faults.last_mut().expect("it was just put there")
+    /// A value that cannot be.
+    fn fault(&mut self, mark: Mark, message: impl Into<String>) {
+        self.tell(Problem::Value, mark, message, None);
+    }
+
+    fn tell(&mut self, problem: Problem, mark: Mark, message: impl Into<String>, help: Option<String>) {
+        // Each sort by itself, so that none hides that there is another.
+        let told = &mut self.told[problem as usize];
+        if *told < MAX_FAULTS {
+            *told += 1;
+            self.faults.push(Fault { mark, path: written(&self.path), message: message.into(), help, problem });
+        }
     }
 
     fn wrong_type(&mut self, node: &Node, mark: Mark, wanted: &str) {
@@ -143,11 +156,13 @@ impl<'n> Walk<'n> {
         let camel = to_camel_case(&entry.key);
         if let Some(field) = message.field(&camel).filter(|field| field.name != &*entry.key) {
             if !matches!(entry.node.value, Value::Null) {
-                let fault = self.fault(entry.mark, format!("an API server does not know it as `{}`", entry.key));
-                fault.problem = Problem::SnakeCase;
-                fault.help = Some(format!("write `{}`", field.name));
+                let message = format!("an API server does not know it as `{}`", entry.key);
+                self.tell(Problem::SnakeCase, entry.mark, message, Some(format!("write `{}`", field.name)));
                 self.value(&entry.node, place(entry), &field.ty);
             }
+            return;
+        }
+        if self.told[Problem::UnknownField as usize] >= MAX_FAULTS {
             return;
         }
         let help = nearest(&entry.key, message.fields.iter().map(|field| field.name))
@@ -159,9 +174,8 @@ impl<'n> Walk<'n> {
                 }
             })
             .or_else(|| self.elsewhere(&entry.key));
-        let fault = self.fault(entry.mark, "there is no such field");
-        fault.problem = Problem::UnknownField;
-        fault.help = help.map(|path| format!("did you mean {path}?"));
+        let help = help.map(|path| format!("did you mean {path}?"));
+        self.tell(Problem::UnknownField, entry.mark, "there is no such field", help);
     }
 
     /// The nearest place in the object that has such a field: below the map where it was written, then below the maps
@@ -239,7 +253,8 @@ impl<'n> Walk<'n> {
             Type::Enum(values) => {
                 if !values.contains(&text) {
                     let help = nearest(text, values.iter().copied()).map(|value| format!("did you mean {value}?"));
-                    self.fault(mark, format!("`{text}` must be one of {}", listed(values))).help = help;
+                    let message = format!("`{text}` must be one of {}", listed(values));
+                    self.tell(Problem::Value, mark, message, help);
                 }
             }
             Type::Duration(least) => match parse_duration(text) {
@@ -265,11 +280,14 @@ impl<'n> Walk<'n> {
 
     fn list(&mut self, items: &'n [Node], mark: Mark, of: &'static Type, size: Size) {
         self.size(items.len(), mark, size, "items");
+        let mut seen = BTreeSet::new();
         for (index, item) in items.iter().enumerate() {
             self.path.push(Step::Index(index));
             self.value(item, item.mark, of);
-            if let Some(text) = twice(items, index, size.unique) {
-                self.fault(item.mark, format!("{text} is there twice"));
+            if let Some(key) = key(item, size.unique)
+                && let Some(key) = seen.replace(key)
+            {
+                self.fault(item.mark, format!("{key} is there twice"));
             }
             self.path.pop();
         }
@@ -301,20 +319,18 @@ fn is_given(entry: &Entry, name: &str) -> bool {
     (&*entry.key == name || to_camel_case(&entry.key) == name) && !matches!(entry.node.value, Value::Null)
 }
 
-/// What an item has in common with one before it, if it must not.
-fn twice(items: &[Node], index: usize, unique: Unique) -> Option<String> {
-    let key = |node: &Node| match &node.value {
+/// What no other item of the list may have in common with this one.
+fn key(item: &Node, unique: Unique) -> Option<String> {
+    let written = |node: &Node| match &node.value {
         Value::Text(text) => Some(format!("`{text}`")),
         Value::Int(value) => Some(value.to_string()),
         _ => None,
     };
-    let of = |node: &Node| match unique {
+    match unique {
         Unique::No => None,
-        Unique::Item => key(node),
-        Unique::Field(name) => node.get(name).and_then(key).map(|value| format!("{name} {value}")),
-    };
-    let mine = of(&items[index])?;
-    items[..index].iter().any(|other| of(other).as_ref() == Some(&mine)).then_some(mine)
+        Unique::Item => written(item),
+        Unique::Field(name) => item.get(name).and_then(written).map(|value| format!("{name} {value}")),
+    }
 }
 
 fn out_of_range<T: std::fmt::Display>(min: &T, max: &T, value: &T, no_min: bool, no_max: bool) -> String {

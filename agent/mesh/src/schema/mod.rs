@@ -10,7 +10,7 @@ mod suggest;
 mod tables;
 
 pub use canonical::canonical;
-pub use check::{Fault, Problem, check, to_camel_case};
+pub use check::{Fault, MAX_FAULTS, Problem, check, to_camel_case};
 pub use duration::parse as parse_duration;
 pub use pattern::Pattern;
 pub use suggest::{nearest, place_of};

@@ -1,13 +1,17 @@
 //! A value of an object with its place and path, and what is said of it. The rules of every kind read through [`At`]
 //! and tell through [`Report`]. A value of the wrong type reads as absent: the schema has told of it already.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::Arc;
 
 use crate::crd::{Mark, Node, Value};
 use crate::finding::{Finding, Severity, code};
-use crate::schema::{Fault, Problem, to_camel_case};
+use crate::schema::{Fault, MAX_FAULTS, Problem, to_camel_case};
 use crate::source::ObjectRef;
+
+/// Findings of each severity that are told of one object.
+const MAX_FINDINGS: usize = 2 * MAX_FAULTS;
 
 /// A value, where it stands and how its path is written.
 #[derive(Clone, Debug)]
@@ -125,14 +129,16 @@ pub(super) struct Report<'a> {
     file: Option<&'a Arc<str>>,
     pub(super) findings: Vec<Finding>,
     /// Paths of which the schema has told already: a rule need not say the same again.
-    told: Vec<String>,
-    /// What a rule says of such a path.
+    told: BTreeSet<String>,
+    /// How many of each [`Severity`].
+    counts: [usize; 3],
+    /// What a rule says of such a path, or beyond the number that is told of.
     silent: Option<Finding>,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new(object: &'a ObjectRef, file: Option<&'a Arc<str>>) -> Self {
-        Self { object, file, findings: Vec::new(), told: Vec::new(), silent: None }
+        Self { object, file, findings: Vec::new(), told: BTreeSet::new(), counts: [0; 3], silent: None }
     }
 
     pub(super) fn namespace(&self) -> &'a str {
@@ -143,7 +149,7 @@ impl<'a> Report<'a> {
     pub(super) fn schema(&mut self, severity: Severity, code: &'static str, fault: Fault) {
         self.add(severity, code, fault.mark, &fault.path, fault.message).help = fault.help;
         if fault.problem == Problem::Value {
-            self.told.push(fault.path);
+            self.told.insert(fault.path);
         }
     }
 
@@ -163,9 +169,10 @@ impl<'a> Report<'a> {
             message: format!("`{path}`: {message}"),
             help: None,
         };
-        if self.told.iter().any(|told| told == path) {
+        if self.told.contains(path) || self.counts[severity as usize] >= MAX_FINDINGS {
             return self.silent.insert(finding);
         }
+        self.counts[severity as usize] += 1;
         self.findings.push(finding);
         self.findings.last_mut().expect("it was just put there")
     }

@@ -1,5 +1,7 @@
 //! Rules that several kinds share.
 
+use std::collections::BTreeSet;
+
 use super::at::{At, Report};
 use super::names::{fqdn, is_header_name, is_label, is_label_key, is_label_value, is_subnet, wildcard_domain};
 use crate::crd::check_regex;
@@ -98,15 +100,14 @@ pub(super) enum Export {
 pub(super) fn export_to(report: &mut Report<'_>, spec: &At<'_>, export: Export) {
     let own = report.namespace();
     let entries = spec.items("exportTo");
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = BTreeSet::new();
     for entry in &entries {
         let written = entry.str();
         let name = if written == "." { own } else { written };
-        if seen.contains(&name) {
+        if !seen.insert(name) {
             report.error(entry, format!("`{written}` is there twice"));
             continue;
         }
-        seen.push(name);
         match written {
             "*" | "." => {}
             "~" if export == Export::OrNobody => {}

@@ -1,5 +1,7 @@
 //! DestinationRule: subsets, and everything that a traffic policy says on its three levels.
 
+use std::collections::BTreeSet;
+
 use super::at::{At, Report};
 use super::common::{self, Export, counts, percent, port};
 use super::locality;
@@ -27,15 +29,15 @@ pub(super) fn rules(report: &mut Report<'_>, spec: &At<'_>) {
     if let Some(policy) = spec.get("trafficPolicy") {
         traffic_policy(report, &policy);
     }
-    let subsets = spec.items("subsets");
-    for (index, subset) in subsets.iter().enumerate() {
+    let mut names = BTreeSet::new();
+    for subset in &spec.items("subsets") {
         let name = subset.text("name");
         if subset.has("name") {
             if name.is_empty() {
                 report.field(subset, "name", "must not be empty");
             } else if !is_label(name) {
                 report.field(subset, "name", format!("`{name}` must be letters, digits and `-`"));
-            } else if subsets[..index].iter().any(|other| other.text("name") == name) {
+            } else if !names.insert(name) {
                 report.field(subset, "name", format!("`{name}` is there twice"));
             }
         }

@@ -1,5 +1,7 @@
 //! Istio's Gateway: its servers, their ports, hosts and TLS.
 
+use std::collections::BTreeSet;
+
 use super::at::{At, Report};
 use super::common::port;
 use super::names::{Protocol, is_ip, is_label, protocol, unix_path, wildcard_domain};
@@ -36,13 +38,12 @@ pub(super) fn rules(report: &mut Report<'_>, root: &At<'_>, spec: &At<'_>) {
     if servers.is_empty() {
         report.field(spec, "servers", "must have a server");
     }
-    let mut names: Vec<&str> = Vec::new();
+    let mut names = BTreeSet::new();
     for server in &servers {
         let name = server.get("port").map_or("", |port| port.text("name"));
-        if !name.is_empty() && names.contains(&name) {
+        if !names.insert(name) && !name.is_empty() {
             report.error(server, format!("the port's name `{name}` is there twice"));
         }
-        names.push(name);
         self::server(report, server);
     }
 }
@@ -164,13 +165,14 @@ fn tls_options(report: &mut Report<'_>, tls: &At<'_>) {
         let at = tls.get("minProtocolVersion").expect("it is there");
         report.warn(&at, "versions before TLSV1_2 work only with cipherSuites that fit them");
     }
-    for (index, cipher) in ciphers.iter().enumerate() {
+    let mut seen = BTreeSet::new();
+    for cipher in &ciphers {
         let name = cipher.str();
         // What begins with a sign is an operator of OpenSSL's list.
         let operator = !name.starts_with(|c: char| c.is_alphanumeric()) || name == "ALL";
         if !operator && !CIPHERS.contains(&name) {
             report.warn(cipher, format!("`{name}` is no cipher that can be used, and is left out"));
-        } else if ciphers[..index].iter().any(|other| other.str() == name) {
+        } else if !seen.insert(name) {
             report.warn(cipher, format!("`{name}` is there twice"));
         }
     }

@@ -1,5 +1,7 @@
 //! The Gateway API: what its definitions say beyond types of Gateways and of the four sorts of routes.
 
+use std::collections::BTreeSet;
+
 use super::at::{At, Report};
 use super::names::is_ip;
 
@@ -20,6 +22,8 @@ const REPEATABLE: &[&str] = &["RequestMirror", "ExtensionRef", "ExternalAuth"];
 const NOT_IN_PATHS: &[&str] = &["//", "/./", "/../", "%2f", "%2F", "#"];
 /// How a path must not end then.
 const NOT_AT_ENDS: &[&str] = &["/..", "/."];
+/// Parents of a route, as the definitions of the kinds have it.
+const MAX_PARENTS: usize = 32;
 /// Together, the matches of all rules of an HTTPRoute.
 const MAX_MATCHES: usize = 128;
 
@@ -29,8 +33,9 @@ pub(super) fn gateway(report: &mut Report<'_>, spec: &At<'_>) {
     }
     let listeners = spec.items("listeners");
     let key = |l: &At<'_>| (l.int("port"), l.text("protocol").to_owned(), l.text("hostname").to_owned());
-    for (index, listener) in listeners.iter().enumerate() {
-        if listeners[..index].iter().any(|other| key(other) == key(listener)) {
+    let mut seen = BTreeSet::new();
+    for listener in &listeners {
+        if !seen.insert(key(listener)) {
             report.error(listener, "another listener has the same port, protocol and hostname");
         }
         self::listener(report, listener);
@@ -74,7 +79,7 @@ fn route(report: &mut Report<'_>, spec: &At<'_>) {
     let parents = spec.items("parentRefs");
     let name = |p: &At<'_>| ["group", "kind", "namespace", "name"].map(|key| p.text(key).to_owned());
     let part = |p: &At<'_>| (p.text("sectionName").to_owned(), p.int("port"));
-    for (index, parent) in parents.iter().enumerate() {
+    for (index, parent) in parents.iter().enumerate().take(MAX_PARENTS) {
         for other in parents[..index].iter().filter(|other| name(other) == name(parent)) {
             let (one, two) = (part(other), part(parent));
             if one == two {

@@ -1,5 +1,8 @@
 //! Weights and failover between localities (`region/zone/subzone`), of a DestinationRule's load balancer.
 
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
 use super::at::{At, Report};
 
 const TOPOLOGY: &[&str] =
@@ -67,23 +70,37 @@ fn weights(report: &mut Report<'_>, share: &At<'_>) {
 
 /// No locality may be part of another one of the list, and only its last part may be a `*`.
 fn overlaps(report: &mut Report<'_>, localities: &[(At<'_>, &str)]) {
-    for (index, (at, locality)) in localities.iter().enumerate() {
+    let mut seen = BTreeSet::new();
+    for (at, locality) in localities {
         let stars = locality.matches('*').count();
         if stars > 1 || stars == 1 && !locality.ends_with('*') {
             report.error(at, format!("`{locality}`: `*` may only be at its end"));
         } else if locality.splitn(3, '/').any(str::is_empty) {
             report.error(at, format!("`{locality}` must be region, region/zone or region/zone/subzone"));
-        } else if let Some((_, other)) =
-            localities[..index].iter().find(|(_, other)| covers(other, locality) || covers(locality, other))
-        {
-            report.error(at, format!("`{locality}` and `{other}` overlap"));
+        } else {
+            let place = locality.trim_end_matches('*').trim_end_matches('/');
+            if let Some(other) = overlapping(&seen, place) {
+                let other = if other.is_empty() { "*" } else { other };
+                report.error(at, format!("`{locality}` and `{other}` overlap"));
+            }
+            seen.insert(place);
         }
     }
 }
 
-/// True when every place of `inner` is one of `outer`.
-fn covers(outer: &str, inner: &str) -> bool {
-    let part = |text: &str| text.trim_end_matches('*').trim_end_matches('/').to_owned();
-    let (outer, inner) = (part(outer), part(inner));
-    outer.is_empty() || inner == outer || inner.strip_prefix(&outer).is_some_and(|rest| rest.starts_with('/'))
+/// One of the places that is part of this one, or that this one is part of. The empty place is everywhere.
+fn overlapping<'l>(places: &BTreeSet<&'l str>, place: &str) -> Option<&'l str> {
+    let mut around = place.match_indices('/').map(|(end, _)| &place[..end]).chain([place, ""]);
+    if let Some(outer) = around.find_map(|outer| places.get(outer)) {
+        return Some(outer);
+    }
+    let is_within =
+        |inner: &str| inner.strip_prefix(place).is_some_and(|rest| place.is_empty() || rest.starts_with('/'));
+    // In their order, those within come right after `place/`.
+    let start = if place.is_empty() { String::new() } else { format!("{place}/") };
+    places
+        .range::<str, _>((Bound::Included(start.as_str()), Bound::Unbounded))
+        .next()
+        .copied()
+        .filter(|inner| is_within(inner))
 }

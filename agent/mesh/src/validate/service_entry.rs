@@ -1,5 +1,7 @@
 //! ServiceEntry, WorkloadEntry and WorkloadGroup: hosts, ports, and endpoints by the way their hosts are resolved.
 
+use std::collections::BTreeSet;
+
 use super::at::{At, Report};
 use super::common::{self, Export, port};
 use super::names::{Protocol, fqdn, is_header_name, is_ip, is_label, is_subnet, protocol, unix_path, wildcard_domain};
@@ -62,11 +64,12 @@ fn addresses(report: &mut Report<'_>, spec: &At<'_>, resolution: &str) {
 fn ports(report: &mut Report<'_>, spec: &At<'_>, resolution: &str) {
     let ports = spec.items("ports");
     let no_address = spec.items("addresses").is_empty();
-    for (index, entry) in ports.iter().enumerate() {
+    let mut numbers = BTreeSet::new();
+    for entry in &ports {
         port(report, entry, "number");
         port(report, entry, "targetPort");
         if let Some(number) = entry.int("number")
-            && ports[..index].iter().any(|other| other.int("number") == Some(number))
+            && !numbers.insert(number)
         {
             report.field(entry, "number", format!("{number} is there twice"));
         }
@@ -94,7 +97,7 @@ fn ports(report: &mut Report<'_>, spec: &At<'_>, resolution: &str) {
 
 fn resolve(report: &mut Report<'_>, root: &At<'_>, spec: &At<'_>, resolution: &str, hosts: &[At<'_>]) {
     let endpoints = spec.items("endpoints");
-    let ports: Vec<String> = spec.items("ports").iter().map(|port| port.text("name").to_owned()).collect();
+    let ports: BTreeSet<&str> = spec.items("ports").iter().map(|port| port.text("name")).collect();
     match resolution {
         "NONE" if !endpoints.is_empty() => {
             report.field(spec, "endpoints", "cannot be given with `resolution: NONE`").help =
@@ -161,7 +164,7 @@ pub(super) fn workload_entry(report: &mut Report<'_>, spec: &At<'_>) {
 }
 
 /// An endpoint. `ports` are the names that the service has, `names` whether the address may be a host name.
-fn workload(report: &mut Report<'_>, entry: &At<'_>, ports: Option<&[String]>, names: bool) {
+fn workload(report: &mut Report<'_>, entry: &At<'_>, ports: Option<&BTreeSet<&str>>, names: bool) {
     let address = entry.text("address");
     if address.is_empty() {
         if entry.text("network").is_empty() {
@@ -189,7 +192,7 @@ fn workload(report: &mut Report<'_>, entry: &At<'_>, ports: Option<&[String]>, n
     }
     let map = entry.get("ports");
     for (name, at) in entry.entries("ports") {
-        if ports.is_some_and(|ports| !ports.iter().any(|known| known == name)) {
+        if ports.is_some_and(|ports| !ports.contains(name)) {
             report.error(&at, format!("the service has no port of the name `{name}`"));
         }
         if !is_label(name) {

@@ -1,9 +1,14 @@
 //! VirtualService: its hosts and gateways, and its TLS and TCP routes. HTTP routes are [`super::http_route`]'s.
 
+use std::collections::BTreeSet;
+
 use super::at::{At, Report};
 use super::common::{self, Export, port};
 use super::http_route::{self, Role};
 use super::names::{hosts_overlap, is_ip, is_label, is_subnet, is_within, wildcard_domain};
+
+/// Hosts that a message names, at most.
+const MAX_NAMED: usize = 10;
 
 /// Istio's names for the header matches that look at a JWT.
 const JWT_CLAIMS: &str = "@request.auth.claims";
@@ -42,8 +47,12 @@ pub(super) fn rules(report: &mut Report<'_>, spec: &At<'_>) {
             claims_need_a_gateway(report, route);
         }
     }
+    let mut names = Hosts::default();
+    for host in &hosts {
+        names.add(host.str());
+    }
     for route in &tls {
-        tls_route(report, route, &hosts, at_gateway);
+        tls_route(report, route, &names, at_gateway);
     }
     for route in &tcp {
         for item in route.items("match") {
@@ -74,15 +83,50 @@ fn check_hosts(report: &mut Report<'_>, spec: &At<'_>, hosts: &[At<'_>], at_gate
             good.push(host);
         }
     }
-    for (index, host) in good.iter().enumerate() {
-        if let Some(other) = good[..index].iter().find(|other| hosts_overlap(other.str(), host.str())) {
-            let message = if other.str() == host.str() {
-                format!("`{}` is there twice", host.str())
+    let mut before = Hosts::default();
+    for host in good {
+        let name = host.str();
+        if let Some(other) = before.overlapping(name) {
+            let message = if other == name {
+                format!("`{name}` is there twice")
             } else {
-                format!("`{}` and `{}` overlap", other.str(), host.str())
+                format!("`{other}` and `{name}` overlap")
             };
             report.error(host, message);
         }
+        before.add(name);
+    }
+}
+
+/// Hosts that can be asked for one that overlaps; only those with a `*` are looked through.
+#[derive(Debug, Default)]
+struct Hosts<'n> {
+    exact: BTreeSet<&'n str>,
+    wild: BTreeSet<&'n str>,
+}
+
+impl<'n> Hosts<'n> {
+    fn add(&mut self, host: &'n str) {
+        if host.starts_with('*') {
+            self.wild.insert(host)
+        } else {
+            self.exact.insert(host)
+        };
+    }
+
+    fn overlapping(&self, host: &str) -> Option<&'n str> {
+        if let Some(same) = self.exact.get(host) {
+            return Some(same);
+        }
+        let wild = self.wild.iter().find(|wild| hosts_overlap(wild, host));
+        let all =
+            || host.starts_with('*').then(|| self.exact.iter().find(|exact| hosts_overlap(exact, host))).flatten();
+        wild.or_else(all).copied()
+    }
+
+    /// True when `host` is one of those that they name.
+    fn hold(&self, host: &str) -> bool {
+        self.exact.contains(host) || self.wild.iter().any(|wild| is_within(host, wild))
     }
 }
 
@@ -121,7 +165,7 @@ pub(super) fn is_claim(header: &str) -> bool {
     }
 }
 
-fn tls_route(report: &mut Report<'_>, route: &At<'_>, hosts: &[At<'_>], at_gateway: bool) {
+fn tls_route(report: &mut Report<'_>, route: &At<'_>, hosts: &Hosts<'_>, at_gateway: bool) {
     let items = route.items("match");
     if items.is_empty() && route.has("match") {
         report.field(route, "match", "must not be empty");
@@ -142,17 +186,16 @@ fn tls_route(report: &mut Report<'_>, route: &At<'_>, hosts: &[At<'_>], at_gatew
     destinations(report, route);
 }
 
-fn sni(report: &mut Report<'_>, name: &At<'_>, hosts: &[At<'_>], at_gateway: bool) {
+fn sni(report: &mut Report<'_>, name: &At<'_>, hosts: &Hosts<'_>, at_gateway: bool) {
     if let Err(why) = domain(name.str(), at_gateway) {
         if is_ip(name.str()) {
             report.warn(name, "clients do not send an IP address as the server name of TLS");
         } else {
             report.error(name, why);
         }
-    } else if !hosts.iter().any(|host| is_within(name.str(), host.str())) {
-        let hosts: Vec<&str> = hosts.iter().map(At::str).collect();
-        let message = format!("`{}` is not one of spec.hosts ({})", name.str(), hosts.join(", "));
-        report.error(name, message);
+    } else if !hosts.hold(name.str()) {
+        let known: Vec<&str> = hosts.exact.iter().chain(&hosts.wild).copied().take(MAX_NAMED).collect();
+        report.error(name, format!("`{}` is not one of spec.hosts ({})", name.str(), known.join(", ")));
     }
 }
 

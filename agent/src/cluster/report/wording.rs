@@ -68,6 +68,7 @@ fn reason(code: &str) -> &'static str {
         code::NOT_SUPPORTED => "NotSupported",
         code::NOT_ENFORCED => "NotEnforced",
         code::INVALID | code::SYNTAX | code::BAD_SETTING => "Invalid",
+        code::UNKNOWN_FIELD => "UnknownField",
         code::CONFLICTING_HOSTS | code::DUPLICATE => "Conflict",
         code::REFERENCE | code::UNKNOWN_HOST | code::RULE_WITHOUT_HOST => "ReferenceNotFound",
         _ => "Finding",

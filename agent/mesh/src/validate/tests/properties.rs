@@ -202,21 +202,73 @@ fn trees_of_any_shape_are_told_of() {
     }
 }
 
-/// The cost of a check is paid for every object at start: thousands in a large mesh.
+/// Anybody who may write objects may write large ones, and each is checked on the thread that all the others wait for.
 #[test]
-fn a_large_object_is_checked_in_linear_time() {
-    let route = |i: usize| format!("{{match: [{{uri: {{prefix: /a{i}}}}}], route: [{{destination: {{host: a}}}}]}}");
-    let text = |n: usize| {
-        let routes: Vec<String> = (0..n).map(route).collect();
-        format!(
-            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: x}}\nspec: {{hosts: [a], http: [{}]}}",
-            routes.join(", ")
-        )
-    };
-    let node = crd::parse(&text(5_000), 0).expect("YAML").expect("an object");
-    let header = crd::header(&node, None).expect("it has a name");
-    let before = std::time::Instant::now();
-    assert_eq!(object(&node, &header, None), []);
-    // Ten times what it takes without optimisation; a quadratic check takes minutes.
-    assert!(before.elapsed() < std::time::Duration::from_secs(10), "{:?}", before.elapsed());
+fn large_objects_are_checked_in_linear_time() {
+    let many = |item: &str| (0..3_000).map(|i| item.replace('#', &i.to_string())).collect::<Vec<_>>().join(", ");
+    for (api_version, kind, item, spec) in [
+        (
+            "networking.istio.io/v1",
+            "VirtualService",
+            "{match: [{uri: {prefix: /a#}}], route: [{destination: {host: a}}]}",
+            "{hosts: [a], http: [@]}",
+        ),
+        (
+            "networking.istio.io/v1",
+            "VirtualService",
+            "'h#.a'",
+            "{hosts: [@], exportTo: [@], tls: [{match: [{sniHosts: [@]}], route: [{destination: {host: a}}]}]}",
+        ),
+        ("networking.istio.io/v1", "DestinationRule", "{name: v#, nothing: 1}", "{host: a, subsets: [@]}"),
+        (
+            "networking.istio.io/v1",
+            "DestinationRule",
+            "a/b#: 1",
+            "{host: a, trafficPolicy: {loadBalancer: {localityLbSetting: {distribute: [{from: x, to: {@}}]}}}}",
+        ),
+        (
+            "networking.istio.io/v1",
+            "Gateway",
+            "{port: {number: 80, name: p#, protocol: HTTP}, hosts: [a.b]}",
+            "{servers: [@]}",
+        ),
+        (
+            "networking.istio.io/v1",
+            "ServiceEntry",
+            "{number: #, name: p#}",
+            "{hosts: [a.b], resolution: STATIC, ports: [@], endpoints: [@]}",
+        ),
+        (
+            "gateway.networking.k8s.io/v1",
+            "Gateway",
+            "{name: l#, port: #, protocol: HTTP}",
+            "{gatewayClassName: x, listeners: [@]}",
+        ),
+        ("gateway.networking.k8s.io/v1", "HTTPRoute", "{name: g#}", "{parentRefs: [@], hostnames: [@]}"),
+        ("security.istio.io/v1", "AuthorizationPolicy", "{from: [{source: {principals: ['']}}]}", "{rules: [@]}"),
+    ] {
+        let text = format!(
+            "apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: x}}\nspec: {}",
+            spec.replace('@', &many(item))
+        );
+        let node = crd::parse(&text, 0).expect("YAML").expect("an object");
+        let header = crd::header(&node, None).expect("it has a name");
+        let before = std::time::Instant::now();
+        let findings = object(&node, &header, None);
+        // A second without optimisation; what is quadratic takes minutes.
+        assert!(before.elapsed() < std::time::Duration::from_secs(10), "{kind} {item}: {:?}", before.elapsed());
+        assert!(findings.len() <= 1_000, "{kind} {item}: {} findings", findings.len());
+    }
+}
+
+#[test]
+fn many_warnings_do_not_hide_an_error() {
+    let unknown = (0..1_000).map(|i| format!("x{i}: 1")).collect::<Vec<_>>().join(", ");
+    let text = format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: x}}\nspec: {{{unknown}, host: 5}}\n"
+    );
+    let mut store = crate::store::Store::new();
+    store.set_file("f.yaml", &text);
+    assert!(store.snapshot().destination_rules.is_empty());
+    assert!(has_error(&store.findings()));
 }
