@@ -123,8 +123,17 @@ impl Bed {
     /// The same, with everything read.
     pub(crate) fn start(api: &ApiServer) -> Result<Self> {
         let mut bed = Self::spawn(api)?;
-        bed.until("everything has been read", Bed::is_complete)?;
+        bed.until_complete()?;
         Ok(bed)
+    }
+
+    /// Waits until everything has been read, and takes it over.
+    pub(crate) fn until_complete(&mut self) -> Result<()> {
+        self.until("everything has been read", Bed::is_complete)?;
+        // It may have become complete after what was last taken over.
+        self.outbox.hear();
+        self.store.apply(self.outbox.take());
+        Ok(())
     }
 
     pub(crate) fn is_complete(&self) -> bool {

@@ -132,7 +132,7 @@ fn a_kind_that_may_not_be_read_is_named_and_nothing_is_complete_without_it() -> 
     assert!(!bed.is_complete(), "what protects is never skipped");
     assert!(bed.status().away_since.is_none());
     api.faults().clear()?;
-    bed.until("everything has been read", Bed::is_complete)?;
+    bed.until_complete()?;
     assert!(bed.status().problems.is_empty(), "{:?}", bed.status());
     Ok(())
 }

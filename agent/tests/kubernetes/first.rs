@@ -45,7 +45,7 @@ fn nothing_is_complete_before_the_last_kind_has_been_read() -> Result<()> {
     assert!(status.problems.iter().any(|p| p == "not read yet: endpointslices"), "{status:?}");
     assert!(status.away_since.is_some(), "{status:?}");
     api.faults().clear()?;
-    bed.until("everything has been read", Bed::is_complete)?;
+    bed.until_complete()?;
     bed.until("it is well", |bed| bed.status().away_since.is_none())?;
     assert_eq!(bed.snapshot().endpoint_slices.len(), 1);
     Ok(())
@@ -61,7 +61,7 @@ fn an_api_server_that_is_not_there_yet_is_asked_until_it_is() -> Result<()> {
     let status = bed.status();
     assert!(status.away_since.is_some() && status.problems[0].contains("refused"), "{status:?}");
     api.resume()?;
-    bed.until("everything has been read", Bed::is_complete)?;
+    bed.until_complete()?;
     assert_eq!(bed.weight(), Some(90));
     Ok(())
 }
@@ -77,7 +77,7 @@ fn an_api_server_that_is_not_ready_is_not_believed() -> Result<()> {
     let asked = api.counters()?.recent;
     assert!(!asked.iter().any(|line| line.contains("/apis")), "nothing else is asked for: {asked:?}");
     api.faults().clear()?;
-    bed.until("everything has been read", Bed::is_complete)?;
+    bed.until_complete()?;
     assert_eq!(bed.weight(), Some(90));
     Ok(())
 }
