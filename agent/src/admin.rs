@@ -41,6 +41,8 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 pub trait Answers: Send + Sync {
     /// A configuration is in force.
     fn ready(&self) -> bool;
+    /// Why what is in force may be old, in words. An agent that serves it is ready all the same.
+    fn away(&self) -> Option<String>;
     /// What is in force, as JSON.
     ///
     /// # Errors
@@ -146,7 +148,10 @@ impl Endpoint {
             },
             (Surface::Metrics, _) => text(StatusCode::NOT_FOUND, "/metrics /stats/prometheus\n"),
             (Surface::Admin, "/healthz") => text(StatusCode::OK, "ok\n"),
-            (Surface::Admin, "/readyz") if self.answers.ready() => text(StatusCode::OK, "ready\n"),
+            (Surface::Admin, "/readyz") if self.answers.ready() => {
+                let away = self.answers.away().map(|why| format!("{why}\n")).unwrap_or_default();
+                text(StatusCode::OK, &format!("ready\n{away}"))
+            }
             (Surface::Admin, "/readyz") => text(StatusCode::SERVICE_UNAVAILABLE, "no configuration in force\n"),
             (Surface::Admin, "/status") => match self.answers.status() {
                 Ok(json) => reply(StatusCode::OK, "application/json", json.into()),
@@ -200,6 +205,9 @@ mod tests {
     impl Answers for Counting {
         fn ready(&self) -> bool {
             true
+        }
+        fn away(&self) -> Option<String> {
+            None
         }
         fn status(&self) -> serde_json::Result<Vec<u8>> {
             Ok(vec![b' '; STATUS_BYTES])

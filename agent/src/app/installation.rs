@@ -65,7 +65,7 @@ impl Installation {
         let (stop, mut stopped) = watch::channel(false);
         tokio::spawn(Reporter::new(client.clone(), me.clone(), leading.clone()).run(findings));
         let (always, speaks) = watch::channel(true);
-        let of_this_node = Reporter::new(client.clone(), me.clone(), speaks);
+        let of_this_node = Reporter::of_a_node(client.clone(), me.clone(), speaks);
         tokio::spawn(async move {
             of_this_node.run(refusals).await;
             drop(always);

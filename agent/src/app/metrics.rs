@@ -2,17 +2,44 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
+
+use weir_mesh::finding::{Finding, Severity};
 
 use crate::proxy::{Flag, ProxyCounters};
 
 /// The proxy's numbers that go down, too.
 const GAUGES: [&str; 2] = ["connections_active", "upstream_idle"];
 
+/// What is in force, and how well.
+pub(super) struct State {
+    pub(super) generation: u64,
+    pub(super) findings: Arc<Vec<Finding>>,
+    pub(super) problems: usize,
+    pub(super) pods: usize,
+    /// Seconds without an answer of the API server; `None` without one.
+    pub(super) away: Option<u64>,
+}
+
 /// Renders which configuration is in force, the kernel's verdict counters and the proxy's.
-pub(super) fn render(generation: u64, kernel: &BTreeMap<&'static str, u64>, proxy: &ProxyCounters) -> String {
+pub(super) fn render(state: &State, kernel: &BTreeMap<&'static str, u64>, proxy: &ProxyCounters) -> String {
     let mut text = String::new();
     family(&mut text, "weir_config_generation", "gauge", "Configurations that have been put in force; the last is.");
-    line(&mut text, "weir_config_generation", "", generation);
+    line(&mut text, "weir_config_generation", "", state.generation);
+    if let Some(away) = state.away {
+        let help = "Seconds since the API server answered; 0 while it does. What it said last is in force.";
+        family(&mut text, "weir_source_away_seconds", "gauge", help);
+        line(&mut text, "weir_source_away_seconds", "", away);
+    }
+    family(&mut text, "weir_findings", "gauge", "Findings about objects, by severity.");
+    for (severity, label) in [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Info, "info")] {
+        let count = state.findings.iter().filter(|finding| finding.severity == severity).count();
+        line(&mut text, "weir_findings", &format!("{{severity=\"{label}\"}}"), count as u64);
+    }
+    family(&mut text, "weir_problems", "gauge", "What could not be carried out on this node, as weir status has it.");
+    line(&mut text, "weir_problems", "", state.problems as u64);
+    family(&mut text, "weir_pods_enrolled", "gauge", "Pods of this node that take part.");
+    line(&mut text, "weir_pods_enrolled", "", state.pods as u64);
     family(
         &mut text,
         "weir_kernel_connects_total",
@@ -67,10 +94,16 @@ fn line(text: &mut String, name: &str, labels: &str, value: u64) {
 mod tests {
     use super::*;
 
+    fn state() -> State {
+        State { generation: 3, findings: Arc::default(), problems: 2, pods: 5, away: Some(7) }
+    }
+
     #[test]
     fn every_sample_has_a_type_and_a_number() {
-        let text = render(3, &BTreeMap::from([("balance", 7)]), &ProxyCounters::default());
+        let text = render(&state(), &BTreeMap::from([("balance", 7)]), &ProxyCounters::default());
         assert!(text.contains("weir_config_generation 3\n"));
+        assert!(text.contains("weir_source_away_seconds 7\n") && text.contains("weir_problems 2\n"));
+        assert!(text.contains("weir_findings{severity=\"error\"} 0\n") && text.contains("weir_pods_enrolled 5\n"));
         assert!(text.contains("weir_kernel_connects_total{verdict=\"balance\"} 7\n"));
         assert!(text.contains("weir_proxy_ended_total{flag=\"NR\"} 0\n"));
         for sample in text.lines().filter(|line| !line.starts_with('#')) {
@@ -84,7 +117,7 @@ mod tests {
     /// A panel over a metric that nobody counts would be empty for ever.
     #[test]
     fn the_dashboard_shows_what_is_counted() {
-        let text = render(3, &BTreeMap::from([("balance", 7)]), &ProxyCounters::default());
+        let text = render(&state(), &BTreeMap::from([("balance", 7)]), &ProxyCounters::default());
         let dashboard = include_str!("../../../deploy/daemonset/components/grafana-dashboard/weir.json");
         let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         let mut seen = 0;

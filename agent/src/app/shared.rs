@@ -2,11 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 use weir_mesh::finding::Finding;
 
-use super::metrics;
+use super::metrics::{self, State};
 use super::status::{Counters, InForce, Status};
 use crate::admin::Answers;
 use crate::cluster::report::Findings;
@@ -78,6 +79,14 @@ impl Shared {
         self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How long the API server has not answered; 0 = it does. `None` for a directory.
+    fn away_seconds(&self) -> Option<u64> {
+        let status = self.source.get().map(|reporter| reporter())?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        // At least one, so that it is never taken for an answer.
+        Some(status.away_since.map_or(0, |since| now.saturating_sub(since).max(1)))
+    }
+
     fn current(&self) -> Status {
         let in_force = self.in_force().clone();
         let mut status = Status::from(in_force);
@@ -109,6 +118,11 @@ impl Answers for Shared {
         self.ready.load(Ordering::Acquire)
     }
 
+    fn away(&self) -> Option<String> {
+        let seconds = self.away_seconds().filter(|seconds| *seconds > 0)?;
+        Some(format!("the API server has not answered for {seconds} s; what it said last is in force"))
+    }
+
     fn status(&self) -> serde_json::Result<Vec<u8>> {
         serde_json::to_vec(&self.current())
     }
@@ -116,6 +130,16 @@ impl Answers for Shared {
     fn metrics(&self) -> Result<String, String> {
         let kernel = self.datapath.lock().unwrap_or_else(PoisonError::into_inner).counters();
         let kernel = kernel.map_err(|error| format!("the kernel's counters cannot be read: {error:#}"))?;
-        Ok(metrics::render(self.in_force().generation, &kernel, &self.proxy.counters()))
+        let state = {
+            let in_force = self.in_force();
+            State {
+                generation: in_force.generation,
+                findings: Arc::clone(&in_force.findings),
+                problems: in_force.problems.len(),
+                pods: in_force.pods.len(),
+                away: self.away_seconds(),
+            }
+        };
+        Ok(metrics::render(&state, &kernel, &self.proxy.counters()))
     }
 }

@@ -58,6 +58,8 @@ pub struct Reporter {
     /// Since when this agent speaks and has something to say.
     since: Option<Instant>,
     settle: Duration,
+    /// Whether it looks for what its predecessors have left.
+    succeeds: bool,
     /// Kinds whose objects may have conditions of a predecessor, the next one last.
     unswept: Vec<&'static Resource>,
     bucket: Bucket,
@@ -74,9 +76,16 @@ impl Reporter {
             marked: BTreeSet::new(),
             since: None,
             settle: SETTLE,
+            succeeds: true,
             unswept: Vec::new(),
             bucket: Bucket { left: BURST, filled: Instant::now() },
         }
+    }
+
+    /// Tells of what it alone knows, beside the elected one. Conditions are about what all agents know: here they are
+    /// never taken for those of a predecessor.
+    pub fn of_a_node(client: kube::Client, me: String, speaks: watch::Receiver<bool>) -> Self {
+        Self { succeeds: false, ..Self::new(client, me, speaks) }
     }
 
     /// Looks through the conditions of predecessors after this time.
@@ -110,7 +119,8 @@ impl Reporter {
     fn begin(&mut self) {
         if self.since.is_none() {
             self.since = Some(Instant::now());
-            self.unswept = RESOURCES.iter().filter(|row| GROUPS_WITH_CONDITIONS.contains(&row.group)).collect();
+            let all = RESOURCES.iter().filter(|row| GROUPS_WITH_CONDITIONS.contains(&row.group));
+            self.unswept = all.filter(|_| self.succeeds).collect();
         }
     }
 

@@ -30,6 +30,7 @@ impl Labels {
     }
 
     /// All but the one of this key.
+    #[must_use]
     pub fn without(&self, key: &str) -> Self {
         self.0.iter().filter(|(own, _)| **own != *key).cloned().collect()
     }

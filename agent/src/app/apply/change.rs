@@ -10,6 +10,9 @@ use weir_mesh::store::{Change, Changes};
 
 use super::Applier;
 
+/// Problems of former changes that are shown beside those of the last one: more is for nobody to read.
+const MAX_KEPT_PROBLEMS: usize = 100;
+
 impl Applier {
     /// Carries out changes, in the shortest way that is sure to come to the same.
     pub(super) fn carry_out(&mut self, changes: Changes, started: Instant) {
@@ -62,7 +65,12 @@ impl Applier {
         let before = std::mem::take(&mut self.kernel_problems);
         let done = self.datapath().change(&services, now);
         self.note(done, now);
-        self.kernel_problems.splice(0..0, before);
+        // What was wrong elsewhere still is; what is said again is said once.
+        for (place, problem) in before.into_iter().enumerate() {
+            if !self.kernel_problems.contains(&problem) && place < MAX_KEPT_PROBLEMS {
+                self.kernel_problems.push(problem);
+            }
+        }
         self.applied_in = started.elapsed();
         {
             let mut shown = self.parts.shared.in_force();

@@ -168,6 +168,27 @@ fn a_new_leader_takes_back_what_its_predecessor_left() {
 }
 
 #[test]
+fn the_agent_of_a_node_leaves_the_conditions_of_the_elected_one_alone() {
+    run(async {
+        let fake = Shared::default();
+        let client = start(&fake).await;
+        put(&fake, "/api/v1", "Pod", "sandboxed", &json!({}));
+        let status = json!({"conditions": [{"type": "weir.mesh/Accepted", "status": "False", "message": "wrong"}]});
+        put(&fake, ISTIO, "VirtualService", "broken", &status);
+        fake.lock().expect("no panic").lists = vec!["/apis/networking.istio.io/v1/virtualservices"];
+        let refused = finding("", "Pod", "sandboxed", Severity::Warning);
+        let (_find, findings) = watch::channel(Some(Arc::new(vec![refused])));
+        let (_lead, leading) = watch::channel(true);
+        let reporter = Reporter::of_a_node(client, "a".into(), leading).settling(Duration::from_millis(20));
+        tokio::spawn(reporter.run(findings));
+        until("it tells what it knows", || asked(&fake).iter().any(|asked| asked.starts_with("POST "))).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let about_rules: Vec<String> = asked(&fake).into_iter().filter(|asked| asked.contains(".istio.io")).collect();
+        assert_eq!(about_rules, [""; 0]);
+    });
+}
+
+#[test]
 fn a_condition_says_what_is_still_wrong_and_no_more() {
     run(async {
         let fake = Shared::default();
