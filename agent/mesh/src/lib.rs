@@ -7,11 +7,13 @@
 //! - [`store`]: files in, objects out; a broken file or object keeps its last good version
 //! - [`snapshot`]: everything the compiler may see
 //! - [`compile`]: `Snapshot → (Program, KernelPlan, Vec<Finding>)`
+//! - [`analysis`]: what is wrong with the manifests taken together, found without compiling them
 //! - [`program`]: what the proxy runs on
 //! - [`plan`]: what the kernel shall hold
 //! - [`request`], [`route`], [`balance`]: `decide`: a request in, a route, a cluster and an endpoint out
 #![forbid(unsafe_code)]
 
+pub mod analysis;
 pub mod balance;
 pub mod compile;
 pub mod crd;

@@ -1,5 +1,6 @@
 //! The command line: what was typed, turned into calls. The only module that prints to standard output.
 
+mod analyze;
 mod completion;
 mod crds;
 mod manifests;
@@ -35,6 +36,8 @@ enum Command {
     Status(status::Args),
     /// Tell what is wrong with manifests by themselves: fields, values, and the rules of each kind
     Validate(validate::Args),
+    /// Look for mistakes in manifests, or in what a cluster holds
+    Analyze(analyze::Args),
     /// Create the CustomResourceDefinitions of Istio's kinds that a cluster lacks, or print them
     Crds(crds::Args),
     /// Remove an instance's programs, links and maps from this node
@@ -69,7 +72,7 @@ impl ClusterArgs {
     }
 }
 
-/// Parses the arguments and runs the command: 0 done, 1 failed, 2 wrong usage.
+/// Parses the arguments and runs the command: 0 done, 1 failed, 2 wrong usage, 79 `analyze` found something.
 pub fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     let parsed = command(arguments.first().map(AsRef::as_ref)).try_get_matches_from(arguments);
@@ -79,6 +82,10 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(args) => run::run(args),
+        Command::Analyze(args) => match analyze::run(&args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Command::Status(args) => status::run(&args),
         Command::Validate(args) => {
             return validate::run(&args).unwrap_or_else(|error| {

@@ -7,6 +7,7 @@ pub mod agents;
 pub mod crds;
 pub mod installation;
 pub mod leader;
+pub mod objects;
 pub mod own;
 pub mod report;
 #[cfg(test)]

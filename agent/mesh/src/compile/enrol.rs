@@ -66,7 +66,12 @@ pub(super) fn enrol(
 }
 
 /// The pod's own word wins over its namespace's, and weir's label over Istio's.
-fn wants(pod: &Metadata, namespace: Option<&Metadata>, options: &CompileOptions, findings: &mut Findings) -> bool {
+pub(super) fn wants(
+    pod: &Metadata,
+    namespace: Option<&Metadata>,
+    options: &CompileOptions,
+    findings: &mut Findings,
+) -> bool {
     if let Some(mode) = mode(pod, findings) {
         return mode;
     }

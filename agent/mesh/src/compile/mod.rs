@@ -40,7 +40,9 @@ mod verdict;
 mod visibility;
 
 pub use incremental::{Compiler, Delta, InForce};
+pub(crate) use registry::protocol_of;
 pub use visibility::ViewTable;
+pub(crate) use visibility::{expand, is_public};
 
 #[cfg(test)]
 mod tests;
@@ -106,6 +108,11 @@ fn compile_traced(
     let (program, mut plan, views, trace) = build::build(snapshot, options, former, &mut findings);
     plan.pods = enrol::enrol(snapshot, options, &views, &mut findings);
     (Compiled { program, plan, views: views.0, findings: sort(findings.0) }, trace)
+}
+
+/// Whether a pod takes part by its own labels and annotations and those of its namespace.
+pub(crate) fn is_opted_in(pod: &Metadata, namespace: Option<&Metadata>, options: &CompileOptions) -> bool {
+    enrol::wants(pod, namespace, options, &mut Findings::default())
 }
 
 /// Each finding once, however many ports and views meet its reason.

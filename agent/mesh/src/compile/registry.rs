@@ -278,7 +278,7 @@ fn is_wanted(service: &Service, options: &CompileOptions, node: Option<&Arc<str>
 }
 
 /// How a port's bytes are read, and whether the port itself says so.
-pub(super) fn protocol_of(port: &Port) -> (Protocol, bool) {
+pub(crate) fn protocol_of(port: &Port) -> (Protocol, bool) {
     // Istio: by custom these carry other protocols, some of which speak first on the server's side.
     const TCP_BY_CUSTOM: [u16; 4] = [25, 53, 3306, 27017];
     let declared = match &port.app_protocol {

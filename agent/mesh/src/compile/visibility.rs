@@ -120,7 +120,7 @@ fn is_foreign(rule: &DestinationRule, registry: &Registry<'_>, options: &Compile
 }
 
 /// True when everybody sees it.
-pub(super) fn is_public(export_to: &[Arc<str>]) -> bool {
+pub(crate) fn is_public(export_to: &[Arc<str>]) -> bool {
     export_to.is_empty() || export_to.iter().any(|name| &**name == "*")
 }
 
@@ -134,7 +134,7 @@ pub(super) fn sees(client: Option<&Arc<str>>, meta: &Metadata, export_to: &[Arc<
 
 /// A host of a rule in `namespace` as an FQDN: a name without a dot is a service of the rule's own namespace, and any
 /// other is taken as it is.
-pub(super) fn expand(host: &str, namespace: &str, cluster_domain: &str) -> Arc<str> {
+pub(crate) fn expand(host: &str, namespace: &str, cluster_domain: &str) -> Arc<str> {
     if host.contains('.') || host.contains(':') || host == "*" {
         host.strip_suffix('.').unwrap_or(host).into()
     } else {

@@ -35,6 +35,12 @@ impl Labels {
         self.0.iter().filter(|(own, _)| **own != *key).cloned().collect()
     }
 
+    /// These, with other values for the keys that are given.
+    #[must_use]
+    pub fn with(&self, more: impl IntoIterator<Item = (Arc<str>, Arc<str>)>) -> Self {
+        self.0.iter().cloned().chain(more).collect()
+    }
+
     /// Keys and values.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
         self.0.iter().map(|(key, value)| (key, value))
@@ -89,6 +95,27 @@ impl Metadata {
     pub(super) fn bare(object: ObjectRef, at: Option<Location>) -> Self {
         let origin = at.map(|at| Box::new(Origin { at: Some(at), ..Origin::default() }));
         Self { object, labels: Arc::default(), annotations: Arc::default(), origin }
+    }
+
+    /// That of an object which is looked at as it is written.
+    pub(crate) fn written(
+        object: ObjectRef,
+        labels: Labels,
+        annotations: Labels,
+        created: Option<Arc<str>>,
+        at: Option<Location>,
+    ) -> Self {
+        Self {
+            labels: Arc::new(labels),
+            annotations: Arc::new(annotations),
+            origin: (created.is_some() || at.is_some()).then(|| Box::new(Origin { created, at, uid: None })),
+            ..Self::bare(object, None)
+        }
+    }
+
+    /// The same object's, with these instead.
+    pub(crate) fn labelled(&self, labels: Labels, annotations: Labels) -> Self {
+        Self { labels: Arc::new(labels), annotations: Arc::new(annotations), ..self.clone() }
     }
 
     /// By which its node knows a pod: `metadata.uid`, or of a static pod's copy what the kubelet has written there. Empty in

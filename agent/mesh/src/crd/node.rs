@@ -51,6 +51,14 @@ impl Node {
         }
     }
 
+    /// The items of a list; none of anything else.
+    pub fn into_items(self) -> Vec<Self> {
+        match self.value {
+            Value::List(items) => items,
+            _ => Vec::new(),
+        }
+    }
+
     /// A string's text.
     pub fn text(&self) -> Option<&str> {
         match &self.value {

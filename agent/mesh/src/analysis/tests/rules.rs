@@ -1,0 +1,306 @@
+//! Single rules where they are easily got wrong.
+
+use super::super::{Options, Sources, analyze};
+use super::{NOW, codes, found, of, one};
+use crate::finding::Severity;
+
+const SERVICE: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{name: http, port: 80}]}
+";
+
+fn virtual_service(http: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: web, namespace: shop}}\nspec:\n  hosts: [web]\n  http:\n{http}"
+    )
+}
+
+#[test]
+fn a_short_name_is_of_the_objects_namespace_and_a_dotted_one_is_taken_as_it_is() {
+    let to = |host: &str| {
+        let rule = virtual_service(&format!("  - route: [{{destination: {{host: {host}}}}}]\n"));
+        codes(&format!("{rule}---{SERVICE}")).contains("IST0101")
+    };
+    assert!(!to("web") && !to("web.shop.svc.cluster.local"));
+    assert!(to("web.shop") && to("web.other.svc.cluster.local"));
+}
+
+#[test]
+fn what_is_not_exported_is_not_there() {
+    let hidden =
+        SERVICE.replace("namespace: shop", "namespace: db, annotations: {networking.istio.io/exportTo: \".\"}");
+    let rule = virtual_service("  - route: [{destination: {host: web.db.svc.cluster.local}}]\n");
+    let finding = one("IST0101", &format!("{rule}---{hidden}"));
+    assert!(finding.message.contains("exportTo"), "{finding}");
+    let shown = hidden.replace("\".\"", "\"., shop\"");
+    assert!(!codes(&format!("{rule}---{shown}")).contains("IST0101"));
+}
+
+#[test]
+fn both_subsets_of_a_split_are_told_of() {
+    let rule = virtual_service(
+        "  - route:\n    - {destination: {host: web, subset: v1}, weight: 90}\n    - {destination: {host: web, subset: v2}, weight: 10}\n  - mirror: {host: web, subset: v3}\n    match: [{uri: {exact: /}}]\n    route: [{destination: {host: web}}]\n",
+    );
+    let found = of("IST0101", &format!("{rule}---{SERVICE}"));
+    let messages: Vec<&str> = found.iter().map(|finding| finding.message.split(';').next().unwrap()).collect();
+    assert_eq!(
+        messages,
+        [
+            "host+subset in destinationrule not found: \"web+v1\"",
+            "host+subset in destinationrule not found: \"web+v2\"",
+            "mirror+subset in destinationrule not found: \"web+v3\"",
+        ]
+    );
+}
+
+#[test]
+fn templates_count_as_pods_and_the_label_that_is_missing_is_named() {
+    let text = format!(
+        "{SERVICE}---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: web, namespace: shop}}
+spec: {{template: {{metadata: {{labels: {{app: web}}}}, spec: {{containers: []}}}}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: web-2, namespace: shop}}
+spec: {{template: {{metadata: {{labels: {{app: web, version: v2}}}}, spec: {{containers: []}}}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: web, namespace: shop}}
+spec: {{host: web, subsets: [{{name: v1, labels: {{version: v1}}}}, {{name: v2, labels: {{version: v2}}}}]}}
+"
+    );
+    let finding = one("IST0173", &text);
+    assert!(finding.message.starts_with("subset v1 selects no pod: no pod of web has version=v1"), "{finding}");
+    assert!(finding.message.contains("app=web,version=v2"), "{finding}");
+}
+
+#[test]
+fn pods_count_as_labelled_with_the_zone_of_their_node() {
+    let text = format!(
+        "{SERVICE}---
+apiVersion: v1
+kind: Node
+metadata: {{name: n1, labels: {{topology.kubernetes.io/zone: a}}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: web, namespace: shop, labels: {{app: web}}}}
+spec: {{nodeName: n1, containers: []}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: web, namespace: shop}}
+spec: {{host: web, subsets: [{{name: a, labels: {{topology.kubernetes.io/zone: a}}}}]}}
+"
+    );
+    assert!(!codes(&text).contains("IST0173"));
+    assert!(codes(&text.replace("zone: a}}]", "zone: b}}]")).contains("IST0173"));
+}
+
+#[test]
+fn a_rule_for_many_hosts_needs_one_of_them() {
+    let rule = |host: &str| {
+        format!(
+            "{SERVICE}---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: all, namespace: shop}}\nspec: {{host: \"{host}\", trafficPolicy: {{tls: {{mode: DISABLE}}}}}}\n"
+        )
+    };
+    assert!(!codes(&rule("*.shop.svc.cluster.local")).contains("IST0174"));
+    assert!(!codes(&rule("*.local")).contains("IST0174"));
+    assert!(codes(&rule("*.example.com")).contains("IST0174"));
+}
+
+#[test]
+fn shadowing_is_told_only_where_it_can_be_proved() {
+    let pair = |first: &str, second: &str| {
+        let rule = |text: &str| format!("  - match: [{text}]\n    route: [{{destination: {{host: web}}}}]\n");
+        let text = virtual_service(&format!("{}{}", rule(first), rule(second)));
+        let codes = codes(&text);
+        (codes.contains("WEIR0017"), codes.contains("IST0131"))
+    };
+    for (first, second, shadowed, repeated) in [
+        ("{uri: {prefix: /a}}", "{uri: {exact: /a/b}}", true, false),
+        ("{uri: {regex: \"/a.\"}}", "{uri: {exact: /ab}}", true, false),
+        ("{uri: {regex: \"/a\"}}", "{uri: {exact: /ab}}", false, false),
+        ("{uri: {regex: \"/a.*\"}}", "{uri: {prefix: /ab}}", false, false),
+        ("{uri: {regex: \"/a.*\"}}", "{uri: {regex: \"/a.*\"}, port: 80}", true, false),
+        ("{uri: {prefix: /}}", "{headers: {x: {exact: \"1\"}}}", true, false),
+        ("{uri: {prefix: /a}}", "{uri: {prefix: /a/b}, headers: {x: {exact: \"1\"}}}", true, false),
+        ("{uri: {prefix: /a}, headers: {x: {exact: \"1\"}}}", "{uri: {prefix: /a/b}}", false, false),
+        ("{uri: {prefix: /a}}", "{uri: {prefix: /a/b}}", false, true),
+        ("{uri: {exact: /a}}", "{uri: {exact: /a}, name: x}", false, true),
+        ("{uri: {prefix: /A}, ignoreUriCase: true}", "{uri: {exact: /a/b}}", true, false),
+        ("{uri: {prefix: /a}}", "{uri: {exact: /a}, ignoreUriCase: true}", false, false),
+        ("{uri: {prefix: /a}, sourceLabels: {app: x}}", "{uri: {exact: /a}}", false, false),
+        ("{uri: {prefix: /a}, gateways: [front]}", "{uri: {exact: /a}}", false, false),
+        ("{uri: {prefix: /a}, unknown: 1}", "{uri: {exact: /a}}", false, false),
+    ] {
+        assert_eq!(pair(first, second), (shadowed, repeated), "{first} then {second}");
+    }
+}
+
+#[test]
+fn the_oldest_destination_rule_holds_and_the_others_say_what_they_lose() {
+    let rule = |name: &str, created: &str, spec: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {name}, namespace: shop, creationTimestamp: \"{created}\"}}\nspec: {{host: web, {spec}}}\n---\n"
+        )
+    };
+    let random = "trafficPolicy: {loadBalancer: {simple: RANDOM}}";
+    let text = rule("a", "2030-01-02T00:00:00Z", random) + &rule("b", "2030-01-01T00:00:00Z", random);
+    let all = of("WEIR0018", &text);
+    let by = |name: &str| all.iter().find(|f| &*f.object.as_ref().unwrap().name == name).unwrap();
+    assert_eq!((by("a").severity, by("b").severity), (Severity::Warning, Severity::Info));
+    assert!(by("a").message.contains("its trafficPolicy, as DestinationRule shop/b has one"), "{}", by("a"));
+    // Clients of other namespaces, or other clients, follow other rules.
+    assert!(
+        !codes(&(rule("a", "", random) + &rule("b", "", &format!("exportTo: [\".\"], {random}")))).contains("WEIR0018")
+    );
+}
+
+#[test]
+fn an_object_can_say_that_it_is_meant_so() {
+    let port = |annotations: &str| {
+        codes(
+            &SERVICE
+                .replace("namespace: shop", &format!("namespace: shop, annotations: {{{annotations}}}"))
+                .replace("name: http, ", ""),
+        )
+        .contains("IST0118")
+    };
+    assert!(port(""));
+    assert!(!port("weir.mesh/analyze-suppress: \"IST0101, IST0118\""));
+    assert!(!port("galley.istio.io/analyze-suppress: \"*\""));
+    assert!(port("galley.istio.io/analyze-suppress: IST0101"));
+}
+
+#[test]
+fn what_kubernetes_runs_for_itself_is_left_alone() {
+    assert!(
+        found(&[&SERVICE.replace("namespace: shop", "namespace: kube-system").replace("name: http, ", "")]).is_empty()
+    );
+}
+
+#[test]
+fn a_broken_document_hides_none_of_the_others() {
+    let text = format!("kind: [\n---{}", SERVICE.replace("name: http, ", ""));
+    assert!(codes(&text).contains("WEIR0001") && codes(&text).contains("IST0118"));
+}
+
+#[test]
+fn lists_and_the_mesh_configuration_are_understood() {
+    let list = format!(
+        "{{\"apiVersion\": \"v1\", \"kind\": \"List\", \"items\": [{}]}}",
+        r#"{"apiVersion": "telemetry.istio.io/v1", "kind": "Telemetry", "metadata": {"name": "t", "namespace": "shop"}, "spec": {"accessLogging": [{}]}}"#
+    );
+    let mesh = "defaultProviders: {accessLogging: [envoy]}";
+    let with = |mesh: Option<&str>| {
+        let mut sources = Sources::new(Options { now: NOW, ..Options::default() });
+        sources.add_file("a.json", &list);
+        if let Some(mesh) = mesh {
+            sources.set_mesh_config("mesh.yaml", mesh).unwrap();
+        }
+        analyze(&mut sources).iter().any(|finding| finding.code == "IST0157")
+    };
+    assert!(with(None) && !with(Some(mesh)));
+    assert!(!found(&[&list, mesh]).iter().any(|finding| finding.code == "IST0157"));
+    let map = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\ndata: {{mesh: \"{mesh}\"}}\n"
+    );
+    assert!(!found(&[&list, &map]).iter().any(|finding| finding.code == "IST0157"));
+}
+
+#[test]
+fn files_come_before_what_the_cluster_has() {
+    let mut sources = Sources::new(Options { now: NOW, ..Options::default() });
+    let served = crate::crd::parse(SERVICE.replace("name: http, ", "").as_str(), 0).unwrap().unwrap();
+    sources.add_served(served, "v1", "Service").unwrap();
+    sources.add_file("a.yaml", SERVICE);
+    assert!(analyze(&mut sources).is_empty());
+}
+
+#[test]
+fn nothing_follows_from_a_kind_that_could_not_be_read() {
+    let text = virtual_service("  - route: [{destination: {host: elsewhere}}]\n");
+    let mut sources = Sources::new(Options { now: NOW, ..Options::default() });
+    sources.add_file("a.yaml", &text);
+    sources.leave_out("Service");
+    assert!(!analyze(&mut sources).iter().any(|finding| finding.code == "IST0101"));
+}
+
+#[test]
+fn objects_without_a_namespace_are_shown_without_one() {
+    let text = SERVICE.replace(", namespace: shop", "").replace("name: http, ", "");
+    let shown = |namespace: Option<&str>| {
+        let options = Options { namespace: namespace.map(Into::into), now: NOW, ..Options::default() };
+        let mut sources = Sources::new(options);
+        sources.add_file("a.yaml", &text);
+        let findings = analyze(&mut sources);
+        sources.shown(findings[0].object.as_ref().unwrap())
+    };
+    assert_eq!(shown(None), "Service web");
+    assert_eq!(shown(Some("shop")), "Service shop/web");
+}
+
+#[test]
+fn certificates_end() {
+    let text = super::catalog::all().find(|entry| entry.code == "IST0161").unwrap().example.as_ref().unwrap().silent;
+    let at = |now: u64| {
+        let mut sources = Sources::new(Options { now, ..Options::default() });
+        sources.add_file("a.yaml", text);
+        let found = analyze(&mut sources).into_iter().find(|finding| finding.code == "IST0161");
+        found.map(|finding| finding.message)
+    };
+    assert_eq!(at(NOW), None);
+    // A hundred years from when it was made, and before.
+    assert!(at(6_000_000_000).unwrap().contains("has expired"));
+    assert!(at(0).unwrap().contains("is not valid yet"));
+}
+
+#[test]
+fn routes_of_the_gateway_api_name_what_is_there_and_permitted() {
+    let route = |backend: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: web, namespace: front}}\nspec:\n  parentRefs: [{{kind: Service, group: \"\", name: web, namespace: shop}}]\n  rules: [{{backendRefs: [{backend}]}}]\n---{SERVICE}"
+        )
+    };
+    let grant = "---\napiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\nmetadata: {name: front, namespace: shop}\nspec:\n  from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: front}]\n  to: [{group: \"\", kind: Service}]\n";
+    let good = route("{name: web, namespace: shop, port: 80}");
+    assert!(!codes(&(good.clone() + grant)).contains("IST0101"));
+    assert!(one("IST0101", &good).message.contains("not permitted"));
+    assert!(one("IST0101", &route("{name: web, port: 80}")).message.contains("\"front/web\""));
+    assert!(one("IST0101", &(route("{name: web, namespace: shop, port: 81}") + grant)).message.contains("shop/web:81"));
+    let parent = good.replace("name: web, namespace: shop}]\n  rules", "name: wbe, namespace: shop}]\n  rules") + grant;
+    assert!(one("IST0101", &parent).message.starts_with("parentRef not found"));
+}
+
+#[test]
+fn delegates_are_looked_for() {
+    let root = virtual_service("  - delegate: {name: rest, namespace: other}\n");
+    assert!(one("IST0101", &root).message.starts_with("delegate not found: \"other/rest\""));
+    let delegate = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: rest, namespace: other}\nspec: {http: [{directResponse: {status: 200}}]}\n";
+    assert!(!codes(&(root + delegate)).contains("IST0101"));
+}
+
+#[test]
+fn a_client_override_is_told_as_one() {
+    let rule = |namespace: &str, export: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: web, namespace: {namespace}}}\nspec: {{hosts: [web.shop.svc.cluster.local], {export}http: [{{route: [{{destination: {{host: web.shop.svc.cluster.local}}}}]}}]}}\n---\n"
+        )
+    };
+    let both = rule("shop", "") + &rule("client", "exportTo: [\".\"], ");
+    let found = of("IST0109", &both);
+    assert_eq!(found.len(), 2);
+    assert!(
+        found.iter().all(|f| f.message.contains("clients of namespace client follow VirtualService client/web alone"))
+    );
+    // Nobody sees both.
+    let apart = rule("shop", "exportTo: [\".\"], ") + &rule("client", "exportTo: [\".\"], ");
+    assert!(of("IST0109", &apart).is_empty());
+}

@@ -1,0 +1,106 @@
+//! VirtualServices: what they refer to, which of their rules can match, and what rules of several of them for one host
+//! come to.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::findings::Findings;
+use super::input::{Input, VirtualService};
+use super::tree::{Tree, hosts_overlap};
+use crate::finding::code;
+
+mod gateways;
+mod matches;
+mod references;
+
+/// Looks at every VirtualService.
+pub(super) fn analyze(input: &Input<'_>, findings: &mut Findings) {
+    let subsets = references::Subsets::new(input);
+    for vs in &input.virtual_services {
+        references::destinations(vs, input, &subsets, findings);
+        references::delegates(vs, input, findings);
+        gateways::references(vs, input, findings);
+        gateways::claims(vs, input, findings);
+        matches::analyze(vs, findings);
+        deprecated(vs, findings);
+    }
+    gateways::without_subset(input, findings);
+    shared_hosts(input, findings);
+}
+
+fn deprecated(vs: &VirtualService<'_>, findings: &mut Findings) {
+    for (i, rule) in vs.http.iter().enumerate() {
+        if rule.number_at("fault.delay.percent").is_some_and(|percent| percent > 0.0) {
+            findings.add(
+                code::DEPRECATED,
+                vs.resource,
+                rule.mark_of("fault.delay.percent"),
+                format!("http[{i}].fault.delay.percent is deprecated: it takes whole numbers only"),
+                "write percentage.value",
+            );
+        }
+    }
+}
+
+/// Whose VirtualServices are for one host of the mesh, by the namespaces that see them (`*` = all) and the host.
+fn shared_hosts(input: &Input<'_>, findings: &mut Findings) {
+    let mut claims: BTreeMap<(&str, String), Vec<&VirtualService<'_>>> = BTreeMap::new();
+    for vs in input.virtual_services.iter().filter(|vs| vs.in_mesh()) {
+        let seen_in = vs.seen_in();
+        let scopes = if seen_in.is_empty() { vec!["*"] } else { seen_in };
+        for host in vs.hosts.iter().filter_map(|host| host.text()) {
+            let host = input.expand(&host.to_ascii_lowercase(), vs.namespace()).to_string();
+            for scope in &scopes {
+                let claim = claims.entry((scope, host.clone())).or_default();
+                if !claim.iter().any(|other| std::ptr::eq(*other, vs)) {
+                    claim.push(vs);
+                }
+            }
+        }
+    }
+    let mut told: BTreeSet<*const VirtualService<'_>> = BTreeSet::new();
+    for ((scope, host), own) in &claims {
+        let mut all = own.clone();
+        if *scope != "*" {
+            for ((other, wider), public) in &claims {
+                if *other == "*" && hosts_overlap(host, wider) {
+                    all.extend(public.iter().filter(|vs| !own.iter().any(|mine| std::ptr::eq(*mine, **vs))));
+                }
+            }
+        }
+        if all.len() < 2 {
+            continue;
+        }
+        all.sort_by(|a, b| a.resource.meta.seniority().cmp(&b.resource.meta.seniority()));
+        all.dedup_by(|a, b| std::ptr::eq(*a, *b));
+        let names = |list: &[&VirtualService<'_>]| {
+            list.iter().map(|vs| vs.resource.meta.object.to_string()).collect::<Vec<_>>().join(", then ")
+        };
+        let what = if own.len() < all.len() {
+            let own = names(own);
+            format!("clients of namespace {scope} follow {own} alone, all others the rest")
+        } else {
+            format!("their rules are merged in the order {}, those that take everything last", names(&all))
+        };
+        for vs in &all {
+            if !told.insert(std::ptr::from_ref(*vs)) {
+                continue;
+            }
+            let is_this = |node: &&&crate::crd::Node| {
+                node.text()
+                    .is_some_and(|text| hosts_overlap(&input.expand(&text.to_ascii_lowercase(), vs.namespace()), host))
+            };
+            let mark = vs.hosts.iter().find(is_this).map(|node| node.mark).unwrap_or_default();
+            findings.add(
+                code::CONFLICTING_HOSTS,
+                vs.resource,
+                mark,
+                format!(
+                    "{} VirtualServices are for the mesh host {host} ({}): {what}; Istio takes the oldest one alone",
+                    all.len(),
+                    names(&all)
+                ),
+                "put the rules of a host into one VirtualService, or narrow exportTo",
+            );
+        }
+    }
+}

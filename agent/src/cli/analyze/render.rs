@@ -1,0 +1,146 @@
+//! Findings as text for people, and as the records that `istioctl analyze` prints.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use weir_mesh::analysis::catalog;
+use weir_mesh::finding::{Finding, Severity};
+use weir_mesh::source::Location;
+
+use super::Report;
+
+const RESET: &str = "\x1b[0m";
+const BOLD: &str = "\x1b[1m";
+const DIM: &str = "\x1b[2m";
+const RED: &str = "\x1b[31m";
+const YELLOW: &str = "\x1b[33m";
+const BLUE: &str = "\x1b[34m";
+/// Of a longer line only the part around the place is shown.
+const MAX_LINE: usize = 160;
+
+/// A finding as `istioctl` prints it; the fields after `message` are ours.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Record {
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    documentation_url: Option<String>,
+    level: String,
+    message: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    origin: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reference: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    column: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    help: Option<String>,
+}
+
+/// All findings.
+pub(super) fn records(report: &Report) -> Vec<Record> {
+    let record = |finding: &Finding| Record {
+        code: finding.code,
+        documentation_url: catalog::url(finding.code),
+        level: finding.severity.to_string(),
+        message: finding.message.clone(),
+        origin: origin(report, finding),
+        reference: finding.at.as_ref().map(reference).unwrap_or_default(),
+        column: finding.at.as_ref().map(|at| at.column).filter(|column| *column > 0),
+        help: finding.help.clone(),
+    };
+    report.findings.iter().map(record).collect()
+}
+
+pub(super) fn origin(report: &Report, finding: &Finding) -> String {
+    finding.object.as_ref().map(|object| report.sources.shown(object)).unwrap_or_default()
+}
+
+/// `file.yaml:12`
+fn reference(at: &Location) -> String {
+    if at.line > 0 { format!("{}:{}", at.file, at.line) } else { at.file.to_string() }
+}
+
+/// One finding after the other, each with the line that it is about. Writing to a String cannot fail.
+pub(super) fn text(report: &Report, colours: bool) -> String {
+    let paint = |code: &'static str| if colours { code } else { "" };
+    let mut out = String::new();
+    for finding in &report.findings {
+        let colour = match finding.severity {
+            Severity::Error => RED,
+            Severity::Warning => YELLOW,
+            Severity::Info => BLUE,
+        };
+        let place: Vec<String> = [origin(report, finding), finding.at.as_ref().map(reference).unwrap_or_default()]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect();
+        let place = if place.is_empty() { String::new() } else { format!(" ({})", place.join(" ")) };
+        let _ = writeln!(
+            out,
+            "{}{}{}{} [{}]{}{place} {}",
+            paint(BOLD),
+            paint(colour),
+            finding.severity,
+            paint(RESET),
+            finding.code,
+            paint(RESET),
+            finding.message
+        );
+        if let Some(quote) = finding.at.as_ref().and_then(|at| quote(report, at)) {
+            let (number, line, caret) = quote;
+            let _ = writeln!(out, "{}{number:>6} |{} {line}", paint(DIM), paint(RESET));
+            let _ = writeln!(out, "{}       |{} {}{caret}^{}", paint(DIM), paint(RESET), paint(colour), paint(RESET));
+        }
+        if let Some(help) = &finding.help {
+            let _ = writeln!(out, "       {}= help:{} {help}", paint(BOLD), paint(RESET));
+        }
+    }
+    let _ = writeln!(out, "{}", summary(report));
+    out
+}
+
+/// The line's number, the line, and what is before the caret.
+fn quote(report: &Report, at: &Location) -> Option<(u32, String, String)> {
+    let text = report.texts.get(&*at.file)?;
+    let line = text.lines().nth(at.line.checked_sub(1)? as usize)?;
+    let before = (at.column.max(1) - 1) as usize;
+    let line: Vec<char> = line.chars().collect();
+    let before = before.min(line.len());
+    let from = before.saturating_sub(MAX_LINE / 2);
+    let shown: String = line.iter().skip(from).take(MAX_LINE).collect();
+    // A tab moves the caret as far as it moves the text.
+    let caret = line[from..before].iter().map(|c| if *c == '\t' { '\t' } else { ' ' }).collect();
+    Some((at.line, shown, caret))
+}
+
+fn summary(report: &Report) -> String {
+    let count = |severity: Severity| report.findings.iter().filter(|finding| finding.severity == severity).count();
+    let kinds = [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Info, "note")];
+    let counted: Vec<String> = kinds
+        .into_iter()
+        .map(|(severity, name)| (count(severity), name))
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, name)| format!("{n} {name}{}", if n == 1 { "" } else { "s" }))
+        .collect();
+    let objects = report.sources.len();
+    let objects = format!("{objects} object{}", if objects == 1 { "" } else { "s" });
+    let mut said = if counted.is_empty() {
+        format!("Nothing found in {objects}.")
+    } else {
+        format!("{} in {objects}. `weir analyze --list-analyzers` explains the codes.", counted.join(", "))
+    };
+    if report.lacks_services {
+        said.push_str("\nNo Service is among them: with --kubernetes the rest is looked for in a cluster.");
+    }
+    said
+}
+
+/// Every code with what it means.
+pub(super) fn codes() -> String {
+    let mut out = String::new();
+    for entry in catalog::all() {
+        let _ = writeln!(out, "{:<9} {:<8} {}", entry.code, entry.severity.to_string(), entry.title);
+    }
+    out
+}
