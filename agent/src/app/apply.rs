@@ -37,6 +37,10 @@ const BURST: Duration = Duration::from_millis(25);
 /// When the kernel refused to take the plan: try again after this time.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// After a compilation the workers let go of the former program within this time, as each looks some times a second.
+/// Then what was in it goes back to the kernel, too.
+const LET_GO: Duration = Duration::from_secs(1);
+
 /// What wakes the thread.
 #[derive(Debug)]
 pub(super) enum Event {
@@ -67,8 +71,8 @@ pub(super) struct Applier {
     source: Source,
     /// The first configuration is in force. Before it, pods and maps are as a former agent left them.
     begun: bool,
-    /// Nothing could be compiled yet: what is in force stays until the next change.
-    unplanned: bool,
+    /// What there is could not be compiled: what is in force stays until the next change.
+    uncompiled: bool,
     compiler: Compiler,
     options: CompileOptions,
     plan: KernelPlan,
@@ -79,10 +83,10 @@ pub(super) struct Applier {
     kernel_problems: Vec<String>,
     /// A part of the plan is not in the maps, or the maps are another agent's.
     unplaced: bool,
-    /// The last change did not compile.
-    uncompiled: bool,
     /// When a part of the plan that found no room in the maps may find some.
     retry_at: Option<Instant>,
+    /// When the heap is to be trimmed.
+    trim_at: Option<Instant>,
     pods: Pods,
     /// What was last told of pods that are refused; `None` = nothing yet.
     refusals: Option<Vec<Finding>>,
@@ -104,7 +108,6 @@ impl Applier {
         Self {
             source,
             begun: false,
-            unplanned: false,
             compiler: Compiler::default(),
             options,
             plan: KernelPlan::default(),
@@ -114,6 +117,7 @@ impl Applier {
             unplaced: false,
             uncompiled: false,
             retry_at: None,
+            trim_at: None,
             pods,
             refusals: None,
             reign,
@@ -148,7 +152,7 @@ impl Applier {
                     let stop = self.burst(news, inbox);
                     let changed = self.source.take();
                     if !self.begun {
-                        self.unplanned = false;
+                        self.uncompiled = false;
                         self.begin(started)?;
                     } else if !changed.is_empty() {
                         self.carry_out(changed, heard);
@@ -178,13 +182,13 @@ impl Applier {
     /// has been read in part only: to compile that would take away what is in force.
     fn begin(&mut self, started: Instant) -> Result<(), DatapathError> {
         // A still younger agent may be there: should it die, it is this one's turn.
-        if self.unplanned || !self.source.is_complete() || !self.is_designated() {
+        if self.uncompiled || !self.source.is_complete() || !self.is_designated() {
             return Ok(());
         }
         // What was heard just before it became complete.
         self.source.take();
         let findings = self.compile();
-        if self.unplanned {
+        if self.uncompiled {
             self.find(findings);
             return Ok(());
         }
@@ -273,6 +277,9 @@ impl Applier {
     fn tick(&mut self) {
         let now = Instant::now();
         self.regain();
+        if self.trim_at.take_if(|at| *at <= now).is_some() {
+            heap::give_back();
+        }
         if self.source.poll(now) {
             self.recompile(now);
             return;
@@ -322,7 +329,6 @@ impl Applier {
             self.parts.program.store(Arc::new(compiled.program));
             self.uncompiled = false;
         } else {
-            self.unplanned = !self.begun;
             self.uncompiled = true;
             self.compiled_from = findings.len();
             findings.push(Finding {
@@ -345,6 +351,7 @@ impl Applier {
         self.parts.shared.in_force().services.clone_from(&self.plan.services);
         self.enrol();
         heap::give_back();
+        self.trim_at.get_or_insert_with(|| Instant::now() + LET_GO);
         tracing::debug!(generation = self.options.generation, us = self.applied_in.as_micros() as u64, "in force");
     }
 

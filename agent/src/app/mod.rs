@@ -60,7 +60,6 @@ const LISTENERS_LINGER: Duration = Duration::from_millis(200);
 /// # Errors
 /// When something that it cannot work without is missing: kernel programs, cgroup v2, rights, the admin address.
 pub fn run(config: &Config) -> Result<()> {
-    heap::prepare();
     // Everything that can fail comes before the applier takes over from the agent that serves, which it does when it
     // knows the mesh. Whatever ends this one earlier has changed nothing.
     let ground = prepare(config)?;
@@ -195,6 +194,7 @@ struct Ground {
 
 /// Finds its place.
 fn prepare(config: &Config) -> Result<Ground> {
+    heap::prepare();
     raise_file_limit();
     // Before any thread: a process moves as a whole, and the kernel must know the agent by its own cgroup.
     let hierarchy = Hierarchy::find_below(config.cgroup_root.as_deref())?;

@@ -303,6 +303,8 @@ async fn tick(worker: Rc<Worker>) {
     loop {
         interval.tick().await;
         worker.counters.tick.set(monotonic());
+        // A worker without requests must not keep a program in memory that is no longer in force.
+        drop(worker.program());
         let now = Instant::now();
         if now.duration_since(swept) >= worker.limits.sweep {
             swept = now;

@@ -16,7 +16,7 @@ use cost::{Cost, Memory};
 
 /// A cluster of any size that fits into memory is read within this time, or something is wrong.
 const READY_WITHIN: Duration = Duration::from_mins(5);
-/// The agent finishes what follows its readiness (its status, pods that are not there) before it is looked at.
+/// The agent finishes what follows a configuration (its status, what it gives back to the kernel) before it is looked at.
 const SETTLE: Duration = Duration::from_secs(3);
 /// How long it is watched doing nothing.
 const IDLE: Duration = Duration::from_secs(5);
@@ -116,6 +116,7 @@ fn main() -> Result<()> {
         let spent = Cost::of(agent.pid())?.since(&before);
         took_each(&mut took, &spent, "changes of a VirtualService", &mut out)?;
     }
+    std::thread::sleep(SETTLE);
     memory(&mut out, " after the changes", &agent)?;
     Ok(())
 }
