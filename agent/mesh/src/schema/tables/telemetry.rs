@@ -1,6 +1,7 @@
 //! The fields of a Telemetry.
 
 use super::prelude::*;
+use super::security::{SELECTOR, TARGET_REF};
 
 message! {
     FILTER {
@@ -55,19 +56,6 @@ message! {
         "overrides": List(&Message(&OVERRIDES), ANY),
         "providers": List(&Message(&PROVIDERS), ANY),
         "reportingInterval": DURATION,
-    }
-}
-message! {
-    SELECTOR {
-        "matchLabels": Map(&Text(at_most(63)), at_most(4096)),
-    }
-}
-message! {
-    TARGET_REF {
-        "group": GROUP,
-        must "kind": KIND,
-        must "name": Text(between(1, 253)),
-        "namespace": TEXT,
     }
 }
 message! {
