@@ -103,7 +103,7 @@ pub(super) fn other_mesh(run: &mut Run, _args: &Args) -> Result<()> {
 /// What the cluster does by itself goes on.
 pub(super) fn cluster(run: &mut Run, _args: &Args) -> Result<()> {
     run.step(
-        "Probes, DNS, pod addresses, NodePort, exec, logs, port-forward",
+        "Probes, DNS, pod addresses, headless services, NodePort, exec, logs, port-forward",
         "what the cluster does by itself goes on in an enrolled namespace",
     )?;
     let pods = run.kubectl.json(&["get", "pods", "-l", "app=service-b"])?;
@@ -127,6 +127,7 @@ pub(super) fn cluster(run: &mut Run, _args: &Args) -> Result<()> {
     let direct =
         run.kubectl.client(&client, &["http", &format!("{}:80", host(address)), "--requests", "20", "--fresh"])?;
     run.check(direct.by_pod.len() == 1 && direct.failed == 0, &format!("a pod by its address: {:?}", direct.by_pod))?;
+    headless(run, &client, &pods)?;
     let nodes = run.kubectl.json(&["get", "nodes"])?;
     let service = run.kubectl.json(&["get", "service", "service-b-node"])?;
     let port = service["spec"]["ports"][0]["nodePort"].as_u64().context("no nodePort")?;
@@ -141,6 +142,19 @@ pub(super) fn cluster(run: &mut Run, _args: &Args) -> Result<()> {
     let name = v1.first().context("no pod of v1")?.clone();
     let answer = port_forward(run, &name)?;
     run.check(answer.contains(" 200 ") && answer.contains(&name), &format!("port-forward to {name}"))
+}
+
+/// The name of a headless service is an address of one of its pods, and who dials that gets that pod.
+fn headless(run: &mut Run, client: &str, pods: &[serde_json::Value]) -> Result<()> {
+    let name = "service-b-pods.weir-e2e.svc.cluster.local";
+    let found = run.kubectl.run(&["exec", client, "--", "/weir-client", "resolve", name])?;
+    let found = found.trim();
+    let named = pods.iter().find(|pod| pod["status"]["podIP"].as_str() == Some(found));
+    let pod = named.and_then(|pod| pod["metadata"]["name"].as_str()).unwrap_or_default().to_owned();
+    let target = format!("{found}:80");
+    let report = run.kubectl.client(client, &["http", &target, "--host", name, "--requests", "20", "--fresh"])?;
+    let right = report.failed == 0 && report.by_pod.len() == 1 && report.by_pod.contains_key(&pod);
+    run.check(right, &format!("headless: {found} is {pod}, and answers as itself: {:?}", report.by_pod))
 }
 
 /// One GET through `kubectl port-forward`.
