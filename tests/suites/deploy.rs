@@ -322,10 +322,14 @@ fn components_only_add() -> Result<()> {
         return Ok(());
     }
     let plain = render(&directory())?;
-    let text = "components: [BASE/components/podmonitor, BASE/components/grafana-dashboard]\n";
-    let objects = overlay(text)?;
+    let all = ["podmonitor", "grafana-dashboard", "gateway-service"].map(|name| format!("BASE/components/{name}"));
+    let objects = overlay(&format!("components: [{}]\n", all.join(", ")))?;
     let added: Vec<&Value> = objects.iter().filter(|object| !plain.contains(object)).collect();
-    ensure!(objects.len() == plain.len() + 2 && added.len() == 2, "{added:#?}");
+    ensure!(objects.len() == plain.len() + 3 && added.len() == 3, "{added:#?}");
+    let gateway = added.iter().find(|object| object["kind"] == "Service").context("no Service")?;
+    let spec = &gateway["spec"];
+    ensure!(spec["type"] == "LoadBalancer" && gateway["metadata"]["labels"]["istio"] == "ingressgateway", "{gateway}");
+    ensure!(spec["selector"] == find(&objects, "DaemonSet")?["spec"]["selector"]["matchLabels"], "{gateway}");
     let monitor = find(&objects, "PodMonitor")?;
     let endpoints = monitor["spec"]["podMetricsEndpoints"].as_array().context("no endpoints")?;
     ensure!(endpoints.len() == 1 && endpoints[0]["path"] == "/stats/prometheus", "{monitor}");
