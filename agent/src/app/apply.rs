@@ -23,6 +23,7 @@ use super::heap;
 use super::shared::Shared;
 use super::source::{News, Source};
 use super::status::{InForce as Shown, PodStatus};
+use super::succession::Said;
 use crate::config::Config;
 use crate::datapath::{ApplyReport, Datapath, DatapathError, Reign, Standing, monotonic_ns};
 use crate::proxy::Proxy;
@@ -88,6 +89,8 @@ pub(super) struct Applier {
     /// When the heap is to be trimmed.
     trim_at: Option<Instant>,
     pods: Pods,
+    /// What was last said of taking over.
+    said: Said,
     /// What was last told of pods that are refused; `None` = nothing yet.
     refusals: Option<Vec<Finding>>,
     reign: Reign,
@@ -119,6 +122,7 @@ impl Applier {
             retry_at: None,
             trim_at: None,
             pods,
+            said: Said::default(),
             refusals: None,
             reign,
             shown: (0, 0, Vec::new()),
@@ -217,29 +221,39 @@ impl Applier {
         match succeeded {
             Ok(true) if self.begun => self.regain(),
             Ok(_) => {}
-            Err(error) => tracing::error!("the agent in charge is silent, and cannot be succeeded: {error:#}"),
+            Err(error) => {
+                if let Some(error) = self.said.news(Some(&error)) {
+                    tracing::error!("the agent in charge is silent, and cannot be succeeded: {error}");
+                }
+            }
         }
     }
 
     /// Takes over again when this agent is designated and another one's programs are in force.
     fn regain(&mut self) {
-        if self.reign.is_in_charge() || !self.is_designated() {
+        // Who cannot tell may be in charge: `write_maps` says so.
+        if self.reign.is_in_charge().unwrap_or(true) || !self.is_designated() {
             return;
         }
-        match self.take_over() {
-            Ok(()) => {
-                self.pods.reassert(Instant::now());
-                self.recompile(Instant::now());
-                self.prove();
-            }
-            Err(error) => tracing::error!("cannot take over again: {error:#}"),
+        let done = self.take_over();
+        if let Some(error) = self.said.news(done.as_ref().err()) {
+            tracing::error!("cannot take over again: {error}");
+        }
+        if done.is_ok() {
+            self.recompile(Instant::now());
+            self.prove();
         }
     }
 
     fn take_over(&mut self) -> Result<(), DatapathError> {
-        let mut datapath = self.datapath();
-        datapath.take_over()?;
-        datapath.register_agent().map(drop)
+        {
+            let mut datapath = self.datapath();
+            datapath.take_over()?;
+            datapath.register_agent()?;
+        }
+        // From here on, however long the source took to be known.
+        self.pods.reassert(Instant::now());
+        Ok(())
     }
 
     /// Lets a predecessor end.
@@ -254,7 +268,7 @@ impl Applier {
     }
 
     fn is_designated(&self) -> bool {
-        self.reign.standing(monotonic_ns()) == Standing::Designated
+        matches!(self.reign.standing(monotonic_ns()), Ok(Standing::Designated))
     }
 
     /// Collects what follows at once; true when the agent ends.
@@ -358,12 +372,15 @@ impl Applier {
     fn write_maps(&mut self) {
         let now = Instant::now();
         self.retry_at = None;
-        // Another agent's are left alone without a word: it reads the same source.
-        if !self.reign.is_in_charge() {
-            self.unplaced = true;
-            return;
-        }
-        let done = self.datapath().apply(&self.plan, now);
+        let done = match self.reign.is_in_charge() {
+            // Another agent's are left alone without a word: it reads the same source.
+            Ok(false) => {
+                self.unplaced = true;
+                return;
+            }
+            Ok(true) => self.datapath().apply(&self.plan, now),
+            Err(error) => Err(error),
+        };
         self.note(done, now);
     }
 
@@ -392,11 +409,13 @@ impl Applier {
 
     fn enrol(&mut self) {
         let now = Instant::now();
-        let problems = if self.reign.is_in_charge() {
-            let mut datapath = self.parts.datapath.lock().unwrap_or_else(PoisonError::into_inner);
-            self.pods.reconcile(&self.plan.pods, &mut datapath, &self.parts.proxy, now)
-        } else {
-            Vec::new()
+        let problems = match self.reign.is_in_charge() {
+            Ok(true) => {
+                let mut datapath = self.parts.datapath.lock().unwrap_or_else(PoisonError::into_inner);
+                self.pods.reconcile(&self.plan.pods, &mut datapath, &self.parts.proxy, now)
+            }
+            Ok(false) => Vec::new(),
+            Err(error) => vec![format!("pods stay as they are: {error:#}")],
         };
         let refusals = self.pods.refusals(&self.plan.pods, now);
         if self.refusals.as_ref() != Some(&refusals) {

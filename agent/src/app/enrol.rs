@@ -22,8 +22,8 @@ use crate::proxy::{Proxy, SourcePod};
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// A released pod's listeners stay open this long: a connect that was steered just before is still accepted.
 const RELEASE_LINGER: Duration = Duration::from_millis(500);
-/// An agent that begins finds every pod that is there within this; what another one left behind for pods that it has not
-/// found by then is nobody's.
+/// An agent that takes over finds every pod that is there within this; what another one left behind for pods that are
+/// nowhere by then is nobody's. Those that it has found and cannot look at, or cannot enrol, keep it.
 const SWEPT_WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks until then: a pod that starts meanwhile does not wait for a whole map to be read.
 const SWEEP_AGAIN: Duration = Duration::from_secs(1);
@@ -55,14 +55,15 @@ pub(super) struct Pods {
     refused: BTreeMap<Arc<str>, (Instant, String)>,
     /// Counts the changes of `enrolled`.
     revision: u64,
-    /// When to look next for what another agent left behind, and until when that may be of a pod that is to come.
+    /// When to look next for what another agent left behind, and until when that may be of a pod that is to come. `None`
+    /// before this agent has taken over, too.
     unswept: Option<(Instant, Instant)>,
     /// The entries in the kernel may be another agent's: each is to be written again.
     foreign: bool,
 }
 
 impl Pods {
-    pub(super) fn new(home: NetNs, finder: Finder, workers: usize, now: Instant) -> Self {
+    pub(super) fn new(home: NetNs, finder: Finder, workers: usize) -> Self {
         Self {
             home,
             finder,
@@ -72,12 +73,13 @@ impl Pods {
             releasing: Vec::new(),
             refused: BTreeMap::new(),
             revision: 0,
-            unswept: Some((now, now + SWEPT_WITHIN)),
+            unswept: None,
             foreign: false,
         }
     }
 
-    /// Another agent has written meanwhile: the next pass writes every entry again, with this agent's listeners.
+    /// This agent takes over at `now`, and another one may have written before: the next pass writes every entry again,
+    /// with this agent's listeners.
     pub(super) fn reassert(&mut self, now: Instant) {
         self.foreign = true;
         self.unswept = Some((now, now + SWEPT_WITHIN));
@@ -108,7 +110,7 @@ impl Pods {
     ) -> Vec<String> {
         let found = self.finder.find(wanted, now);
         self.refused = still_refused(&self.refused, found.refused, now);
-        let (mut places, mut to_come, mut problems) = (found.at, found.to_come, found.problems);
+        let (mut places, mut held, mut problems) = (found.at, found.held, found.problems);
         for name in &found.unclear {
             if let Some(pod) = self.enrolled.get(name) {
                 places.insert(Arc::clone(name), pod.place.clone());
@@ -157,7 +159,7 @@ impl Pods {
                     self.revision += 1;
                 }
                 Err(error) => {
-                    to_come.push(cgroup);
+                    held.push(cgroup);
                     problems.push(format!("pod {name} is not enrolled: {error:#}"));
                 }
             }
@@ -165,11 +167,13 @@ impl Pods {
         if let Some((next, until)) = self.unswept
             && now >= next
         {
-            if now >= until {
-                to_come.clear();
+            if now < until {
+                held.extend(found.to_come);
             }
-            self.sweep(datapath, &to_come, &mut problems);
-            self.unswept = (!to_come.is_empty()).then_some((now + SWEEP_AGAIN, until));
+            if !found.hidden {
+                self.sweep(datapath, &held, &mut problems);
+            }
+            self.unswept = (found.hidden || !held.is_empty()).then_some((now + SWEEP_AGAIN, until));
         }
         self.close_released(proxy, now);
         problems
@@ -267,9 +271,9 @@ impl Pods {
         }
     }
 
-    /// Removes another agent's entries of pods that take part no more. Those in the cgroups `to_come` may be of pods that
-    /// do, and stay.
-    fn sweep(&self, datapath: &mut Datapath, to_come: &[u64], problems: &mut Vec<String>) {
+    /// Removes another agent's entries of pods that take part no more. Those in the cgroups `held` may be of pods that do,
+    /// and stay.
+    fn sweep(&self, datapath: &mut Datapath, held: &[u64], problems: &mut Vec<String>) {
         let known = match datapath.pods() {
             Ok(known) => known,
             Err(error) => {
@@ -279,7 +283,7 @@ impl Pods {
         };
         let stale: Vec<u64> = known
             .into_iter()
-            .filter(|(_, entry)| !to_come.contains(&entry.cgroup_id))
+            .filter(|(_, entry)| !held.contains(&entry.cgroup_id))
             .map(|(cookie, _)| cookie)
             .filter(|cookie| self.enrolled.values().all(|pod| pod.cookie != *cookie))
             .collect();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -72,6 +72,10 @@ pub(super) struct Places {
     pub(super) unclear: BTreeSet<Arc<str>>,
     /// The ids of the cgroups of those that are still to come, so that another agent's entry may be theirs.
     pub(super) to_come: Vec<u64>,
+    /// The same of those that could not be looked at.
+    pub(super) held: Vec<u64>,
+    /// Such a one may have any cgroup.
+    pub(super) hidden: bool,
     /// Why others cannot take part as they are.
     pub(super) refused: BTreeMap<Arc<str>, String>,
     /// What is wrong, one line each; those that are refused are among it.
@@ -131,14 +135,16 @@ impl Finder {
             };
             match found {
                 Found::At(place) => drop(places.at.insert(Arc::clone(name), place)),
-                Found::Nowhere => places.to_come.extend(self.cgroup_ids(pod)),
+                Found::Nowhere => places.to_come.extend(self.cgroup_ids(pod).0),
                 Found::Refused(reason) => {
                     places.problems.push(format!("pod {name} is not enrolled: {reason}"));
                     places.refused.insert(Arc::clone(name), reason);
                 }
                 Found::Faulty(error) => places.problems.push(format!("pod {name} is not enrolled: {error:#}")),
                 Found::Unclear(error) => {
-                    places.to_come.extend(self.cgroup_ids(pod));
+                    let (ids, all) = self.cgroup_ids(pod);
+                    places.held.extend(ids);
+                    places.hidden |= !all;
                     places.unclear.insert(Arc::clone(name));
                     let line = format!("pod {name} stays as it is while it cannot be looked at: {error:#}");
                     if !places.problems.contains(&line) {
@@ -150,10 +156,21 @@ impl Finder {
         places
     }
 
-    /// What the kernel's entry of a pod may have for its cgroup. Zero, which is none, may be anybody's.
-    fn cgroup_ids(&self, pod: &EnrolledPod) -> impl Iterator<Item = u64> {
-        let cgroups = self.sandboxes.cgroups(&pod.uid);
-        std::iter::once(0).chain(cgroups.into_iter().filter_map(|path| cgroup::id_of(&path).ok()))
+    /// What the kernel's entry of a pod may have for its cgroup; false = and others. Zero, which is none, may be anybody's.
+    fn cgroup_ids(&self, pod: &EnrolledPod) -> (Vec<u64>, bool) {
+        let cgroups = match self.annotated(pod) {
+            // Without a cgroup it is enrolled by its namespace alone.
+            Some(_) => pod.cgroup.as_deref().map(PathBuf::from).into_iter().collect(),
+            None => self.sandboxes.cgroups(&pod.uid),
+        };
+        let (mut ids, mut all) = (vec![0], self.annotated(pod).is_some() || !cgroups.is_empty());
+        for path in cgroups {
+            match cgroup::id_of(&path) {
+                Ok(id) => ids.push(id),
+                Err(error) => all &= error.kind() == std::io::ErrorKind::NotFound,
+            }
+        }
+        (ids, all)
     }
 
     fn annotated<'a>(&self, pod: &'a EnrolledPod) -> Option<&'a Arc<str>> {

@@ -21,12 +21,12 @@ mod succession;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use weir_mesh::program::Program;
 
@@ -41,7 +41,7 @@ use self::succession::Succession;
 use crate::admin::Answers;
 use crate::cgroup::{Hierarchy, OwnCgroup, is_kubepods};
 use crate::config::{self, Config};
-use crate::datapath::{Datapath, DatapathConfig, Flows};
+use crate::datapath::{Datapath, DatapathConfig, DatapathError, Flows};
 use crate::netns::NetNs;
 use crate::proxy::{OriginalDestinations, Proxy, ProxyConfig};
 use crate::sandbox::{Sandboxes, Trees};
@@ -55,11 +55,15 @@ pub use self::status::{Counters, PodStatus, ServiceStatus, Status};
 /// just before is accepted within this time.
 const LISTENERS_LINGER: Duration = Duration::from_millis(200);
 
-/// Runs the agent until SIGTERM or SIGINT.
+/// Runs the agent until SIGTERM or SIGINT, or until its instance is removed.
 ///
 /// # Errors
-/// When something that it cannot work without is missing: kernel programs, cgroup v2, rights, the admin address.
+/// When something that it cannot work without is missing: kernel programs, cgroup v2, rights, the admin address. When
+/// the instance was removed under it ([`DatapathError::Removed`]).
 pub fn run(config: &Config) -> Result<()> {
+    let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // First of all: whoever tells the agent to end while it starts has it drain, and ask whether its pins should go.
+    let signals = control.block_on(async { Signals::register() })?;
     // Everything that can fail comes before the applier takes over from the agent that serves, which it does when it
     // knows the mesh. Whatever ends this one earlier has changed nothing.
     let ground = prepare(config)?;
@@ -93,7 +97,6 @@ pub fn run(config: &Config) -> Result<()> {
     let datapath = Arc::new(Mutex::new(datapath));
     let shared = Arc::new(Shared::new(Arc::clone(&datapath), Arc::clone(&proxy)));
 
-    let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let orphaned = Arc::new(AtomicBool::new(false));
     let succession = control.block_on(async {
         let succession = Succession::follow(reign.clone(), events.clone(), Arc::clone(&orphaned));
@@ -105,7 +108,7 @@ pub fn run(config: &Config) -> Result<()> {
     // Manifests in a directory are the operator's own words; nobody else's may name a path on the node.
     let trusted = matches!(config.source, config::Source::Manifests(_));
     let finder = Finder::new(ground.own, ground.hierarchy, sandboxes, trusted);
-    let pods = Pods::new(ground.home, finder, config.workers, Instant::now());
+    let pods = Pods::new(ground.home, finder, config.workers);
     let parts = Parts {
         datapath: Arc::clone(&datapath),
         proxy: Arc::clone(&proxy),
@@ -123,7 +126,7 @@ pub fn run(config: &Config) -> Result<()> {
         applier.run(&inbox)
     })?;
 
-    let remove = control.block_on(async {
+    let (end, remove) = control.block_on(async {
         let installation = match &config.cluster {
             Some(access) => {
                 let (own, node) = (config.own.as_ref(), config.node.as_deref());
@@ -135,8 +138,12 @@ pub fn run(config: &Config) -> Result<()> {
         if let Some(records) = kernel_log {
             tokio::spawn(records);
         }
-        told_to_end(applied).await?;
-        succession::until_proven(&reign).await;
+        let end = told_to_end(signals, applied, &succession).await;
+        match end {
+            // There is nothing to hand over.
+            End::Removed => shared.fail(DatapathError::Removed.to_string()),
+            End::Told => succession::until_proven(&reign).await,
+        }
         succession.stop();
         // New connections to proxied ports take their fallback slots from here on.
         shared.set_ready(false);
@@ -146,7 +153,7 @@ pub fn run(config: &Config) -> Result<()> {
         drop(events.send(Event::Stop));
         let asked = async {
             match installation {
-                Some(installation) => installation.leave(*succession.superseded().borrow()).await,
+                Some(installation) => installation.leave(succession::is_anothers(&reign)).await,
                 None => false,
             }
         };
@@ -154,31 +161,56 @@ pub fn run(config: &Config) -> Result<()> {
         if cut > 0 {
             tracing::warn!(connections = cut, "cut at the drain deadline");
         }
-        anyhow::Ok(remove)
+        anyhow::Ok((end, remove))
     })?;
     match apply.join() {
         Ok(done) => done.context("cannot take over")?,
         Err(_) => anyhow::bail!("weir-apply panicked"),
     }
-    if remove {
-        datapath.lock().unwrap_or_else(PoisonError::into_inner).remove().context("removing the pins")?;
-        tracing::info!("drained; programs, links and maps are removed");
-    } else {
-        tracing::info!("drained; pins stay for the next agent");
+    if end == End::Removed {
+        return Err(DatapathError::Removed.into());
     }
+    let removed = remove && control.block_on(succession::remove(&reign, &datapath)).context("removing the pins")?;
+    let pins = if removed { "programs, links and maps are removed" } else { "pins stay for the next agent" };
+    tracing::info!("drained; {pins}");
     Ok(())
 }
 
-/// Waits for a signal, or for the end of the thread that carries out changes, with which `applied` is dropped.
-async fn told_to_end(applied: oneshot::Receiver<()>) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
-        _ = applied => tracing::error!("changes are not carried out any more: draining"),
+/// The signals that tell it to end, caught from when this is made.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn register() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
-    Ok(())
+}
+
+/// Why the agent ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// By a signal, or because changes are not carried out any more, for which the thread that does has its error.
+    Told,
+    /// The instance was removed under it. Only an agent that starts can make it anew.
+    Removed,
+}
+
+/// Waits for a signal, for the end of the thread that carries out changes, with which `applied` is dropped, or for the
+/// removal of the instance.
+async fn told_to_end(mut signals: Signals, applied: oneshot::Receiver<()>, succession: &Succession) -> End {
+    tokio::select! {
+        biased;
+        _ = signals.terminate.recv() => tracing::info!("SIGTERM: draining"),
+        _ = signals.interrupt.recv() => tracing::info!("SIGINT: draining"),
+        _ = applied => tracing::error!("changes are not carried out any more: draining"),
+        () = succession.removed() => {
+            tracing::error!("the instance was removed under this agent: nothing is meshed any more; draining");
+            return End::Removed;
+        }
+    }
+    End::Told
 }
 
 /// Where the agent stands on its node.

@@ -21,6 +21,8 @@ type Reporter = Box<dyn Fn() -> SourceStatus + Send + Sync>;
 /// What the admin endpoint shows, and `app` keeps current.
 pub(super) struct Shared {
     ready: AtomicBool,
+    /// Why this agent ends, when it was not told to. It is not ready any more then, whatever comes.
+    failed: OnceLock<String>,
     in_force: Mutex<InForce>,
     /// Not set for a directory, which is there or not.
     source: OnceLock<Reporter>,
@@ -35,6 +37,7 @@ impl Shared {
     pub(super) fn new(datapath: Arc<Mutex<Datapath>>, proxy: Arc<Proxy>) -> Self {
         Self {
             ready: AtomicBool::new(false),
+            failed: OnceLock::new(),
             in_force: Mutex::default(),
             source: OnceLock::new(),
             findings: watch::Sender::default(),
@@ -47,6 +50,11 @@ impl Shared {
     /// Ready = a configuration is in force.
     pub(super) fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
+    }
+
+    /// From here on the agent is not ready, and shows the reason. Only the first is kept.
+    pub(super) fn fail(&self, problem: String) {
+        drop(self.failed.set(problem));
     }
 
     /// Whom to ask how the source fares. Only the first is kept.
@@ -90,6 +98,7 @@ impl Shared {
     fn current(&self) -> Status {
         let in_force = self.in_force().clone();
         let mut status = Status::from(in_force);
+        status.problems.extend(self.failed.get().cloned());
         status.source = self.source.get().map(|reporter| reporter());
         let counters = self.datapath.lock().unwrap_or_else(PoisonError::into_inner).service_counters();
         let counters = match counters {
@@ -115,7 +124,7 @@ impl Shared {
 
 impl Answers for Shared {
     fn ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
+        self.ready.load(Ordering::Acquire) && self.failed.get().is_none()
     }
 
     fn away(&self) -> Option<String> {

@@ -1,4 +1,4 @@
-//! `weir uninstall`: removes what an instance left in the kernel.
+//! `weir uninstall`: removes what an instance left in the kernel. Not under a live agent, unless forced.
 
 use anyhow::Result;
 
@@ -10,12 +10,15 @@ pub(super) struct Args {
     /// The instance whose pins are removed
     #[arg(long, default_value = config::DEFAULT_INSTANCE)]
     instance: String,
+    /// Remove them under an agent that is alive, too: it ends with an error, and the next one attaches anew
+    #[arg(long)]
+    force: bool,
 }
 
 #[expect(clippy::print_stdout, reason = "the command's output")]
 pub(super) fn run(args: &Args) -> Result<()> {
     config::check_instance(&args.instance)?;
-    if datapath::uninstall(&args.instance, config::BPFFS.as_ref())? {
+    if datapath::uninstall(&args.instance, config::BPFFS.as_ref(), args.force)? {
         println!("removed the programs, links and maps of instance {}", args.instance);
     } else {
         println!("instance {} has left nothing here", args.instance);

@@ -79,6 +79,16 @@ pub(super) fn is_silent(beat: u64, now_ns: u64) -> bool {
     beat == 0 || now_ns.saturating_sub(beat) > SILENT_NS
 }
 
+/// Whether an agent has beaten in these maps and is not given up.
+pub(super) fn is_anybody_alive(meta: &MetaMemory, now_ns: u64) -> bool {
+    (0..MAX_AGENTS).any(|agent| !is_silent(meta.heartbeat(agent).load(Ordering::Acquire), now_ns))
+}
+
+/// Whether nobody but `own` uses a heartbeat. Who has loaded its programs and not begun to beat counts as well.
+pub(super) fn is_alone(meta: &MetaMemory, own: u32, now_ns: u64) -> bool {
+    (0..MAX_AGENTS).all(|agent| agent == own || !is_alive(meta.heartbeat(agent).load(Ordering::Acquire), now_ns))
+}
+
 fn is_alive(beat: u64, now_ns: u64) -> bool {
     beat != 0 && now_ns.saturating_sub(beat) <= STALE_NS
 }

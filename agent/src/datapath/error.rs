@@ -59,6 +59,17 @@ pub enum DatapathError {
     /// Another agent has taken the instance over, or it was uninstalled.
     #[error("another agent has taken this instance over, or it was uninstalled: this one must not write any more")]
     Superseded,
+    /// What this agent had in the kernel is gone.
+    #[error(
+        "the instance was removed meanwhile (`weir uninstall`, or an agent that was told to): start the agent again"
+    )]
+    Removed,
+    /// Who removes the instance would take the programs away from a live agent.
+    #[error(
+        "an agent of instance {0} is alive: delete its DaemonSet (`kubectl delete -k`), or send SIGTERM to `weir run`, and \
+         try again; `--force` removes everything under it, and it ends with an error"
+    )]
+    InUse(String),
     /// Every heartbeat of `weir_meta` is of a live agent.
     #[error("as many agents of this instance are alive as weir_meta has heartbeats for")]
     TooManyAgents,

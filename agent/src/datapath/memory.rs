@@ -15,6 +15,9 @@ use weir_ebpf::{MAX_AGENTS, Meta, maps};
 /// Array values begin at multiples of this.
 const STRIDE: usize = 8;
 
+// `weir uninstall` asks the agents of every version whether they live.
+const _: () = assert!(offset_of!(Meta, heartbeats) == 8, "heartbeats stay where they were in version 1");
+
 /// A shared mapping of a whole array map.
 #[derive(Debug)]
 struct Mapping {

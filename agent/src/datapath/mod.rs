@@ -133,8 +133,7 @@ impl Datapath {
             object::normal().ok_or(DatapathError::NoObject)?
         };
         pins::ensure_bpffs(&config.bpffs)?;
-        pins.create()?;
-        let _lock = pins.lock()?;
+        let _lock = pins.create()?;
         pins.check_maps()?;
         let mut ebpf = links::load(object, &pins)?;
         let meta = Arc::new(meta(&ebpf)?);
@@ -181,9 +180,14 @@ impl Datapath {
     /// it must beat ([`Self::heartbeat_handle`]).
     ///
     /// # Errors
-    /// When the lock cannot be had, or bpffs not be written.
+    /// [`DatapathError::Removed`] when the instance was removed since this agent has loaded: only another one can make it
+    /// anew. When the lock cannot be had, or bpffs not be written.
     pub fn designate(&self) -> Result<(), DatapathError> {
-        self.reign.designate(&self.pins.lock()?)
+        let lock = self.pins.lock()?;
+        if !self.reign.has_own_maps()? {
+            return Err(DatapathError::Removed);
+        }
+        self.reign.designate(&lock)
     }
 
     /// Puts the programs in force and adopts what the maps hold. From here on connects run them: with new maps they pass
@@ -194,7 +198,7 @@ impl Datapath {
     /// rest. This agent is not in charge then, even if its programs are in force, and may try again.
     pub fn take_over(&mut self) -> Result<(), DatapathError> {
         let Some(_lock) = self.lock_as(Standing::Designated)? else { return Err(DatapathError::Superseded) };
-        if !self.reign.has_own_maps() {
+        if !self.reign.has_own_maps()? {
             return Err(DatapathError::Superseded);
         }
         let cgroup = &self.config.cgroup;
@@ -219,12 +223,12 @@ impl Datapath {
 
     /// The right to change the instance, if this agent stands so. What was removed has nothing to lock.
     fn lock_as(&self, standing: Standing) -> Result<Option<Lock>, DatapathError> {
-        let stands = || self.reign.standing(monotonic_ns()) == standing;
-        if !stands() {
+        let stands = || Ok::<_, DatapathError>(self.reign.standing(monotonic_ns())? == standing);
+        if !stands()? {
             return Ok(None);
         }
         let lock = self.pins.lock()?;
-        Ok(stands().then_some(lock))
+        Ok(stands()?.then_some(lock))
     }
 
     /// Says that this agent serves everything: its predecessor may end.
@@ -233,7 +237,7 @@ impl Datapath {
     /// When another agent has taken over, or bpffs cannot be written.
     pub fn prove(&self) -> Result<(), DatapathError> {
         let lock = self.exclusive()?;
-        if self.reign.standing(monotonic_ns()) != Standing::Designated {
+        if self.reign.standing(monotonic_ns())? != Standing::Designated {
             return Err(DatapathError::Superseded);
         }
         self.reign.prove(&lock)
@@ -346,23 +350,24 @@ impl Datapath {
         self.reign.clone()
     }
 
-    /// Removes everything that the instance has in the kernel, as [`uninstall`] does.
+    /// Removes everything that the instance has in the kernel, as [`uninstall`] does. False when another agent is
+    /// designated, or is alive and may be next: then it is that one's.
     ///
     /// # Errors
-    /// When another agent has taken over, to whom it belongs then, or when a pin cannot be removed.
-    pub fn remove(&self) -> Result<(), DatapathError> {
-        let lock = self.exclusive()?;
-        pins::remove(&self.pins, &lock)
+    /// When it cannot be told whose it is, or a pin cannot be removed.
+    pub fn remove(&self) -> Result<bool, DatapathError> {
+        let Some(lock) = self.lock_as(Standing::Designated)? else { return Ok(false) };
+        // Who loads takes its heartbeat under the lock, so that nobody comes in between.
+        if !self.reign.is_alone(monotonic_ns()) {
+            return Ok(false);
+        }
+        pins::remove(&self.pins, &lock).map(|()| true)
     }
 
     /// The right to write, which ends with this agent's reign over the instance.
     fn exclusive(&self) -> Result<Lock, DatapathError> {
         let lock = self.pins.lock();
-        match self.reign.holds_token() {
-            Ok(true) => lock,
-            Ok(false) => Err(DatapathError::Superseded),
-            Err(error) => Err(DatapathError::io("look at", self.pins.link(links::TOKEN))(error)),
-        }
+        if self.reign.is_in_charge()? { lock } else { Err(DatapathError::Superseded) }
     }
 }
 

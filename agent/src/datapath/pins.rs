@@ -8,14 +8,15 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use weir_ebpf::{ABI_VERSION, maps};
 
 use super::error::DatapathError;
-use super::{links, sys};
+use super::memory::MetaMemory;
+use super::{agents, links, sys};
 
 /// `BPF_FS_MAGIC`
 const BPF_FS_MAGIC: libc::c_long = 0xcafe_4a11;
@@ -76,8 +77,22 @@ impl Pins {
         self.version().join("links").join(name)
     }
 
-    /// Makes the directories, for root alone.
-    pub(super) fn create(&self) -> Result<(), DatapathError> {
+    /// Makes the directories, for root alone, and takes the lock. Who leaves may be removing them at the same time.
+    pub(super) fn create(&self) -> Result<Lock, DatapathError> {
+        let until = Instant::now() + LOCK_TIMEOUT;
+        loop {
+            // Again under the lock: what was made first may have gone with the rest.
+            match self.make().and_then(|()| self.lock()).and_then(|lock| self.make().map(|()| lock)) {
+                Err(DatapathError::Removed) if Instant::now() < until => {}
+                Err(DatapathError::Io { error, .. })
+                    if error.kind() == io::ErrorKind::NotFound && Instant::now() < until => {}
+                done => return done,
+            }
+            std::thread::sleep(LOCK_RETRY);
+        }
+    }
+
+    fn make(&self) -> Result<(), DatapathError> {
         for kind in ["maps", "progs", "links"] {
             let path = self.version().join(kind);
             fs::DirBuilder::new()
@@ -105,19 +120,30 @@ impl Pins {
     }
 
     /// What [`Pins::designate`] has written last; `None` when nothing is there.
-    pub(super) fn designated(&self) -> Option<String> {
-        fs::read_link(self.root().join(AGENT)).ok()?.into_os_string().into_string().ok()
+    pub(super) fn designated(&self) -> Result<Option<String>, DatapathError> {
+        let link = self.root().join(AGENT);
+        match fs::read_link(&link) {
+            Ok(text) => Ok(Some(text.to_string_lossy().into_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(DatapathError::io("read", link)(error)),
+        }
     }
 
-    /// Waits for the right to change this instance.
+    /// Waits for the right to change this instance. [`DatapathError::Removed`] when it is not there (any more).
     pub(super) fn lock(&self) -> Result<Lock, DatapathError> {
         let path = self.root();
-        let directory = File::open(&path).map_err(DatapathError::io("open", &path))?;
         let until = Instant::now() + LOCK_TIMEOUT;
+        let mut directory = self.open()?;
         loop {
             // SAFETY: the descriptor is open.
             if unsafe { libc::flock(directory.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-                return Ok(Lock { _directory: directory });
+                // The lock of a directory that was removed, and perhaps made anew, keeps nobody out.
+                let now = self.open()?;
+                if is_same(&directory, &now).map_err(DatapathError::io("look at", &path))? {
+                    return Ok(Lock { _directory: directory });
+                }
+                directory = now;
+                continue;
             }
             let error = io::Error::last_os_error();
             if error.kind() != io::ErrorKind::WouldBlock && error.kind() != io::ErrorKind::Interrupted {
@@ -128,6 +154,31 @@ impl Pins {
             }
             std::thread::sleep(LOCK_RETRY);
         }
+    }
+
+    fn open(&self) -> Result<File, DatapathError> {
+        let path = self.root();
+        File::open(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => DatapathError::Removed,
+            _ => DatapathError::io("open", path)(error),
+        })
+    }
+
+    /// Whether an agent of any version beats.
+    fn is_used(&self) -> Result<bool, DatapathError> {
+        for version in directories(&self.root())? {
+            let path = version.join("maps").join(maps::META);
+            let meta = match sys::object_get(&path) {
+                // Every version of the ABI has the heartbeats at the same place of this map.
+                Ok(map) => MetaMemory::new(map.as_fd()).map_err(DatapathError::io("map", &path))?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(DatapathError::Io { what: "open the pinned map", path, error }),
+            };
+            if agents::is_anybody_alive(&meta, agents::monotonic_ns()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Refuses pinned maps that are not as this build declares them: aya would take them as they are, and a lookup
@@ -174,6 +225,11 @@ fn difference(found: &maps::Shape, wanted: &maps::Shape) -> String {
     .map(|(what, found, wanted)| format!("{what} {found} instead of {wanted}"))
     .collect::<Vec<_>>()
     .join(", ")
+}
+
+fn is_same(one: &File, other: &File) -> io::Result<bool> {
+    let (one, other) = (one.metadata()?, other.metadata()?);
+    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
 }
 
 fn replace_link(link: &Path, target: &str) -> Result<(), DatapathError> {
@@ -252,14 +308,17 @@ pub fn ensure_bpffs(path: &Path) -> Result<(), DatapathError> {
 /// Detaches the programs of an instance and removes all its pins, of every ABI version. True when there were any.
 ///
 /// # Errors
-/// When a pin cannot be removed; what was removed until then stays removed, links first.
-pub fn uninstall(instance: &str, bpffs: &Path) -> Result<bool, DatapathError> {
+/// [`DatapathError::InUse`] while an agent of the instance is alive, unless `force` is set. When a pin cannot be removed;
+/// what was removed until then stays removed, links first.
+pub fn uninstall(instance: &str, bpffs: &Path, force: bool) -> Result<bool, DatapathError> {
     let pins = Pins::new(bpffs, instance)?;
-    let root = pins.root();
-    if !root.exists() {
-        return Ok(false);
+    let lock = match pins.lock() {
+        Err(DatapathError::Removed) => return Ok(false),
+        lock => lock?,
+    };
+    if !force && pins.is_used()? {
+        return Err(DatapathError::InUse(instance.to_owned()));
     }
-    let lock = pins.lock()?;
     remove(&pins, &lock)?;
     Ok(true)
 }
@@ -294,19 +353,29 @@ pub(super) fn remove(pins: &Pins, _lock: &Lock) -> Result<(), DatapathError> {
             for entry in entries {
                 remove_file(&entry.map_err(DatapathError::io("read", &directory))?.path())?;
             }
-            fs::remove_dir(&directory).map_err(DatapathError::io("remove", &directory))?;
+            remove_directory(&directory)?;
         }
-        fs::remove_dir(version).map_err(DatapathError::io("remove", version))?;
+        remove_directory(version)?;
     }
     for link in [ACTIVE, AGENT, "maps-new", "agent-new"] {
         remove_file(&root.join(link))?;
     }
-    fs::remove_dir(&root).map_err(DatapathError::io("remove", &root))?;
+    remove_directory(&root)?;
     // Other instances may be there.
     if let Err(error) = fs::remove_dir(&pins.weir) {
         tracing::debug!(path = %pins.weir.display(), %error, "left in place");
     }
     Ok(())
+}
+
+/// One that is not empty is being made anew, by an agent that waits for the lock.
+fn remove_directory(path: &Path) -> Result<(), DatapathError> {
+    match fs::remove_dir(path) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => {
+            Err(DatapathError::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn directories(path: &Path) -> Result<Vec<PathBuf>, DatapathError> {

@@ -65,6 +65,8 @@ pub enum Standing {
     Designated,
     /// The instance was removed, and is nobody's until an agent is started.
     Removed,
+    /// It was removed and made anew: another one is in charge, of other maps. This one can never be any more.
+    Replaced,
     /// Another one is, and it is alive.
     Yields {
         /// It serves everything: nobody misses this agent any more.
@@ -95,39 +97,54 @@ impl Reign {
     }
 
     /// Where this agent stands at `now_ns` ([`agents::monotonic_ns`]).
-    pub fn standing(&self, now_ns: u64) -> Standing {
-        let Some(found) = self.pins.designated().and_then(|text| text.parse::<Designation>().ok()) else {
-            return Standing::Removed;
-        };
-        if found.since == self.own.since {
-            return Standing::Designated;
+    ///
+    /// # Errors
+    /// When it cannot be told, for want of memory or descriptors: then nothing has changed.
+    pub fn standing(&self, now_ns: u64) -> Result<Standing, DatapathError> {
+        let Some(text) = self.pins.designated()? else { return Ok(Standing::Removed) };
+        let found = text.parse::<Designation>().ok();
+        if found.is_some_and(|found| found.since == self.own.since) {
+            return Ok(Standing::Designated);
         }
+        if !self.has_own_maps()? {
+            return Ok(Standing::Replaced);
+        }
+        // Of another version, whatever that may write.
+        let Some(found) = found else { return Ok(Standing::Yields { proven: false }) };
         // What beats in other maps than ours cannot be heard here.
         let beat = self.meta.heartbeat(found.agent % MAX_AGENTS).load(Ordering::Acquire);
-        if found.version == ABI_VERSION && self.has_own_maps() && agents::is_silent(beat, now_ns) {
-            return Standing::Orphaned;
+        if found.version == ABI_VERSION && agents::is_silent(beat, now_ns) {
+            return Ok(Standing::Orphaned);
         }
-        Standing::Yields { proven: found.proven }
+        Ok(Standing::Yields { proven: found.proven })
     }
 
     /// Whether the pinned maps are those that this agent has open: an instance that was removed and made anew has
     /// others.
-    pub(super) fn has_own_maps(&self) -> bool {
-        map_id(&self.pins).is_ok_and(|id| id == self.meta_id)
+    pub(super) fn has_own_maps(&self) -> Result<bool, DatapathError> {
+        match map_id(&self.pins) {
+            Ok(id) => Ok(id == self.meta_id),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(DatapathError::io("look at", self.pins.map(maps::META))(error)),
+        }
     }
 
-    /// Whether this agent's programs are in force.
-    pub fn is_in_charge(&self) -> bool {
-        self.holds_token().unwrap_or(false)
-    }
-
-    /// The same, with the reason why it cannot be told. What was removed is not in force.
-    pub(super) fn holds_token(&self) -> std::io::Result<bool> {
+    /// Whether this agent's programs are in force. What was removed is not.
+    ///
+    /// # Errors
+    /// When it cannot be told, for want of memory or descriptors: they may be.
+    pub fn is_in_charge(&self) -> Result<bool, DatapathError> {
         match links::current_token(&self.pins) {
             Ok(token) => Ok(token == self.token.load(Ordering::Acquire)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
+            Err(error) => Err(DatapathError::io("look at", self.pins.link(links::TOKEN))(error)),
         }
+    }
+
+    /// Whether no other agent of the instance is alive at `now_ns`, be it in charge, to be, or standing by. One that was
+    /// killed counts for two seconds.
+    pub fn is_alone(&self, now_ns: u64) -> bool {
+        agents::is_alone(&self.meta, self.own.agent, now_ns)
     }
 
     pub(super) fn set_token(&self, token: u32) {

@@ -40,13 +40,16 @@ fn reopening_adopts_everything_and_the_former_agent_may_not_write() {
 #[test]
 fn an_agent_succeeds_its_successor_once_that_is_silent_and_never_after_a_removal() {
     let Some(bed) = Bed::new("succession") else { return };
-    let standing = |agent: &Datapath| agent.reign().standing(monotonic_ns());
+    let standing = |agent: &Datapath| agent.reign().standing(monotonic_ns()).unwrap();
     let backend: SocketAddr = "10.1.1.1:80".parse().unwrap();
     let plans = [1, 2].map(|weight| balance(&[(weight, &[backend]), (1, &[])]));
     let mut first = bed.open();
     first.apply(&plans[0], Instant::now()).unwrap();
     let mut second = Datapath::load(&bed.config).unwrap();
-    assert!(standing(&first) == Standing::Designated && first.reign().is_in_charge(), "nobody knows the second one");
+    assert!(
+        standing(&first) == Standing::Designated && first.reign().is_in_charge().unwrap(),
+        "nobody knows the second one"
+    );
     assert!(matches!(second.take_over(), Err(DatapathError::Superseded)), "nor does it come unannounced");
     second.designate().unwrap();
     assert_eq!(standing(&first), Standing::Yields { proven: false });
@@ -66,7 +69,7 @@ fn an_agent_succeeds_its_successor_once_that_is_silent_and_never_after_a_removal
     first.beat(monotonic_ns());
     assert!(first.succeed().unwrap() && !first.succeed().unwrap());
     first.take_over().unwrap();
-    assert!(first.attached().adopted == 5 && first.reign().is_in_charge());
+    assert!(first.attached().adopted == 5 && first.reign().is_in_charge().unwrap());
     assert_eq!(first.apply(&plans[0], Instant::now()).unwrap().unchanged, 1);
     // It was only slow.
     second.beat(monotonic_ns());
@@ -75,13 +78,39 @@ fn an_agent_succeeds_its_successor_once_that_is_silent_and_never_after_a_removal
     assert!(matches!(second.prove(), Err(DatapathError::Superseded)));
     assert!(matches!(second.apply(&plans[1], Instant::now()), Err(DatapathError::Superseded)));
 
-    assert!(uninstall(&bed.config.instance, &bed.config.bpffs).unwrap());
+    assert!(uninstall(&bed.config.instance, &bed.config.bpffs, true).unwrap());
     assert_eq!(standing(&first), Standing::Removed);
     assert!(!second.succeed().unwrap() && matches!(first.take_over(), Err(DatapathError::Superseded)));
     // Made anew: those maps are not theirs.
     let third = bed.open();
     third.heartbeat_handle().stop();
-    assert_eq!(standing(&first), Standing::Yields { proven: false });
+    assert_eq!(standing(&first), Standing::Replaced);
+    assert!(!first.remove().unwrap() && standing(&third) == Standing::Designated, "it is the third one's");
+}
+
+#[test]
+fn who_is_in_charge_stays_so_when_it_cannot_be_told() {
+    let Some(bed) = Bed::new("no descriptors") else { return };
+    let agent = bed.open();
+    let reign = agent.reign();
+    let (standing, in_charge) = without_descriptors(|| (reign.standing(monotonic_ns()), reign.is_in_charge()));
+    assert!(matches!(standing, Ok(Standing::Designated)), "that takes no descriptor: {standing:?}");
+    assert!(in_charge.is_err(), "it is not another one's: {in_charge:?}");
+    assert!(reign.is_in_charge().unwrap());
+}
+
+/// Runs `ask` in a thread that has a table of descriptors of its own, and may open none.
+fn without_descriptors<T: Send>(ask: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // SAFETY: the thread keeps a copy of all that is open, and shares it with nobody any more.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
+            // What is free below the limit is taken; the limit is the process's and stays.
+            while fs::File::open("/dev/null").map(std::mem::forget).is_ok() {}
+            ask()
+        });
+        thread.join().unwrap()
+    })
 }
 
 #[test]

@@ -60,7 +60,7 @@ impl Bed {
             skip(test, &format!("not permitted to {what}: {capability}"));
             return None;
         }
-        uninstall(&bed.config.instance, &bed.config.bpffs).unwrap();
+        uninstall(&bed.config.instance, &bed.config.bpffs, true).unwrap();
         Some(bed)
     }
 
@@ -152,7 +152,7 @@ impl Drop for Bed {
             let _ = child.kill();
             let _ = child.wait();
         }
-        if let Err(error) = uninstall(&self.config.instance, &self.config.bpffs) {
+        if let Err(error) = uninstall(&self.config.instance, &self.config.bpffs, true) {
             eprintln!("cannot clean up: {error}");
         }
         for path in self.cgroups.iter().rev().chain([&self.config.cgroup]) {

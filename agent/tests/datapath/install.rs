@@ -3,9 +3,10 @@
 
 use std::fs;
 use std::process::Command;
+use std::thread;
 use std::time::Instant;
 
-use weir::datapath::{Datapath, DatapathError, uninstall};
+use weir::datapath::{Datapath, DatapathError, Standing, monotonic_ns, uninstall};
 use weir_mesh::plan::KernelPlan;
 
 use crate::bed::{Bed, balance};
@@ -20,12 +21,73 @@ fn uninstall_detaches_and_leaves_no_pin() {
     let mut client = bed.client();
     assert_eq!(client.ask("1"), "1=1");
     assert!(bed.pins().join("maps/weir_services").exists(), "the link shows the active maps");
-    assert!(uninstall(&bed.config.instance, &bed.config.bpffs).unwrap());
+    assert!(uninstall(&bed.config.instance, &bed.config.bpffs, true).unwrap());
     assert!(!bed.pins().exists());
     let answer = client.ask("1");
     assert!(answer.starts_with('x'), "{answer}");
-    assert!(!uninstall(&bed.config.instance, &bed.config.bpffs).unwrap(), "nothing was there");
+    assert!(!uninstall(&bed.config.instance, &bed.config.bpffs, true).unwrap(), "nothing was there");
     assert!(matches!(datapath.apply(&KernelPlan::default(), Instant::now()), Err(DatapathError::Superseded)));
+}
+
+#[test]
+fn nothing_is_removed_under_a_live_agent_unless_that_is_meant() {
+    let Some(bed) = Bed::new("in use") else { return };
+    let remove = |force| uninstall(&bed.config.instance, &bed.config.bpffs, force);
+    let datapath = bed.open();
+    datapath.beat(monotonic_ns());
+    let refused = remove(false).unwrap_err();
+    assert!(matches!(refused, DatapathError::InUse(_)) && refused.to_string().contains("--force"), "{refused}");
+    assert!(datapath.reign().is_in_charge().unwrap());
+    datapath.heartbeat_handle().stop();
+    assert!(remove(false).unwrap(), "it has said goodbye");
+    let second = bed.open();
+    second.beat(monotonic_ns());
+    assert!(remove(true).unwrap());
+    assert_eq!(second.reign().standing(monotonic_ns()).unwrap(), Standing::Removed);
+}
+
+#[test]
+fn an_agent_that_leaves_removes_nothing_under_one_that_has_loaded() {
+    let Some(bed) = Bed::new("leaving") else { return };
+    let first = bed.open();
+    first.heartbeat_handle().stop();
+    let second = Datapath::load(&bed.config).unwrap();
+    assert!(!first.remove().unwrap(), "it is about to begin");
+    second.designate().unwrap();
+    assert!(!first.remove().unwrap());
+    second.heartbeat_handle().stop();
+    assert!(!first.remove().unwrap(), "it is the second one's, even if that is silent");
+    assert!(first.succeed().unwrap() && first.remove().unwrap());
+    assert!(!bed.pins().exists());
+    assert!(matches!(second.designate(), Err(DatapathError::Removed)));
+
+    // Made anew meanwhile: what was loaded before has other maps.
+    let late = Datapath::load(&bed.config).unwrap();
+    assert!(uninstall(&bed.config.instance, &bed.config.bpffs, true).unwrap());
+    let third = bed.open();
+    assert!(matches!(late.designate(), Err(DatapathError::Removed)));
+    assert_eq!(third.reign().standing(monotonic_ns()).unwrap(), Standing::Designated);
+}
+
+#[test]
+fn agents_that_come_while_others_leave_find_everything_or_an_end() {
+    const ROUNDS: usize = 30;
+    let Some(bed) = Bed::new("coming and going") else { return };
+    let mut removed = 0;
+    for _ in 0..ROUNDS {
+        let leaver = bed.open();
+        leaver.heartbeat_handle().stop();
+        let (came, went) = thread::scope(|scope| {
+            let comes = scope.spawn(|| Datapath::open(&bed.config));
+            let goes = scope.spawn(move || leaver.remove());
+            (comes.join().unwrap(), goes.join().unwrap())
+        });
+        removed += usize::from(went.unwrap());
+        let came = came.unwrap();
+        assert!(came.reign().is_in_charge().unwrap(), "it has what it has loaded");
+        came.heartbeat_handle().stop();
+    }
+    println!("{removed} of {ROUNDS} were removed before the next one came");
 }
 
 #[test]
@@ -40,7 +102,7 @@ fn a_bpffs_is_mounted_once_where_there_is_none() {
     drop(bed.open());
     assert_eq!(bed.open().attached().adopted, 5);
     assert_eq!(mounts(), 1);
-    assert!(uninstall(&bed.config.instance, &bed.config.bpffs).unwrap());
+    assert!(uninstall(&bed.config.instance, &bed.config.bpffs, true).unwrap());
     assert!(Command::new("umount").arg(directory.path()).status().unwrap().success());
     assert_eq!(mounts(), 0);
 }

@@ -31,7 +31,7 @@ impl Applier {
     /// What a few changes come to. `None` = that takes a compilation.
     fn update(&mut self, changes: &[Change]) -> Option<Delta> {
         // What is not in the maps is tried again with the whole plan.
-        if self.unplaced || self.uncompiled || !self.reign.is_in_charge() {
+        if self.unplaced || self.uncompiled || !self.reign.is_in_charge().unwrap_or(false) {
             return None;
         }
         let program = self.parts.program.load_full();
