@@ -120,6 +120,14 @@ impl Agent {
         }
     }
 
+    /// What `/readyz` says.
+    ///
+    /// # Errors
+    /// When the agent does not answer.
+    pub fn is_ready(&self) -> Result<bool> {
+        Ok(get(&self.netns, "/readyz")?.0 == 200)
+    }
+
     /// Its process id.
     pub fn pid(&self) -> i32 {
         self.process.pid()

@@ -1,17 +1,18 @@
 //! An agent that is a pod of the installation, with the rights that the manifests give it and no others: what it tells
-//! of its node's pods, and when it takes its pins away at its end.
+//! of its node's pods, when it takes its pins away at its end, and what becomes of it when others do.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use weir_tests::canary::HTTP_PORT;
+use weir_tests::mesh::binary;
 use weir_tests::process::{Place, Process};
 use weir_tests::require::{Need, wish_kubectl};
-use weir_tests::{Agent, ApiServer, Canary, PodSpec, eventually, proved, require};
+use weir_tests::{Agent, ApiServer, Canary, HttpLoad, Mesh, PodSpec, eventually, proved, require};
 
 const ACCOUNT: &str = "system:serviceaccount:weir-system:weir";
 /// The agent's pod, as the DaemonSet's controller makes it.
@@ -64,12 +65,17 @@ impl Scene {
         Ok(())
     }
 
-    /// The agent as the DaemonSet's pod, once it has made itself acquainted.
+    /// The agent as the DaemonSet's pod.
+    fn spawn(&self) -> Result<Agent> {
+        Agent::spawn_on_with(&self.canary.mesh, &self.kubeconfig, |command| {
+            command.envs([("POD_NAMESPACE", "weir-system"), ("POD_NAME", "weir-x"), ("SERVICE_ACCOUNT", "weir")]);
+        })
+    }
+
+    /// The same, once it has made itself acquainted.
     fn start(&self) -> Result<Agent> {
         self.api.reset_counters()?;
-        let mut agent = Agent::spawn_on_with(&self.canary.mesh, &self.kubeconfig, |command| {
-            command.envs([("POD_NAMESPACE", "weir-system"), ("POD_NAME", "weir-x"), ("SERVICE_ACCOUNT", "weir")]);
-        })?;
+        let mut agent = self.spawn()?;
         agent.await_ready(SOON)?;
         agent.await_verdict(HTTP_PORT, "proxy")?;
         eventually("it has looked at its pod and watches its account", SOON, || {
@@ -82,6 +88,14 @@ impl Scene {
 
     fn pins(&self) -> PathBuf {
         Path::new("/sys/fs/bpf/weir").join(self.canary.mesh.name())
+    }
+
+    /// New connections of the client take the proxy of this agent.
+    fn proxied(&self, agent: &Agent) -> Result<()> {
+        let accepted = agent.accepted()?;
+        let report = HttpLoad::new(self.canary.http.at(80)).requests(20).fresh().run(self.canary.client())?;
+        ensure!(report.failed == 0 && agent.accepted()? - accepted > 19.0, "{report:?}");
+        Ok(())
     }
 
     fn take_rights(&self) -> Result<()> {
@@ -150,5 +164,139 @@ fn a_pod_that_only_its_node_can_refuse_gets_an_event() -> Result<()> {
     std::thread::sleep(Duration::from_secs(8));
     ensure!(events()?.len() == 1, "{:#?}", events()?);
     agent.terminate()?;
+    Ok(())
+}
+
+/// `weir uninstall` for the instance of a mesh: whether it succeeded, and what it said.
+fn uninstall(mesh: &Mesh, arguments: &[&str]) -> Result<(bool, String)> {
+    let output =
+        Command::new(binary("weir")).args(["uninstall", "--instance", mesh.name()]).args(arguments).output()?;
+    let said = [output.stdout, output.stderr].concat();
+    Ok((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
+}
+
+#[test]
+fn an_instance_is_removed_under_a_live_agent_only_by_force_and_the_agent_ends() -> Result<()> {
+    if !require("an_instance_is_removed_under_a_live_agent_only_by_force_and_the_agent_ends", &[Need::Agent]) {
+        return Ok(());
+    }
+    let scene = Canary::new(true)?;
+    scene.split_http(100, 0)?;
+    let mut agent = Agent::start(&scene.mesh)?;
+    agent.await_enrolled("default/client", true)?;
+    let pins = Path::new("/sys/fs/bpf/weir").join(scene.mesh.name());
+    let (done, said) = uninstall(&scene.mesh, &[])?;
+    ensure!(!done && said.contains("is alive") && said.contains("--force"), "{said}");
+    ensure!(pins.exists() && agent.process().ended()?.is_none(), "nothing has happened");
+
+    // What is in flight keeps it from ending at once.
+    let slow = HttpLoad::new(scene.http.at(80)).host("service-b").path("/sleep/1500").connections(2);
+    let mut slow = slow.start(scene.client())?;
+    eventually("the proxy has them", SOON, || Ok((agent.accepted()? > 1.5).then_some(())))?;
+    let (done, said) = uninstall(&scene.mesh, &["--force"])?;
+    ensure!(done && !pins.exists(), "{said}");
+    let ((), noticed) = eventually("it says so, and is not ready", SOON, || {
+        let status = agent.status()?;
+        let problem = status["problems"].to_string().contains("the instance was removed");
+        Ok((problem && !agent.is_ready()?).then_some(()))
+    })?;
+    slow.tick()?;
+    let ended = agent.process().wait(SOON)?;
+    ensure!(!ended.success(), "a restart is what it needs: {ended}");
+    ensure!(agent.log_text().contains("the instance was removed under this agent"), "{}", agent.log_text());
+    drop(slow);
+
+    let mut agent = Agent::start(&scene.mesh)?;
+    agent.await_enrolled("default/client", true)?;
+    let accepted = agent.accepted()?;
+    let report = HttpLoad::new(scene.http.at(80)).requests(20).fresh().run(scene.client())?;
+    ensure!(report.failed == 0 && agent.accepted()? - accepted > 19.0, "{report:?}");
+    agent.terminate()?;
+    let (done, said) = uninstall(&scene.mesh, &[])?;
+    ensure!(done && !pins.exists(), "it has ended: {said}");
+    proved!("removed by force: not ready {noticed:?} later, ended with {ended}; the next one attached");
+    Ok(())
+}
+
+#[test]
+fn an_agent_that_has_not_begun_ends_when_its_instance_is_removed() -> Result<()> {
+    if !require("an_agent_that_has_not_begun_ends_when_its_instance_is_removed", &[Need::Agent]) {
+        return Ok(());
+    }
+    let scene = Canary::new(true)?;
+    let api = ApiServer::builder().inside(&scene.mesh.node().netns).start()?;
+    api.faults().refuse_connections()?;
+    let mut agent = Agent::spawn_on(&scene.mesh, &api.kubeconfig())?;
+    eventually("it is designated", SOON, || Ok(agent.log_text().contains("programs are loaded").then_some(())))?;
+    let (done, said) = uninstall(&scene.mesh, &["--force"])?;
+    ensure!(done, "{said}");
+    let ended = agent.process().wait(SOON)?;
+    ensure!(!ended.success() && agent.log_text().contains("the instance was removed"), "{ended}\n{}", agent.log_text());
+    Ok(())
+}
+
+#[test]
+fn a_daemon_set_that_is_deleted_and_applied_at_once_is_there() -> Result<()> {
+    let name = "a_daemon_set_that_is_deleted_and_applied_at_once_is_there";
+    if !require(name, &[Need::Agent]) || !wish_kubectl(name) {
+        return Ok(());
+    }
+    let scene = Scene::new()?;
+    let mut restarts = 0;
+    for wait in [0, 30, 100, 200, 300].map(Duration::from_millis) {
+        let mut old = scene.start()?;
+        scene.api.delete("daemonsets.apps", "weir-system", "weir")?;
+        old.process().signal(libc::SIGTERM)?;
+        std::thread::sleep(wait);
+        let mut new = scene.spawn()?;
+        let ended = old.process().wait(SOON)?;
+        ensure!(ended.success(), "{ended}\n{}", old.log_text());
+        scene.install()?;
+        // As a kubelet would: an agent that was too late to be seen, and too early to make it anew, is started again.
+        if new.await_ready(SOON).is_err() {
+            ensure!(new.process().ended()?.is_some_and(|status| !status.success()), "it hangs: {}", new.log_text());
+            restarts += 1;
+            new = scene.spawn()?;
+            new.await_ready(SOON)?;
+        }
+        new.await_enrolled("default/client", true)?;
+        scene.proxied(&new)?;
+        new.terminate()?;
+        ensure!(scene.pins().exists(), "it is installed: {}", new.log_text());
+    }
+    proved!("deleted and applied at once: the next agent served every time, {restarts} were started twice");
+    Ok(())
+}
+
+/// Whether a process catches SIGTERM.
+fn catches_sigterm(pid: i32) -> Result<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).context("no SigCgt")?;
+    Ok(u64::from_str_radix(mask.trim(), 16)? & 1 << (libc::SIGTERM - 1) != 0)
+}
+
+#[test]
+fn an_agent_that_is_told_to_end_while_it_starts_takes_its_pins_away() -> Result<()> {
+    let name = "an_agent_that_is_told_to_end_while_it_starts_takes_its_pins_away";
+    if !require(name, &[Need::Agent]) || !wish_kubectl(name) {
+        return Ok(());
+    }
+    let scene = Scene::new()?;
+    let mut former = scene.start()?;
+    former.terminate()?;
+    ensure!(scene.pins().exists(), "{}", former.log_text());
+    scene.api.delete("daemonsets.apps", "weir-system", "weir")?;
+    let loaded = |agent: &Agent| agent.log_text().matches("kernel programs are loaded").count();
+    let before = loaded(&former);
+    let started = Instant::now();
+    let mut early = scene.spawn()?;
+    while !catches_sigterm(early.pid())? {
+        ensure!(started.elapsed() < SOON && loaded(&early) == before, "it starts without catching SIGTERM");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let caught = started.elapsed();
+    early.terminate()?;
+    ensure!(!scene.pins().exists(), "{}", early.log_text());
+    proved!("SIGTERM {caught:?} after its start: the agent drained, asked, and took its pins away");
     Ok(())
 }

@@ -16,7 +16,7 @@ use weir_tests::canary::{BACKENDS, HTTP_PORT};
 use weir_tests::netns::NetNs;
 use weir_tests::process::{Place, Process};
 use weir_tests::require::Need;
-use weir_tests::{Agent, Canary, HttpLoad, Pod, PodSpec, proved, require};
+use weir_tests::{Agent, ApiServer, Canary, HttpLoad, Pod, PodSpec, proved, require};
 
 /// From the start of the sandbox's process to the map entry: the median, which includes the process's own way into its
 /// cgroup and namespace; and every pod, on a machine that is busy.
@@ -24,6 +24,8 @@ const ENROLLED_WITHIN: Duration = Duration::from_millis(20);
 const AT_ONCE: Duration = Duration::from_millis(250);
 const PODS: usize = 20;
 const READY_WITHIN: Duration = Duration::from_secs(15);
+/// Longer than an agent that has taken over waits for pods that are nowhere (10 s).
+const LATE: Duration = Duration::from_secs(12);
 /// SYS_PTRACE and SYS_ADMIN: the DaemonSet's.
 const CAPABILITIES: [libc::c_ulong; 2] = [19, 21];
 /// The last one that any kernel knows by now, with room to spare.
@@ -174,6 +176,33 @@ fn a_pod_that_a_new_agent_has_not_found_yet_keeps_its_entry() -> Result<()> {
     if !require("a_pod_that_a_new_agent_has_not_found_yet_keeps_its_entry", &[Need::Agent]) {
         return Ok(());
     }
+    keeps_its_entry(|scene| Agent::start(&scene.mesh))
+}
+
+#[test]
+fn an_agent_that_learns_its_mesh_late_looks_for_its_pods_as_long() -> Result<()> {
+    if !require("an_agent_that_learns_its_mesh_late_looks_for_its_pods_as_long", &[Need::Agent]) {
+        return Ok(());
+    }
+    let mut server = None;
+    keeps_its_entry(|scene| {
+        let api = ApiServer::builder().inside(&scene.mesh.node().netns).start()?;
+        api.install_istio_crds()?;
+        api.apply_directory(scene.manifests.directory())?;
+        api.faults().refuse_connections()?;
+        let mut agent = Agent::spawn_on(&scene.mesh, &api.kubeconfig())?;
+        // All the time that an agent has to find its pods.
+        std::thread::sleep(LATE);
+        ensure!(!agent.log_text().contains("first configuration in force"), "nobody has told it");
+        api.resume()?;
+        agent.await_ready(READY_WITHIN)?;
+        server = Some(api);
+        Ok(agent)
+    })
+}
+
+/// A pod that was enrolled is still to be found when `restart` has started another agent.
+fn keeps_its_entry(restart: impl FnOnce(&Canary) -> Result<Agent>) -> Result<()> {
     let mut scene = scene(1)?;
     let mut agent = Agent::start(&scene.mesh)?;
     let netns = scene.mesh.pod("job-0").place.netns.clone();
@@ -187,7 +216,7 @@ fn a_pod_that_a_new_agent_has_not_found_yet_keeps_its_entry() -> Result<()> {
     let deep = scene.mesh.pod("job-0").place.cgroup.join("made/by-the-app");
     weir_tests::cgroup::create(&deep)?;
     let shallow = std::mem::replace(&mut scene.mesh.pod_mut("job-0").place.cgroup, deep);
-    let mut agent = Agent::start(&scene.mesh)?;
+    let mut agent = restart(&scene)?;
     ensure!(agent.await_enrolled("default/job-0", false).is_ok(), "it is still starting");
     // The weights of the rule, without a proxy: by the former agent's entry.
     let report = HttpLoad::new(scene.http.at(80)).requests(60).fresh().run(scene.mesh.pod("job-0"))?;

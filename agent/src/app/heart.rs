@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::datapath::Heartbeat;
@@ -15,27 +16,31 @@ const BEAT: Duration = Duration::from_millis(100);
 /// The thread that beats.
 #[derive(Debug)]
 pub(super) struct Heart {
-    heartbeat: Heartbeat,
+    thread: JoinHandle<()>,
     stopped: Arc<AtomicBool>,
 }
 
 impl Heart {
     pub(super) fn start(heartbeat: Heartbeat, proxy: Arc<Proxy>) -> io::Result<Self> {
         let stopped = Arc::new(AtomicBool::new(false));
-        let (beat, stop) = (heartbeat.clone(), Arc::clone(&stopped));
-        std::thread::Builder::new().name("weir-heart".into()).spawn(move || {
+        let stop = Arc::clone(&stopped);
+        let thread = std::thread::Builder::new().name("weir-heart".into()).spawn(move || {
             while !stop.load(Ordering::Acquire) {
-                beat.beat(proxy.oldest_tick());
-                std::thread::sleep(BEAT);
+                heartbeat.beat(proxy.oldest_tick());
+                std::thread::park_timeout(BEAT);
             }
-            beat.stop();
+            heartbeat.stop();
         })?;
-        Ok(Self { heartbeat, stopped })
+        Ok(Self { thread, stopped })
     }
 
-    /// From here on the kernel takes this agent for dead.
-    pub(super) fn stop(&self) {
+    /// From here on the kernel takes this agent for dead, and another one may have its heartbeat: nothing is written to it
+    /// any more.
+    pub(super) fn stop(self) {
         self.stopped.store(true, Ordering::Release);
-        self.heartbeat.stop();
+        self.thread.thread().unpark();
+        if self.thread.join().is_err() {
+            tracing::error!("weir-heart panicked");
+        }
     }
 }

@@ -85,8 +85,8 @@ pub(super) fn is_anybody_alive(meta: &MetaMemory, now_ns: u64) -> bool {
 }
 
 /// Whether nobody but `own` uses a heartbeat. Who has loaded its programs and not begun to beat counts as well.
-pub(super) fn is_alone(meta: &MetaMemory, own: u32, now_ns: u64) -> bool {
-    (0..MAX_AGENTS).all(|agent| agent == own || !is_alive(meta.heartbeat(agent).load(Ordering::Acquire), now_ns))
+pub(super) fn is_alone(meta: &MetaMemory, own: Option<u32>, now_ns: u64) -> bool {
+    (0..MAX_AGENTS).all(|agent| Some(agent) == own || !is_alive(meta.heartbeat(agent).load(Ordering::Acquire), now_ns))
 }
 
 fn is_alive(beat: u64, now_ns: u64) -> bool {

@@ -351,14 +351,14 @@ impl Datapath {
     }
 
     /// Removes everything that the instance has in the kernel, as [`uninstall`] does. False when another agent is
-    /// designated, or is alive and may be next: then it is that one's.
+    /// designated, or is alive and may be next: then it is that one's. To be called when this agent beats no more.
     ///
     /// # Errors
     /// When it cannot be told whose it is, or a pin cannot be removed.
     pub fn remove(&self) -> Result<bool, DatapathError> {
         let Some(lock) = self.lock_as(Standing::Designated)? else { return Ok(false) };
-        // Who loads takes its heartbeat under the lock, so that nobody comes in between.
-        if !self.reign.is_alone(monotonic_ns()) {
+        // Who loads takes a heartbeat under the lock, so that nobody comes in between: perhaps the one that was ours.
+        if !agents::is_alone(&self.meta, None, monotonic_ns()) {
             return Ok(false);
         }
         pins::remove(&self.pins, &lock).map(|()| true)

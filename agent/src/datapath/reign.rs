@@ -144,7 +144,7 @@ impl Reign {
     /// Whether no other agent of the instance is alive at `now_ns`, be it in charge, to be, or standing by. One that was
     /// killed counts for two seconds.
     pub fn is_alone(&self, now_ns: u64) -> bool {
-        agents::is_alone(&self.meta, self.own.agent, now_ns)
+        agents::is_alone(&self.meta, Some(self.own.agent), now_ns)
     }
 
     pub(super) fn set_token(&self, token: u32) {
