@@ -127,14 +127,7 @@ pub fn run(config: &Config) -> Result<()> {
     })?;
 
     let (end, remove) = control.block_on(async {
-        let installation = match &config.cluster {
-            Some(access) => {
-                let (own, node) = (config.own.as_ref(), config.node.as_deref());
-                let (findings, refusals) = (shared.findings(), shared.refusals());
-                Installation::join(access, own, node, config.create_crds, findings, refusals).await
-            }
-            None => None,
-        };
+        let installation = join(config, &shared).await;
         if let Some(records) = kernel_log {
             tokio::spawn(records);
         }
@@ -174,6 +167,14 @@ pub fn run(config: &Config) -> Result<()> {
     let pins = if removed { "programs, links and maps are removed" } else { "pins stay for the next agent" };
     tracing::info!("drained; {pins}");
     Ok(())
+}
+
+/// Takes its part in the installation, where there is one.
+async fn join(config: &Config, shared: &Shared) -> Option<Installation> {
+    let access = config.cluster.as_ref()?;
+    let (findings, refusals) = (shared.findings(), shared.refusals());
+    let (own, node) = (config.own.as_ref(), config.node.as_deref());
+    Installation::join(access, own, node, config.create_crds, findings, refusals).await
 }
 
 /// The signals that tell it to end, caught from when this is made.
