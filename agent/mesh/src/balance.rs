@@ -20,10 +20,10 @@ pub fn pick(
     if endpoints.len() < 2 {
         return endpoints.first().copied();
     }
-    match cluster.load_balancer {
+    match cluster.policy.simple() {
         LoadBalancer::RoundRobin => at(cursor),
         LoadBalancer::Random => at(roll),
-        LoadBalancer::LeastRequest => {
+        LoadBalancer::LeastRequest | LoadBalancer::Passthrough => {
             // Two different ones: the second is an offset of 1..len from the first.
             let len = endpoints.len() as u64;
             let first = (roll & 0xffff_ffff) % len;

@@ -2,31 +2,33 @@
 //! `decide` is total, allocates nothing for ordinary requests, and depends on its arguments alone.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::matching::HttpMatch;
-use crate::program::{PortId, Program, Route, WeightedCluster};
+use crate::matching::{HttpMatch, RuleIndex};
+use crate::program::{Action, Chance, DirectResponse, PortId, Program, Redirect, Route, WeightedCluster};
 use crate::request::{RequestView, Source};
 
 /// RFC 1035: a host name is at most 253 characters; a longer Host header matches nothing.
 const MAX_HOST: usize = 255;
 
-/// The hosts that can be asked for on one port number.
-#[derive(Debug, Default)]
+/// The hosts that can be asked for on one port number: of everybody, or what a view has otherwise.
+#[derive(Clone, Debug, Default)]
 pub struct HostTable {
     /// All virtual hosts.
-    pub hosts: Box<[VirtualHost]>,
+    pub hosts: Box<[Arc<VirtualHost>]>,
     /// `svc.ns`, `svc.ns.svc`, the FQDN, its trailing-dot form, and addresses, in lower case → index into `hosts`.
-    pub names: HashMap<Box<str>, u32, RandomState>,
+    pub names: Arc<HashMap<Box<str>, u32, RandomState>>,
     /// Client namespace → bare service name → index: `svc` means the client's own namespace.
-    pub short_names: HashMap<Box<str>, HashMap<Box<str>, u32, RandomState>, RandomState>,
+    pub short_names: Arc<HashMap<Box<str>, HashMap<Box<str>, u32, RandomState>, RandomState>>,
     /// `.example.com` → index, longest first: `*.example.com` does not take `example.com`.
-    pub suffixes: Box<[(Box<str>, u32)]>,
+    pub suffixes: Arc<[(Box<str>, u32)]>,
 }
 
 /// One host and its rules.
-#[derive(Debug)]
+#[derive(Debug, Default, PartialEq)]
 pub struct VirtualHost {
     /// The FQDN.
     pub host: Box<str>,
@@ -34,10 +36,27 @@ pub struct VirtualHost {
     pub headless: bool,
     /// In order; the first that matches wins. A host with rules of which none matches answers 404 (NR).
     pub rules: Box<[Rule]>,
+    /// Of the rules, where there are many.
+    index: Option<Box<RuleIndex>>,
+}
+
+impl VirtualHost {
+    /// A host with these rules.
+    pub fn new(host: Box<str>, rules: Vec<Rule>) -> Self {
+        Self { host, headless: false, index: RuleIndex::new(&rules), rules: rules.into() }
+    }
+
+    /// The first rule that takes the request, and which of its items did; `None` for a rule without items.
+    pub fn find(&self, request: &RequestView<'_>) -> Option<(&Rule, Option<&HttpMatch>)> {
+        match &self.index {
+            Some(index) => index.find(&self.rules, request),
+            None => self.rules.iter().find_map(|rule| Some((rule, rule.takes(request)?))),
+        }
+    }
 }
 
 /// One entry of `http[]`.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
     /// Alternatives; empty = takes everything.
     pub matches: Box<[HttpMatch]>,
@@ -51,42 +70,79 @@ impl Rule {
         self.matches.is_empty() || self.matches.iter().any(HttpMatch::is_catch_all)
     }
 
-    fn takes(&self, request: &RequestView<'_>) -> bool {
-        self.matches.is_empty() || self.matches.iter().any(|one| one.matches(request))
+    /// The item that takes the request; within `Some(None)` the rule has none, and takes everything.
+    #[expect(clippy::option_option, reason = "taken without an item, and not taken, are two things")]
+    pub fn takes(&self, request: &RequestView<'_>) -> Option<Option<&HttpMatch>> {
+        if self.matches.is_empty() {
+            return Some(None);
+        }
+        self.matches.iter().find(|one| one.matches(request)).map(Some)
     }
 }
 
 impl HostTable {
+    /// The index of a name that is nobody's for the clients of this table.
+    pub const NOBODY: u32 = u32::MAX;
+
     /// The virtual host that `authority` (port and case as sent) names for a client in `namespace`.
-    pub fn find(&self, namespace: &str, authority: &str) -> Option<&VirtualHost> {
-        let bare = strip_port(authority);
-        let mut buffer = [0_u8; MAX_HOST];
-        let lower = buffer.get_mut(..bare.len())?;
-        lower.copy_from_slice(bare.as_bytes());
-        lower.make_ascii_lowercase();
-        let host = std::str::from_utf8(lower).ok()?;
-        let exact = |host: &str| self.names.get(host).or_else(|| self.short_names.get(namespace)?.get(host)).copied();
-        let index = exact(host).or_else(|| {
-            let suffix = self.suffixes.iter().find(|(suffix, _)| host.ends_with(&**suffix));
-            // A pod's name is one label below its service's; only that same suffix, written out, is as specific.
-            let (_, above) = host.split_once('.')?;
-            let of_pod = || exact(above).filter(|index| self.hosts.get(*index as usize).is_some_and(|h| h.headless));
-            let (written, index) = suffix.map_or((0, None), |(suffix, index)| (suffix.len(), Some(*index)));
-            if written > above.len() { index } else { of_pod().or(index) }
-        })?;
-        self.hosts.get(index as usize)
+    pub fn find(&self, namespace: &str, authority: &str) -> Option<&Arc<VirtualHost>> {
+        find(&[self], namespace, authority)
+    }
+
+    /// The index that a whole name has.
+    fn exact(&self, namespace: &str, host: &str) -> Option<u32> {
+        self.names.get(host).or_else(|| self.short_names.get(namespace)?.get(host)).copied()
     }
 }
 
-/// `host:port` → `host`; `[::1]:80` → `::1`.
-fn strip_port(authority: &str) -> &str {
+/// The virtual host that `authority` names for a client in `namespace`, in tables of which each hides what it has of
+/// the next.
+fn find<'t>(tables: &[&'t HostTable], namespace: &str, authority: &str) -> Option<&'t Arc<VirtualHost>> {
+    let (bare, _) = split_port(authority);
+    let mut buffer = [0_u8; MAX_HOST];
+    let lower = buffer.get_mut(..bare.len())?;
+    lower.copy_from_slice(bare.as_bytes());
+    lower.make_ascii_lowercase();
+    let host = std::str::from_utf8(lower).ok()?;
+    let host_at = |table: &&'t HostTable, index: u32| table.hosts.get(index as usize);
+    let exact = |host: &str| {
+        let (table, index) = tables.iter().find_map(|table| Some((table, table.exact(namespace, host)?)))?;
+        host_at(table, index)
+    };
+    if let Some(found) = exact(host) {
+        return Some(found);
+    }
+    let longest = tables.iter().enumerate().filter_map(|(position, table)| {
+        let hidden =
+            |suffix: &str| tables[..position].iter().any(|t| t.suffixes.iter().any(|(own, _)| **own == *suffix));
+        let fits = |(suffix, index): &&(Box<str>, u32)| *index != HostTable::NOBODY && host.ends_with(&**suffix);
+        let (suffix, index) = table.suffixes.iter().filter(fits).find(|(suffix, _)| !hidden(suffix))?;
+        Some((suffix.len(), table, *index))
+    });
+    let suffix = longest.reduce(|best, next| if next.0 > best.0 { next } else { best });
+    // A pod's name is one label below its service's; only that same suffix, written out, is as specific.
+    let of_pod = || {
+        let (_, above) = host.split_once('.')?;
+        if suffix.is_some_and(|(written, ..)| written > above.len()) {
+            return None;
+        }
+        exact(above).filter(|found| found.headless)
+    };
+    of_pod().or_else(|| suffix.and_then(|(_, table, index)| host_at(table, index)))
+}
+
+/// `host:port` → `host` and the port; `[::1]:80` → `::1` and 80.
+pub(crate) fn split_port(authority: &str) -> (&str, Option<u16>) {
     if let Some(rest) = authority.strip_prefix('[') {
-        return rest.split(']').next().unwrap_or(rest);
+        let (host, after) = rest.split_once(']').unwrap_or((rest, ""));
+        return (host, after.strip_prefix(':').and_then(|port| port.parse().ok()));
     }
     match authority.rsplit_once(':') {
         // More than one colon without brackets is a bare IPv6 address.
-        Some((host, port)) if !host.contains(':') && port.bytes().all(|b| b.is_ascii_digit()) => host,
-        _ => authority,
+        Some((host, port)) if !host.contains(':') && port.bytes().all(|b| b.is_ascii_digit()) => {
+            (host, port.parse().ok())
+        }
+        _ => (authority, None),
     }
 }
 
@@ -99,9 +155,39 @@ pub enum RouteDecision<'p> {
         route: Option<&'p Route>,
         /// What the weights chose; `None` = the plain cluster of the dialled port.
         destination: Option<&'p WeightedCluster>,
+        /// The item that matched; `None` = the rule has none.
+        matched: Option<&'p HttpMatch>,
+    },
+    /// The client is sent elsewhere.
+    Redirect {
+        /// The route that matched.
+        route: &'p Route,
+        /// Where to.
+        redirect: &'p Redirect,
+        /// The item that matched; `None` = the rule has none.
+        matched: Option<&'p HttpMatch>,
+    },
+    /// The proxy answers itself.
+    Respond {
+        /// The route that matched.
+        route: &'p Route,
+        /// With what.
+        response: &'p DirectResponse,
     },
     /// The host has rules and none matches: 404 NR.
     NoRoute,
+}
+
+/// The host that a request is for, as the clients of a view have it on a port.
+pub fn host<'p>(program: &'p Program, port: PortId, source: &Source<'_>, authority: &str) -> Option<&'p VirtualHost> {
+    let port = program.port(port);
+    let common = &*program.host_tables[port.hosts.index()];
+    let overlay = if source.view == 0 { None } else { program.overlays.get(&(source.view, port.number)) };
+    let found = match overlay {
+        Some(own) => find(&[&program.host_tables[own.index()], common], source.namespace, authority),
+        None => common.find(source.namespace, authority),
+    };
+    found.map(|host| &**host)
 }
 
 /// The dialled port selects the hosts, the Host header one of them, the first rule that fits wins, the roll picks
@@ -113,21 +199,41 @@ pub fn decide<'p>(
     request: &RequestView<'_>,
     roll: u64,
 ) -> RouteDecision<'p> {
-    let table = &program.host_tables[program.port(port).hosts.index()];
-    let Some(host) = table.find(source.namespace, request.authority) else {
-        return RouteDecision::Forward { route: None, destination: None };
+    let Some(host) = host(program, port, source, request.authority) else {
+        return RouteDecision::Forward { route: None, destination: None, matched: None };
     };
-    match host.rules.iter().find(|rule| rule.takes(request)) {
-        Some(rule) => {
-            RouteDecision::Forward { route: Some(&rule.route), destination: choose(&rule.route.destinations, roll) }
+    let Some((rule, matched)) = host.find(request) else {
+        return RouteDecision::NoRoute;
+    };
+    let route = &rule.route;
+    match &route.action {
+        Action::Forward => {
+            let destination = choose(&route.destinations, Chance::Destination.of(roll));
+            RouteDecision::Forward { route: Some(route), destination, matched }
         }
-        None => RouteDecision::NoRoute,
+        Action::Redirect(redirect) => RouteDecision::Redirect { route, redirect, matched },
+        Action::Respond(response) => RouteDecision::Respond { route, response },
     }
 }
 
-/// Where a connection goes whose bytes are not HTTP. `None`: nowhere (no destination at all).
-pub fn decide_tcp(program: &Program, port: PortId, roll: u64) -> Option<&WeightedCluster> {
-    choose(&program.port(port).tcp, roll)
+/// Where a connection to `dialled` goes whose bytes are not HTTP. `None`: nowhere (no destination at all).
+pub fn decide_tcp(program: &Program, port: PortId, dialled: IpAddr, roll: u64) -> Option<&WeightedCluster> {
+    let rule = program.port(port).tcp.iter().find(|rule| rule.takes(dialled))?;
+    choose(&rule.destinations, roll)
+}
+
+/// Where a TLS connection to `dialled` with this SNI goes: by the first TLS rule that takes it, else as other bytes do.
+pub fn decide_tls<'p>(
+    program: &'p Program,
+    port: PortId,
+    sni: &str,
+    dialled: IpAddr,
+    roll: u64,
+) -> Option<&'p WeightedCluster> {
+    match program.port(port).tls.iter().find(|rule| rule.takes(sni, dialled)) {
+        Some(rule) => choose(&rule.destinations, roll),
+        None => decide_tcp(program, port, dialled, roll),
+    }
 }
 
 /// Where a connection goes that carries HTTP/2, whose requests nobody tells apart. `None`: it is refused.
@@ -170,12 +276,12 @@ mod tests {
             ("", ""),
             ("a:b", "a:b"),
         ] {
-            assert_eq!(strip_port(authority), host, "{authority}");
+            assert_eq!(split_port(authority).0, host, "{authority}");
         }
     }
 
     fn destination(weight: u32) -> WeightedCluster {
-        WeightedCluster { cluster: None, weight, name: weight.to_string().into() }
+        WeightedCluster::new(None, weight, weight.to_string().into())
     }
 
     #[test]

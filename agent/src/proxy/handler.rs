@@ -84,9 +84,13 @@ fn choose(
     let cluster = match route::decide(&program, port, &source, &view, connection.worker.roll()) {
         RouteDecision::NoRoute => return Err(Kind::NoRoute.into()),
         RouteDecision::Forward { route: None, .. } => program.port(port).plain,
-        RouteDecision::Forward { route: Some(route), destination } => {
+        RouteDecision::Forward { route: Some(route), destination, .. } => {
             record.routed(&route.name, destination.map(|destination| &destination.name));
             destination.and_then(|destination| destination.cluster).ok_or(Kind::NoCluster)?
+        }
+        RouteDecision::Redirect { route, .. } | RouteDecision::Respond { route, .. } => {
+            record.routed(&route.name, None);
+            return Err(Kind::NoCluster.into());
         }
     };
     Ok(record.toward(Target::new(program, port, cluster, connection.destination)))

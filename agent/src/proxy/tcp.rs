@@ -125,7 +125,7 @@ fn target(connection: &Connection, carries: Carries) -> Result<Target, ProxyErro
     };
     let roll = connection.worker.roll();
     let chosen = match carries {
-        Carries::Bytes => route::decide_tcp(&program, port, roll),
+        Carries::Bytes => route::decide_tcp(&program, port, connection.destination.ip(), roll),
         Carries::Http2 => route::decide_http2(&program, port, roll),
     };
     let cluster = chosen.ok_or(Kind::NoRoute)?.cluster.ok_or(Kind::NoCluster)?;

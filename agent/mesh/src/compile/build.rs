@@ -5,18 +5,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::delegate::Delegations;
+use super::destinations::{Clusters, Router};
 use super::hosts::Hosts;
+use super::layer4::TcpRules;
 use super::policy::{Policies, PolicyId};
 use super::registry::{Map, Registered, Registry};
-use super::routes::{self, Clusters, HttpRules, Router, TcpRules};
+use super::routes::{self, HttpRules};
+use super::table::Table;
 use super::trace::Trace;
 use super::verdict::{self, Facts};
-use super::visibility::{Views, expand};
+use super::visibility::{Client, ViewTable, expand};
 use super::{CompileOptions, Findings, guard, http2, lint};
-use crate::crd::{Protection, ServiceType, VirtualService};
+use crate::crd::{HttpMatchItem, Layer4Match, Protection, ServiceType, VirtualService};
 use crate::plan::{KernelPlan, PlanKey, PlannedService, Verdict};
-use crate::program::{HostTableId, PortId, Program, Protocol, Route, ServicePort, WeightedCluster};
-use crate::route::{HostTable, Rule, VirtualHost};
+use crate::program::{HostTableId, PortId, Program, Protocol, Route, ServicePort, TcpRule, TlsRule, WeightedCluster};
+use crate::route::Rule;
 use crate::snapshot::Snapshot;
 
 /// The table of ports that carry no HTTP.
@@ -26,17 +30,31 @@ const PORT_OF_OTHER_HOSTS: u16 = 80;
 /// Label of a namespace: `http` asks for telemetry of requests.
 const TELEMETRY: &str = "weir.mesh/telemetry";
 
+/// Which views there are.
+#[derive(Clone, Copy)]
+pub(super) enum Seen<'a> {
+    /// Those that the snapshot makes.
+    Own,
+    /// These, as for the whole that the snapshot is a part of.
+    As(&'a ViewTable),
+}
+
 /// Everything but the pods.
 pub(super) fn build(
     snapshot: &Snapshot,
     options: &CompileOptions,
     former: &Former<'_>,
+    seen: Seen<'_>,
     findings: &mut Findings,
-) -> (Program, KernelPlan, Views, Trace) {
+) -> (Program, KernelPlan, ViewTable, Trace) {
     let registry = Registry::new(snapshot, options);
+    let views = match seen {
+        Seen::Own => ViewTable::of_snapshot(snapshot, &registry, options, findings),
+        Seen::As(views) => views.clone(),
+    };
     let hosts = Hosts::new(snapshot, options);
-    let mut policies = Policies::new(snapshot, options);
-    let views = Views::new(snapshot, &registry, options);
+    let delegations = Delegations::new(snapshot, &options.cluster_domain, findings);
+    let mut policies = Policies::new(snapshot, options, views.overflowed());
     let guards = guard::guards(snapshot, &registry, options, findings);
     let telemetry = snapshot
         .namespaces
@@ -49,13 +67,13 @@ pub(super) fn build(
     for (view, client) in views.iter() {
         let mut rules = ViewRules {
             view,
-            client: client.cloned(),
-            policies: registry.services.iter().map(|service| policies.resolve(client, service, findings)).collect(),
-            rules: routes::rules_of(&hosts, &registry, client, findings),
+            policies: registry.services.iter().map(|service| policies.resolve(&client, service, findings)).collect(),
+            rules: routes::rules_of(&hosts, &registry, &client, findings),
             changed: BTreeSet::new(),
+            client,
         };
         if let Some(everybody) = resolved.first() {
-            rules.changed = rules.differences(everybody, &registry, options);
+            rules.changed = rules.differences(everybody, &registry, &delegations, options);
             // A pod's address has one entry for all its headless services, so they differ together.
             if registry.entangled.iter().any(|service| rules.changed.contains(service)) {
                 rules.changed.extend(&registry.entangled);
@@ -68,6 +86,7 @@ pub(super) fn build(
     let mut build = Build {
         registry: &registry,
         hosts: &hosts,
+        delegations: &delegations,
         policies: &policies,
         guards: &guards,
         options,
@@ -76,6 +95,9 @@ pub(super) fn build(
         clusters: Clusters::new(former.program),
         ports: Vec::new(),
         tables: vec![Table::default()],
+        common: BTreeMap::new(),
+        overlays: Map::default(),
+        others: Map::default(),
         destinations: Map::default(),
         dialled: Map::default(),
         plan: KernelPlan::default(),
@@ -89,8 +111,9 @@ pub(super) fn build(
     let program = Program {
         generation: options.generation,
         destinations: Arc::new(build.destinations),
-        ports: build.ports.into(),
-        host_tables: build.tables.into_iter().map(Table::finish).collect(),
+        ports: build.ports.into_iter().map(Arc::new).collect(),
+        host_tables: build.tables.into_iter().map(Table::finish).map(Arc::new).collect(),
+        overlays: Arc::new(build.overlays),
         clusters: build.clusters.all.into(),
     };
     let mut trace = build.trace;
@@ -115,23 +138,38 @@ fn shared(former: &KernelPlan, key: &PlanKey, entry: PlannedService) -> Arc<Plan
 /// What is in force in one view, by service.
 struct ViewRules<'s> {
     view: u32,
-    client: Option<Arc<str>>,
+    client: Client,
     policies: Vec<Option<PolicyId>>,
     rules: Vec<Vec<&'s VirtualService>>,
     /// Services that are not as in view 0.
     changed: BTreeSet<usize>,
 }
 
-impl ViewRules<'_> {
-    fn differences(&self, everybody: &Self, registry: &Registry<'_>, options: &CompileOptions) -> BTreeSet<usize> {
+impl<'s> ViewRules<'s> {
+    fn differences(
+        &self,
+        everybody: &Self,
+        registry: &Registry<'_>,
+        delegations: &Delegations<'s>,
+        options: &CompileOptions,
+    ) -> BTreeSet<usize> {
         let policy_differs = |service: usize| self.policies[service] != everybody.policies[service];
+        // Everybody fits no condition on clients.
+        let meant = |vs: &&'s VirtualService| {
+            let tls = vs.tls.iter().flat_map(|route| &route.items).map(|item| &item.conditions);
+            let mut layer4 = tls.chain(vs.tcp.iter().flat_map(|route| &route.items));
+            let fits = |item: &HttpMatchItem| item.source_in_force().is_some_and(|source| self.client.fits(source));
+            layer4.any(|item: &Layer4Match| item.source_in_force().is_some_and(|source| self.client.fits(source)))
+                || delegations.entries(vs).any(|entry| entry.route.items.iter().any(fits))
+        };
         (0..registry.services.len())
             .filter(|&service| {
                 let (own, common) = (&self.rules[service], &everybody.rules[service]);
                 policy_differs(service)
                     || own.len() != common.len()
                     || own.iter().zip(common).any(|(a, b)| !std::ptr::eq(*a, *b))
-                    || routes::targets(own, registry, &options.cluster_domain).any(policy_differs)
+                    || own.iter().any(meant)
+                    || routes::targets(own, delegations, registry, &options.cluster_domain).any(policy_differs)
             })
             .collect()
     }
@@ -140,6 +178,7 @@ impl ViewRules<'_> {
 struct Build<'a, 's, 'f> {
     registry: &'a Registry<'s>,
     hosts: &'a Hosts<'s>,
+    delegations: &'a Delegations<'s>,
     policies: &'a Policies<'s>,
     guards: &'a [Option<&'s Protection>],
     options: &'a CompileOptions,
@@ -149,6 +188,12 @@ struct Build<'a, 's, 'f> {
     clusters: Clusters<'f>,
     ports: Vec<ServicePort>,
     tables: Vec<Table>,
+    /// Everybody's tables, by port number.
+    common: BTreeMap<u16, HostTableId>,
+    /// What views have otherwise.
+    overlays: Map<(u32, u16), HostTableId>,
+    /// What everybody has for hosts that no service has.
+    others: Map<Box<str>, Vec<Rule>>,
     destinations: Map<(u32, IpAddr, u16), PortId>,
     /// The verdict for each pod of a headless service that has one: of several, the strictest holds.
     dialled: Map<(u32, IpAddr, u16), Verdict>,
@@ -162,41 +207,48 @@ struct PortRules<'s> {
     plain: WeightedCluster,
     http: Option<HttpRules<'s>>,
     tcp: Option<TcpRules<'s>>,
+    tls: Vec<TlsRule>,
 }
 
 impl<'s, 'f> Build<'_, 's, 'f> {
     fn view(&mut self, view: &ViewRules<'s>) {
-        // A host table is whole, so every service of a port number that differs anywhere needs one of this view.
-        let numbers: Option<BTreeSet<u16>> = (view.view > 0).then(|| {
-            let changed = view.changed.iter().flat_map(|service| &self.registry.services[*service].ports);
-            changed.filter(|port| carries_http(port.protocol)).map(|port| port.port.number).collect()
-        });
-        let mut tables: BTreeMap<u16, HostTableId> = BTreeMap::new();
         for service in 0..self.registry.services.len() {
-            let changed = view.view == 0 || view.changed.contains(&service);
-            if changed && view.view == 0 {
+            if view.view != 0 && !view.changed.contains(&service) {
+                continue;
+            }
+            if view.view == 0 {
                 self.udp(service);
             }
             for position in 0..self.registry.services[service].ports.len() {
                 let port = &self.registry.services[service].ports[position];
-                let http = carries_http(port.protocol);
-                let in_table = http && numbers.as_ref().is_none_or(|numbers| numbers.contains(&port.port.number));
-                if changed || in_table {
-                    let table = if in_table {
-                        *tables.entry(port.port.number).or_insert_with(|| {
-                            self.tables.push(Table::default());
-                            HostTableId(self.tables.len() as u32 - 1)
-                        })
-                    } else {
-                        NO_HOSTS
-                    };
-                    self.port(view, service, position, table, changed);
+                if view.view == 0 && carries_http(port.protocol) {
+                    let tables = &mut self.tables;
+                    self.common.entry(port.port.number).or_insert_with(|| {
+                        tables.push(Table::default());
+                        HostTableId(tables.len() as u32 - 1)
+                    });
                 }
+                self.port(view, service, position);
             }
         }
-        if let Some(table) = tables.get(&PORT_OF_OTHER_HOSTS) {
-            self.other_hosts(view, *table);
+        if self.common.contains_key(&PORT_OF_OTHER_HOSTS) {
+            self.other_hosts(view);
         }
+    }
+
+    /// Where the hosts of a port number go that a view has.
+    fn table(&mut self, view: u32, number: u16) -> &mut Table {
+        let id = match view {
+            0 => self.common[&number],
+            _ => {
+                let tables = &mut self.tables;
+                *self.overlays.entry((view, number)).or_insert_with(|| {
+                    tables.push(Table::default());
+                    HostTableId(tables.len() as u32 - 1)
+                })
+            }
+        };
+        &mut self.tables[id.index()]
     }
 
     fn udp(&mut self, service: usize) {
@@ -223,19 +275,19 @@ impl<'s, 'f> Build<'_, 's, 'f> {
         PortRules {
             plain: router.plain(service, position),
             http: if carries_http(protocol) { router.http(rules, number) } else { None },
-            tcp: if matches!(protocol, Protocol::Tcp | Protocol::Tls | Protocol::Detect) {
-                router.tcp(rules, number)
-            } else {
-                None
-            },
+            tcp: if carries_bytes(protocol) { router.tcp(rules, number) } else { None },
+            tls: if carries_bytes(protocol) { router.tls(rules, number) } else { Vec::new() },
         }
     }
 
     /// Remembers to which services the rules of this one send.
     fn depend(&mut self, service: usize, rules: &PortRules<'_>) {
         let http = rules.http.iter().flat_map(|http| &http.rules).flat_map(|rule| &*rule.route.destinations);
-        let tcp = rules.tcp.iter().flat_map(|tcp| &*tcp.destinations);
-        for id in http.chain(tcp).filter_map(|destination| destination.cluster) {
+        let settings = rules.http.iter().flat_map(|http| &http.rules).filter_map(|rule| rule.route.settings.as_ref());
+        let mirrors = settings.flat_map(|settings| &settings.mirrors).map(|mirror| &mirror.destination);
+        let tcp = rules.tcp.iter().flat_map(TcpRules::destinations).flatten();
+        let tls = rules.tls.iter().flat_map(|rule| &*rule.destinations);
+        for id in http.chain(mirrors).chain(tcp).chain(tls).filter_map(|destination| destination.cluster) {
             let target = self.clusters.selections[id.index()].service;
             if target as usize != service {
                 self.trace.dependents.entry(target).or_default().insert(service as u32);
@@ -245,7 +297,7 @@ impl<'s, 'f> Build<'_, 's, 'f> {
 
     /// VirtualServices that no port has asked for: what they refer to is looked up all the same, so that their faults
     /// show before they are needed.
-    fn unused(&mut self, snapshot: &'s Snapshot, views: &Views, resolved: &[ViewRules<'s>]) {
+    fn unused(&mut self, snapshot: &'s Snapshot, views: &ViewTable, resolved: &[ViewRules<'s>]) {
         let domain = &self.options.cluster_domain;
         let is_service = |vs: &VirtualService| {
             let mut hosts = vs.hosts.iter();
@@ -258,12 +310,15 @@ impl<'s, 'f> Build<'_, 's, 'f> {
             let mut router = self.router(&resolved[views.position(vs.meta.namespace())]);
             router.http(&[vs], PORT_OF_OTHER_HOSTS);
             router.tcp(&[vs], PORT_OF_OTHER_HOSTS);
+            router.tls(&[vs], PORT_OF_OTHER_HOSTS);
         }
         self.clusters = kept;
     }
 
     fn router<'r>(&'r mut self, view: &'r ViewRules<'s>) -> Router<'r, 's, 'f> {
         Router {
+            client: &view.client,
+            delegations: self.delegations,
             registry: self.registry,
             policies: self.policies,
             in_force: &view.policies,
@@ -274,13 +329,13 @@ impl<'s, 'f> Build<'_, 's, 'f> {
         }
     }
 
-    fn port(&mut self, view: &ViewRules<'s>, service: usize, position: usize, table: HostTableId, changed: bool) {
+    fn port(&mut self, view: &ViewRules<'s>, service: usize, position: usize) {
         let rules = self.rules(view, service, position);
         self.depend(service, &rules);
         let registered = &self.registry.services[service];
         let port = &registered.ports[position];
         let number = port.port.number;
-        if let Some(http) = rules.http.as_ref().filter(|_| changed) {
+        if let Some(http) = &rules.http {
             http2::note(http, registered, port, self.findings);
         }
         if registered.object.kind != ServiceType::ExternalName {
@@ -289,7 +344,6 @@ impl<'s, 'f> Build<'_, 's, 'f> {
                 port,
                 http: rules.http.as_ref(),
                 tcp: rules.tcp.as_ref(),
-                policy: view.policies[service].map(|id| self.policies.get(id)),
                 guard: self.guards[service],
                 telemetry: self.telemetry.contains(registered.namespace()),
                 knows_node: self.options.node.is_some(),
@@ -310,19 +364,17 @@ impl<'s, 'f> Build<'_, 's, 'f> {
                     }
                     self.dialled.insert(key, decision.verdict);
                     self.destinations.insert(key, id);
-                    if changed {
-                        let key = PlanKey { view: key.0, address: Some(key.1), port: key.2, udp: false };
-                        let entry = shared(self.former, &key, facts.dialled(&decision, dialled));
-                        self.plan.services.insert(key, entry);
-                    }
+                    let key = PlanKey { view: key.0, address: Some(key.1), port: key.2, udp: false };
+                    let entry = shared(self.former, &key, facts.dialled(&decision, dialled));
+                    self.plan.services.insert(key, entry);
                 }
-            } else if changed {
+            } else {
                 let decision = facts.decide(self.findings);
                 for address in &registered.object.addresses {
                     let key = PlanKey { view: view.view, address: Some(*address), port: number, udp: false };
                     match self.plan.services.entry(key) {
                         Entry::Vacant(free) => {
-                            let entry = facts.planned(&decision, address.is_ipv6());
+                            let entry = facts.planned(&decision, *address);
                             free.insert(shared(self.former, &key, entry));
                         }
                         Entry::Occupied(_) => self.trace.contended = true,
@@ -336,26 +388,30 @@ impl<'s, 'f> Build<'_, 's, 'f> {
                 Some(http) => http.catch_all().unwrap_or_default().into(),
                 None => [rules.plain.clone()].into(),
             };
-            let tcp = rules.tcp.map_or_else(|| [rules.plain.clone()].into(), |tcp| tcp.destinations);
+            let mut tcp = rules.tcp.map(|tcp| tcp.rules).unwrap_or_default();
+            if tcp.last().is_none_or(|rule| !rule.subnets.is_empty()) {
+                tcp.push(TcpRule::all([rules.plain.clone()].into()));
+            }
             self.ports.push(ServicePort {
                 host: Arc::clone(&registered.fqdn),
                 number,
                 protocol: port.protocol,
                 headless,
                 plain: rules.plain.cluster.expect("the plain service always has a cluster"),
-                hosts: table,
-                tcp,
+                hosts: self.common.get(&number).copied().filter(|_| carries_http(port.protocol)).unwrap_or(NO_HOSTS),
+                tcp: tcp.into(),
+                tls: rules.tls.into(),
                 http2,
             });
         }
-        if table != NO_HOSTS {
+        if carries_http(port.protocol) {
             let rules = rules.http.map_or_else(|| vec![plain_rule(rules.plain)], |http| http.rules);
-            self.host(service, table, rules);
+            self.host(view.view, service, number, rules);
         }
     }
 
     /// Adds a service's names to a table.
-    fn host(&mut self, service: usize, table: HostTableId, rules: Vec<Rule>) {
+    fn host(&mut self, view: u32, service: usize, number: u16, rules: Vec<Rule>) {
         let registered = &self.registry.services[service];
         let (namespace, name) = (&**registered.namespace(), &**registered.name());
         let names = [
@@ -365,71 +421,79 @@ impl<'s, 'f> Build<'_, 's, 'f> {
             format!("{}.", registered.fqdn),
         ];
         let addresses = registered.object.addresses.iter().map(IpAddr::to_string);
-        let table = &mut self.tables[table.index()];
+        let table = self.table(view, number);
         let index = table.add(&registered.fqdn, names.into_iter().chain(addresses), rules);
         table.hosts[index as usize].headless = registered.is_headless();
-        table.short_names.entry(namespace.into()).or_default().entry(name.into()).or_insert(index);
+        table.short_name(namespace, name, index);
     }
 
-    /// Hosts of VirtualServices that no service has: they can be asked for by name alone.
-    fn other_hosts(&mut self, view: &ViewRules<'s>, table: HostTableId) {
+    /// Hosts of VirtualServices that no service has: they can be asked for by name alone. Of a view only those that are
+    /// not as for everybody.
+    fn other_hosts(&mut self, view: &ViewRules<'s>) {
         let registry = self.registry;
         let (exact, suffixes) = self.hosts.others(|host| registry.find(host).is_some());
         for host in exact {
-            let rules = self.hosts.resolve(view.client.as_ref(), host, self.findings);
-            if let Some(http) = self.router(view).http(&rules, PORT_OF_OTHER_HOSTS) {
-                let names = [host.to_string(), format!("{host}.")].into_iter();
-                self.tables[table.index()].add(host, names, http.rules);
+            let vs = self.hosts.resolve(&view.client, host, self.findings);
+            let rules = self.router(view).http(&vs, PORT_OF_OTHER_HOSTS).map(|http| http.rules);
+            let names = || [host.to_string(), format!("{host}.")].into_iter();
+            match self.otherwise(view, host, rules) {
+                Otherwise::Same => {}
+                Otherwise::Nobody => self.table(view.view, PORT_OF_OTHER_HOSTS).hide(names()),
+                Otherwise::Rules(rules) => {
+                    self.table(view.view, PORT_OF_OTHER_HOSTS).add(host, names(), rules);
+                }
             }
         }
         for suffix in suffixes {
-            let rules = self.hosts.resolve_suffix(view.client.as_ref(), suffix, self.findings);
-            if let Some(http) = self.router(view).http(&rules, PORT_OF_OTHER_HOSTS) {
-                let host = format!("*{suffix}");
-                let table = &mut self.tables[table.index()];
-                let index = table.add(&host, std::iter::empty(), http.rules);
-                table.suffixes.push((suffix.into(), index));
+            let vs = self.hosts.resolve_suffix(&view.client, suffix, self.findings);
+            let rules = self.router(view).http(&vs, PORT_OF_OTHER_HOSTS).map(|http| http.rules);
+            let host = format!("*{suffix}");
+            match self.otherwise(view, &host, rules) {
+                Otherwise::Same => {}
+                Otherwise::Nobody => self.table(view.view, PORT_OF_OTHER_HOSTS).hide_suffix(suffix),
+                Otherwise::Rules(rules) => {
+                    let table = self.table(view.view, PORT_OF_OTHER_HOSTS);
+                    let index = table.add(&host, std::iter::empty(), rules);
+                    table.suffix(suffix, index);
+                }
             }
         }
     }
+
+    /// What a view has for a host that no service has.
+    fn otherwise(&mut self, view: &ViewRules<'s>, host: &str, rules: Option<Vec<Rule>>) -> Otherwise {
+        if view.view == 0 {
+            self.others.extend(rules.as_ref().map(|rules| (host.into(), rules.clone())));
+            return rules.map_or(Otherwise::Same, Otherwise::Rules);
+        }
+        match (rules, self.others.get(host)) {
+            (None, None) => Otherwise::Same,
+            (Some(rules), Some(common)) if rules == *common => Otherwise::Same,
+            (Some(rules), _) => Otherwise::Rules(rules),
+            (None, Some(_)) => Otherwise::Nobody,
+        }
+    }
+}
+
+enum Otherwise {
+    /// What everybody has.
+    Same,
+    /// Nothing, though everybody has something.
+    Nobody,
+    /// These rules.
+    Rules(Vec<Rule>),
 }
 
 fn carries_http(protocol: Protocol) -> bool {
     matches!(protocol, Protocol::Http | Protocol::Http2 | Protocol::Detect)
 }
 
+fn carries_bytes(protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::Tcp | Protocol::Tls | Protocol::Detect)
+}
+
 /// What a host without rules does.
 fn plain_rule(plain: WeightedCluster) -> Rule {
-    let route = Route { name: "default".into(), object: None, at: None, destinations: [plain].into() };
+    let route = Route { name: "default".into(), destinations: [plain].into(), ..Route::default() };
     Rule { matches: [].into(), route }
-}
-
-/// A [`HostTable`] that is being filled.
-#[derive(Default)]
-struct Table {
-    hosts: Vec<VirtualHost>,
-    names: Map<Box<str>, u32>,
-    short_names: Map<Box<str>, Map<Box<str>, u32>>,
-    suffixes: Vec<(Box<str>, u32)>,
-}
-
-impl Table {
-    /// The first that claims a name has it: services come in the order of their names.
-    fn add(&mut self, host: &str, names: impl Iterator<Item = String>, rules: Vec<Rule>) -> u32 {
-        let index = self.hosts.len() as u32;
-        self.hosts.push(VirtualHost { host: host.into(), headless: false, rules: rules.into() });
-        for name in names {
-            self.names.entry(name.into()).or_insert(index);
-        }
-        index
-    }
-
-    fn finish(self) -> HostTable {
-        HostTable {
-            hosts: self.hosts.into(),
-            names: self.names,
-            short_names: self.short_names,
-            suffixes: self.suffixes.into(),
-        }
-    }
 }

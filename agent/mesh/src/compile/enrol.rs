@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::visibility::Views;
+use super::visibility::ViewTable;
 use super::{CompileOptions, EXCLUDED_NAMESPACES, Findings};
 use crate::crd::{self, Mark, Metadata, Pod};
 use crate::finding::{Severity, code};
@@ -21,7 +21,7 @@ const RUNTIMES_OF_THEIR_OWN: [&str; 3] = ["kata", "gvisor", "runsc"];
 pub(super) fn enrol(
     snapshot: &Snapshot,
     options: &CompileOptions,
-    views: &Views,
+    views: &ViewTable,
     findings: &mut Findings,
 ) -> std::collections::BTreeMap<Arc<str>, EnrolledPod> {
     let mut enrolled = std::collections::BTreeMap::new();
@@ -55,7 +55,7 @@ pub(super) fn enrol(
                     name: Arc::clone(meta.name()),
                     uid: meta.uid(),
                     addresses: pod.addresses.to_vec(),
-                    view: views.of(meta.namespace()),
+                    view: views.of(meta.namespace(), &meta.labels),
                     netns: meta.annotations.get(NETNS).cloned(),
                     cgroup: meta.annotations.get(CGROUP).cloned(),
                 },

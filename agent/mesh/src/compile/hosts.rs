@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::registry::Map;
-use super::visibility::{expand, is_public, sees};
+use super::visibility::{Client, expand, is_public, sees};
 use super::{CompileOptions, Findings};
 use crate::crd::{Mark, VirtualService};
 use crate::finding::{Severity, code};
@@ -53,12 +53,7 @@ impl<'s> Hosts<'s> {
     }
 
     /// The rules for a host, the oldest first; empty when there is none.
-    pub(super) fn resolve(
-        &self,
-        client: Option<&Arc<str>>,
-        host: &str,
-        findings: &mut Findings,
-    ) -> Vec<&'s VirtualService> {
+    pub(super) fn resolve(&self, client: &Client, host: &str, findings: &mut Findings) -> Vec<&'s VirtualService> {
         let suffixes = self.suffixes.iter().filter(|(suffix, _)| host.ends_with(&**suffix)).map(|(_, claims)| claims);
         self.exact
             .get(host)
@@ -72,7 +67,7 @@ impl<'s> Hosts<'s> {
     /// The rules for `*SUFFIX` itself.
     pub(super) fn resolve_suffix(
         &self,
-        client: Option<&Arc<str>>,
+        client: &Client,
         suffix: &str,
         findings: &mut Findings,
     ) -> Vec<&'s VirtualService> {
@@ -91,15 +86,11 @@ impl<'s> Hosts<'s> {
     }
 }
 
-fn visible<'s>(
-    claims: &[Claim<'s>],
-    client: Option<&Arc<str>>,
-    host: &str,
-    findings: &mut Findings,
-) -> Vec<&'s VirtualService> {
-    let seen = |claim: &&Claim<'s>| sees(client, &claim.rule.meta, &claim.rule.export_to);
+fn visible<'s>(claims: &[Claim<'s>], client: &Client, host: &str, findings: &mut Findings) -> Vec<&'s VirtualService> {
+    let namespace = client.namespace.as_ref();
+    let seen = |claim: &&Claim<'s>| sees(namespace, &claim.rule.meta, &claim.rule.export_to);
     // What the client's namespace keeps to itself overrides what others offer to everybody.
-    let own = |claim: &&Claim<'s>| !is_public(&claim.rule.export_to) && Some(claim.rule.meta.namespace()) == client;
+    let own = |claim: &&Claim<'s>| !is_public(&claim.rule.export_to) && Some(claim.rule.meta.namespace()) == namespace;
     let mut found: Vec<&Claim<'s>> = claims.iter().filter(seen).filter(own).collect();
     if found.is_empty() {
         found = claims.iter().filter(seen).collect();

@@ -12,12 +12,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::build::Former;
+use super::destinations::members;
 use super::registry::{Registry, SERVICE_NAME, has_labels};
-use super::routes::members;
 use super::trace::{Trace, fqdn, service_of};
-use super::visibility::{Views, expand};
+use super::visibility::expand;
 use super::{CompileOptions, Compiled, Findings, build, enrol, sort};
-use crate::crd::{Action, EndpointSlice, Object, Pod, Service, ServiceType, VirtualService};
+use crate::crd::{EndpointSlice, Object, Pod, Service, ServiceType};
 use crate::finding::Finding;
 use crate::plan::{EnrolledPod, KernelPlan, PlanKey, PlannedService};
 use crate::program::{Cluster, ClusterId, Program};
@@ -195,7 +195,8 @@ impl Trace {
         for key in affected {
             for rule in self.virtual_services.of(&fqdn(key, domain)) {
                 let Some(vs) = snapshot.virtual_services.get(rule) else { continue };
-                services.extend(destinations(vs).filter_map(|host| named(&expand(host, &rule.0, domain), domain)));
+                let hosts = vs.destinations().map(|destination| &destination.host);
+                services.extend(hosts.filter_map(|host| named(&expand(host, &rule.0, domain), domain)));
                 cut.virtual_services.insert(rule.clone(), Arc::clone(vs));
             }
         }
@@ -326,14 +327,6 @@ fn named_pods(slice: &EndpointSlice) -> impl Iterator<Item = Key> {
     names.map(|name| (Arc::clone(slice.meta.namespace()), Arc::clone(name)))
 }
 
-fn destinations(vs: &VirtualService) -> impl Iterator<Item = &Arc<str>> {
-    let http = vs.http.iter().flat_map(|route| match &route.action {
-        Action::Forward(destinations) => &destinations[..],
-        Action::Unsupported(_) => &[],
-    });
-    http.chain(vs.tcp.iter().flat_map(|route| &route.destinations)).map(|destination| &destination.host)
-}
-
 /// What a cut comes to.
 struct Part {
     plan: KernelPlan,
@@ -341,17 +334,17 @@ struct Part {
 }
 
 impl Part {
-    /// `None` when it has a view that is not in force.
+    /// `None` when a pod of it is of a class that has no view.
     fn of(cut: &Snapshot, options: &CompileOptions) -> Option<Self> {
         let mut findings = Findings::default();
         let former = Former { program: &Program::default(), plan: &KernelPlan::default() };
-        let (_, mut plan, views, _) = build::build(cut, options, &former, &mut findings);
-        let known = &options.views.0;
-        if views.0.0.iter().any(|(namespace, view)| known.get(namespace) != Some(view)) {
+        let seen = build::Seen::As(&options.views);
+        let (_, mut plan, views, _) = build::build(cut, options, &former, seen, &mut findings);
+        let local = |pod: &&Arc<Pod>| !pod.finished && options.node.as_ref().is_none_or(|node| pod.node == *node);
+        if cut.pods.values().filter(local).any(|pod| !views.knows(pod)) {
             return None;
         }
-        // The pods are of all views, not only of those that bear on these services.
-        plan.pods = enrol::enrol(cut, options, &Views(options.views.clone()), &mut findings);
+        plan.pods = enrol::enrol(cut, options, &views, &mut findings);
         Some(Self { plan, findings: findings.0 })
     }
 
@@ -364,7 +357,7 @@ impl Part {
         options: &CompileOptions,
     ) -> Option<Vec<(PlanKey, Arc<PlannedService>)>> {
         let mut changed = Vec::new();
-        let views = || std::iter::once(0).chain(options.views.0.values().copied());
+        let views = || std::iter::once(0).chain(options.views.ids.values().copied());
         for service in affected.iter().filter_map(|key| snapshot.services.get(key)) {
             for port in service.ports.iter().filter(|port| !port.udp && !port.sctp) {
                 for (address, view) in service.addresses.iter().flat_map(|address| views().map(move |v| (*address, v)))

@@ -3,13 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::destinations::host_help;
 use super::registry::{Registered, Registry, has_labels, protocol_of};
-use super::routes::host_help;
 use super::visibility::expand;
-use super::{CompileOptions, EXCLUDED_NAMESPACES, Findings};
-use crate::crd::{
-    Action, DestinationRule, HttpMatchItem, HttpRoute, Labels, Mark, ServiceType, Subset, VirtualService,
-};
+use super::{CompileOptions, EXCLUDED_NAMESPACES, Findings, enforced};
+use crate::crd::{DestinationRule, HttpMatchItem, HttpRoute, Labels, Mark, ServiceType, Subset, VirtualService};
 use crate::finding::{Severity, code};
 use crate::program::Protocol;
 use crate::snapshot::Snapshot;
@@ -26,9 +24,11 @@ pub(super) fn lint(snapshot: &Snapshot, registry: &Registry<'_>, options: &Compi
         addresses(service, findings);
     }
     for vs in snapshot.virtual_services.values() {
+        enforced::virtual_service(vs, findings);
         virtual_service(vs, registry, options, findings);
     }
     for rule in snapshot.destination_rules.values() {
+        enforced::destination_rule(rule, findings);
         destination_rule(rule, snapshot, registry, options, findings);
     }
 }
@@ -68,8 +68,7 @@ fn addresses(service: &Registered<'_>, findings: &mut Findings) {
 fn virtual_service(vs: &VirtualService, registry: &Registry<'_>, options: &CompileOptions, findings: &mut Findings) {
     unreachable(vs, findings);
     for route in &vs.http {
-        if let Action::Forward(destinations) = &route.action
-            && let [only] = &**destinations
+        if let [only] = route.forwards_to()
             && let Some(weight) = only.weight.filter(|weight| *weight != 100)
         {
             findings.push(
@@ -134,13 +133,8 @@ fn headless(vs: &VirtualService, service: &Registered<'_>, options: &CompileOpti
     if !service.is_headless() {
         return;
     }
-    let http = vs.http.iter().flat_map(|route| match &route.action {
-        Action::Forward(destinations) => &destinations[..],
-        Action::Unsupported(_) => &[],
-    });
-    let all = http.chain(vs.tcp.iter().flat_map(|route| &route.destinations));
     let is_own = |host: &str| expand(host, vs.meta.namespace(), &options.cluster_domain) == service.fqdn;
-    for destination in all.filter(|one| !one.subset.is_empty() && is_own(&one.host)) {
+    for destination in vs.destinations().filter(|one| !one.subset.is_empty() && is_own(&one.host)) {
         findings.push(
             Severity::Warning,
             code::NO_EFFECT,
@@ -176,10 +170,7 @@ fn unreachable(vs: &VirtualService, findings: &mut Findings) {
 }
 
 fn takes_everything(route: &HttpRoute) -> bool {
-    let always = |item: &HttpMatchItem| {
-        !item.never && item.port.is_none() && item.gateways.is_empty() && item.conditions.is_catch_all()
-    };
-    route.items.is_empty() || route.items.iter().any(always)
+    route.items.is_empty() || route.items.iter().any(HttpMatchItem::takes_everything)
 }
 
 fn destination_rule(

@@ -5,7 +5,11 @@
 //! - `visibility`: who sees what, and the classes of clients (views) that follow from it
 //! - `policy`: the DestinationRule in force for a service
 //! - `hosts`: the VirtualServices in force for a host
-//! - `routes`: rules, weights and clusters
+//! - `delegate`: the rules of VirtualServices that delegate to others
+//! - `routes`: HTTP rules
+//! - `layer4`: TLS and TCP rules
+//! - `destinations`: weights and clusters
+//! - `enforced`: what of all that the data path does
 //! - `http2`: rules that HTTP/2 connections cannot follow
 //! - `verdict`: what the kernel does with each service port
 //! - `guard`: policies that this version does not enforce, so that what they protect refuses
@@ -22,26 +26,31 @@ use std::sync::Arc;
 use crate::crd::{Mark, Metadata};
 use crate::finding::{Finding, Severity};
 use crate::plan::KernelPlan;
-use crate::program::Program;
+use crate::program::{Origin, Program};
 use crate::snapshot::Snapshot;
 
 mod build;
+mod delegate;
+mod destinations;
+mod enforced;
 mod enrol;
 mod guard;
 mod hosts;
 mod http2;
 mod incremental;
+mod layer4;
 mod lint;
 mod policy;
 mod registry;
 mod routes;
+mod table;
 mod trace;
 mod verdict;
 mod visibility;
 
 pub use incremental::{Compiler, Delta, InForce};
 pub(crate) use registry::protocol_of;
-pub use visibility::ViewTable;
+pub use visibility::{Client, ViewTable};
 pub(crate) use visibility::{expand, is_public};
 
 #[cfg(test)]
@@ -105,9 +114,9 @@ fn compile_traced(
     former: &build::Former<'_>,
 ) -> (Compiled, trace::Trace) {
     let mut findings = Findings::default();
-    let (program, mut plan, views, trace) = build::build(snapshot, options, former, &mut findings);
+    let (program, mut plan, views, trace) = build::build(snapshot, options, former, build::Seen::Own, &mut findings);
     plan.pods = enrol::enrol(snapshot, options, &views, &mut findings);
-    (Compiled { program, plan, views: views.0, findings: sort(findings.0) }, trace)
+    (Compiled { program, plan, views, findings: sort(findings.0) }, trace)
 }
 
 /// Whether a pod takes part by its own labels and annotations and those of its namespace.
@@ -122,6 +131,12 @@ struct Findings(BTreeSet<Finding>);
 impl Findings {
     fn push(&mut self, severity: Severity, code: &'static str, meta: &Metadata, mark: Mark, message: String) {
         self.with_help(severity, code, meta, mark, message, None);
+    }
+
+    /// About what stands where a block of a policy is from.
+    fn at_origin(&mut self, severity: Severity, code: &'static str, origin: &Origin, message: String) {
+        let (object, at) = (Some(origin.object.clone()), origin.at.clone());
+        self.0.insert(Finding { severity, code, object, at, message, help: None });
     }
 
     fn with_help(

@@ -2,18 +2,14 @@
 //! the service's, then the root namespace's; they are merged within a namespace, and never across.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::registry::{Map, Registered};
-use super::visibility::{expand, is_public, sees};
+use super::registry::{Map, Registered, has_labels};
+use super::visibility::{Client, expand, is_public, sees};
 use super::{CompileOptions, Findings};
-use crate::crd::{ClientTls, DestinationRule, Subset};
+use crate::crd::{Blocks, DestinationRule, Marked, Subset, TrafficPolicy};
 use crate::finding::{Severity, code};
-use crate::program::LoadBalancer;
+use crate::program::{Block, ClientTls, ClusterPolicy, Level, Origin};
 use crate::snapshot::Snapshot;
-
-/// Istio's default for a connect.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Index into [`Policies::merged`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,7 +19,8 @@ pub(super) struct PolicyId(u32);
 pub(super) struct Policies<'s> {
     rules: Vec<&'s DestinationRule>,
     by_namespace: Map<&'s str, NamespaceRules>,
-    /// Rules for some clients of their namespace that ask for encryption: they close their hosts for all of them.
+    /// Rules for some clients of their namespace that ask for encryption, where clients cannot be told apart: they close
+    /// their hosts for all of them.
     for_some: Map<&'s str, NamespaceRules>,
     root: Arc<str>,
     merged: Vec<Policy<'s>>,
@@ -38,6 +35,17 @@ struct NamespaceRules {
 }
 
 impl NamespaceRules {
+    fn add(&mut self, index: u32, rule: &DestinationRule, domain: &str) {
+        let Some(suffix) = rule.host.strip_prefix('*') else {
+            self.exact.entry(expand(&rule.host, rule.meta.namespace(), domain)).or_default().push(index);
+            return;
+        };
+        match self.suffixes.iter_mut().find(|(s, _)| **s == *suffix) {
+            Some((_, same)) => same.push(index),
+            None => self.suffixes.push((suffix.into(), vec![index])),
+        }
+    }
+
     /// The rules for a host, those with the most specific host first.
     fn of(&self, fqdn: &str) -> impl Iterator<Item = &Vec<u32>> {
         let suffixes = self.suffixes.iter().filter(move |(suffix, _)| fqdn.ends_with(&**suffix)).map(|(_, r)| r);
@@ -67,16 +75,28 @@ impl<'s> Policy<'s> {
         self.subsets.iter().find(|(other, _)| std::ptr::eq(*other, subset)).map(|(_, rule)| *rule)
     }
 
-    /// How an endpoint of the service, or of a subset, is picked, and how long a connect may take. A block of the
-    /// subset replaces the rule's.
-    pub(super) fn settings(&self, subset: Option<&Subset>) -> (LoadBalancer, Duration) {
-        let rule = self.ruled_by.and_then(|rule| rule.policy.as_ref());
-        let levels = || subset.map(|s| &s.policy).into_iter().chain(rule);
-        let pool = levels().find_map(|policy| policy.connection_pool);
-        (
-            levels().find_map(|policy| policy.load_balancer).unwrap_or_default(),
-            pool.flatten().unwrap_or(CONNECT_TIMEOUT),
-        )
+    /// Everything that holds toward a port of the service, or of a subset.
+    ///
+    /// A block of the subset comes before the rule's. The settings of a port stand for all blocks of their level that a
+    /// port can have: one that they lack is as if no rule gave it.
+    pub(super) fn settings(&self, subset: Option<&Subset>, port: u16) -> ClusterPolicy {
+        let mut effective = ClusterPolicy::default();
+        if let Some((rule, policy)) = self.ruled_by.and_then(|rule| Some((rule, rule.policy.as_deref()?))) {
+            lay(&mut effective, rule, policy, port, [Level::Rule, Level::RulePort]);
+        }
+        if let Some((subset, rule)) = subset.and_then(|subset| Some((subset, self.definition(subset)?)))
+            && let Some(policy) = &subset.policy
+        {
+            lay(&mut effective, rule, policy, port, [Level::Subset, Level::SubsetPort]);
+        }
+        effective
+    }
+
+    /// Whether the settings of a port differ from those of the others.
+    pub(super) fn has_port(&self, subset: Option<&Subset>, port: u16) -> bool {
+        let common = self.ruled_by.and_then(|rule| rule.policy.as_deref());
+        let own = subset.and_then(|subset| subset.policy.as_deref());
+        common.into_iter().chain(own).any(|policy| policy.port(port).is_some())
     }
 
     /// The rule that asks for encryption, which this version does not do, toward a port of the service or of a subset.
@@ -85,42 +105,57 @@ impl<'s> Policy<'s> {
             return Some((rule, rule.encryption()?));
         }
         let own = self.subsets.iter().find(|(one, _)| !subset.is_empty() && *one.name == *subset);
-        let own = own.and_then(|(subset, rule)| Some((*rule, subset.policy.tls_of(port)?)));
+        let own = own.and_then(|(subset, rule)| Some((*rule, subset.policy.as_ref()?.tls_of(port)?)));
         let common = || self.ruled_by.and_then(|rule| Some((rule, rule.policy.as_ref()?.tls_of(port)?)));
         own.or_else(common).filter(|(_, tls)| tls.encrypts())
     }
+}
 
-    /// The rule that sets a load balancer for the plain service.
-    pub(super) fn load_balancer(&self) -> Option<(&'s DestinationRule, LoadBalancer)> {
-        let rule = self.ruled_by?;
-        Some((rule, rule.policy.as_ref()?.load_balancer?))
+/// Lays a level over what holds below it.
+fn lay(effective: &mut ClusterPolicy, rule: &DestinationRule, policy: &TrafficPolicy, port: u16, levels: [Level; 2]) {
+    let [level, level_of_port] = levels;
+    match policy.port(port) {
+        Some(settings) => {
+            let none = ClusterPolicy::default();
+            effective.load_balancer = none.load_balancer;
+            effective.connection_pool = none.connection_pool;
+            effective.outlier_detection = none.outlier_detection;
+            effective.tls = none.tls;
+            lay_blocks(effective, rule, &settings.blocks, level_of_port);
+        }
+        None => lay_blocks(effective, rule, &policy.blocks, level),
+    }
+    over(&mut effective.tunnel, policy.tunnel.as_ref(), rule, level);
+    over(&mut effective.proxy_protocol, policy.proxy_protocol.as_ref(), rule, level);
+    over(&mut effective.retry_budget, policy.retry_budget.as_ref(), rule, level);
+}
+
+fn lay_blocks(effective: &mut ClusterPolicy, rule: &DestinationRule, blocks: &Blocks, level: Level) {
+    over(&mut effective.load_balancer, blocks.load_balancer.as_ref(), rule, level);
+    over(&mut effective.connection_pool, blocks.connection_pool.as_ref(), rule, level);
+    over(&mut effective.outlier_detection, blocks.outlier_detection.as_ref(), rule, level);
+    over(&mut effective.tls, blocks.tls.as_ref(), rule, level);
+}
+
+fn over<T>(below: &mut Option<Block<T>>, given: Option<&Marked<Arc<T>>>, rule: &DestinationRule, level: Level) {
+    if let Some(given) = given {
+        let origin = Origin { object: rule.meta.object.clone(), at: rule.meta.place(given.mark), level };
+        *below = Some(Block { value: Arc::clone(given), origin: Arc::new(origin) });
     }
 }
 
-/// What holds without any rule.
-pub(super) fn defaults() -> (LoadBalancer, Duration) {
-    (LoadBalancer::default(), CONNECT_TIMEOUT)
-}
-
 impl<'s> Policies<'s> {
-    pub(super) fn new(snapshot: &'s Snapshot, options: &CompileOptions) -> Self {
-        let in_force = |rule: &&DestinationRule| rule.applies || rule.encryption().is_some();
-        let mut rules: Vec<&DestinationRule> =
-            snapshot.destination_rules.values().map(|rule| &**rule).filter(in_force).collect();
+    /// With `overflowed` some clients cannot be told apart by their labels.
+    pub(super) fn new(snapshot: &'s Snapshot, options: &CompileOptions, overflowed: bool) -> Self {
+        let mut rules: Vec<&DestinationRule> = snapshot.destination_rules.values().map(|rule| &**rule).collect();
         rules.sort_by(|a, b| a.meta.seniority().cmp(&b.meta.seniority()));
         let mut by_namespace: Map<&str, NamespaceRules> = Map::default();
         let mut for_some: Map<&str, NamespaceRules> = Map::default();
         for (index, rule) in (0_u32..).zip(&rules) {
             let namespace = rule.meta.namespace();
-            let group = if rule.applies { &mut by_namespace } else { &mut for_some };
-            let own = group.entry(namespace).or_default();
-            if let Some(suffix) = rule.host.strip_prefix('*') {
-                match own.suffixes.iter_mut().find(|(s, _)| **s == *suffix) {
-                    Some((_, same)) => same.push(index),
-                    None => own.suffixes.push((suffix.into(), vec![index])),
-                }
-            } else {
-                own.exact.entry(expand(&rule.host, namespace, &options.cluster_domain)).or_default().push(index);
+            by_namespace.entry(namespace).or_default().add(index, rule, &options.cluster_domain);
+            if overflowed && rule.selector.is_some() && rule.encryption().is_some() {
+                for_some.entry(namespace).or_default().add(index, rule, &options.cluster_domain);
             }
         }
         for own in by_namespace.values_mut().chain(for_some.values_mut()) {
@@ -134,30 +169,43 @@ impl<'s> Policies<'s> {
         &self.merged[id.0 as usize]
     }
 
-    /// The policy for a service and clients of a namespace (`None` = everybody).
+    /// The policy for a service and a class of clients.
     pub(super) fn resolve(
         &mut self,
-        client: Option<&Arc<str>>,
+        client: &Client,
         service: &Registered<'_>,
         findings: &mut Findings,
     ) -> Option<PolicyId> {
         let root = Arc::clone(&self.root);
-        let in_root = client == Some(&root);
-        let mut found = client
+        let namespace = client.namespace.as_ref();
+        let in_root = namespace == Some(&root);
+        let seen = |rule: &DestinationRule| match &rule.selector {
+            // Whatever it says, it is for clients of its own namespace alone.
+            Some(selector) => namespace == Some(rule.meta.namespace()) && has_labels(&client.labels, selector),
+            None => sees(namespace, &rule.meta, &rule.export_to),
+        };
+        let mut found = namespace
             // Of the root namespace, only what is not for everybody is its own clients' first.
             .map(|own| {
-                self.within(own, service, |rule| {
-                    sees(client, &rule.meta, &rule.export_to) && !(in_root && is_public(&rule.export_to))
-                })
+                let first = |rule: &DestinationRule| {
+                    seen(rule) && !(in_root && rule.selector.is_none() && is_public(&rule.export_to))
+                };
+                self.within(own, service, first)
             })
             .filter(|found| !found.is_empty())
-            .or_else(|| Some(self.within(service.namespace(), service, |r| sees(client, &r.meta, &r.export_to))))
+            .or_else(|| Some(self.within(service.namespace(), service, seen)))
             .filter(|found| !found.is_empty())
-            .unwrap_or_else(|| self.within(&root, service, |r| sees(client, &r.meta, &r.export_to)));
-        let for_some = client.and_then(|own| self.for_some.get(&**own));
-        found.extend(for_some.into_iter().flat_map(|rules| rules.of(&service.fqdn)).flatten());
-        if found.is_empty() {
+            .unwrap_or_else(|| self.within(&root, service, seen));
+        let for_some = namespace.and_then(|own| self.for_some.get(&**own));
+        let closing = for_some.into_iter().flat_map(|rules| rules.of(&service.fqdn)).flatten();
+        let closing: Vec<u32> = closing.copied().filter(|index| !found.contains(index)).collect();
+        if found.is_empty() && closing.is_empty() {
             return None;
+        }
+        // The separator tells apart what holds from what closes.
+        if !closing.is_empty() {
+            found.push(u32::MAX);
+            found.extend(closing);
         }
         if let Some(id) = self.ids.get(&found) {
             return Some(*id);
@@ -169,20 +217,28 @@ impl<'s> Policies<'s> {
         Some(id)
     }
 
-    /// The rules of one namespace with the most specific host that fits.
+    /// The rules of one namespace with the most specific host that fits. Those that select the client come before those
+    /// that select nobody.
     fn within(&self, namespace: &str, service: &Registered<'_>, wanted: impl Fn(&DestinationRule) -> bool) -> Vec<u32> {
         let Some(own) = self.by_namespace.get(namespace) else {
             return Vec::new();
         };
-        own.of(&service.fqdn)
-            .map(|rules| rules.iter().copied().filter(|i| wanted(self.rules[*i as usize])).collect::<Vec<_>>())
+        let rule = |index: u32| self.rules[index as usize];
+        let found = own
+            .of(&service.fqdn)
+            .map(|rules| rules.iter().copied().filter(|i| wanted(rule(*i))).collect::<Vec<_>>())
             .find(|rules| !rules.is_empty())
-            .unwrap_or_default()
+            .unwrap_or_default();
+        let selected: Vec<u32> = found.iter().copied().filter(|i| rule(*i).selector.is_some()).collect();
+        if selected.is_empty() { found } else { selected }
     }
 
     fn merge(&self, found: &[u32], findings: &mut Findings) -> Policy<'s> {
-        let (rules, for_some): (Vec<&DestinationRule>, Vec<_>) =
-            found.iter().map(|i| self.rules[*i as usize]).partition(|rule| rule.applies);
+        let mut parts = found.split(|index| *index == u32::MAX);
+        let mut part = || -> Vec<&'s DestinationRule> {
+            parts.next().unwrap_or_default().iter().map(|index| self.rules[*index as usize]).collect()
+        };
+        let (rules, closing) = (part(), part());
         let ruled_by = rules.iter().copied().find(|rule| rule.policy.is_some());
         let mut subsets: Vec<(&Subset, &DestinationRule)> = Vec::new();
         for rule in &rules {
@@ -198,7 +254,9 @@ impl<'s> Policies<'s> {
                     ),
                 }
             }
-            if let (Some(policy), Some(first)) = (&rule.policy, ruled_by.filter(|first| !std::ptr::eq(*first, *rule))) {
+            if let (Some(policy), Some(first)) =
+                (rule.policy.as_deref(), ruled_by.filter(|first| !std::ptr::eq(*first, *rule)))
+            {
                 findings.with_help(
                     Severity::Warning,
                     code::NO_EFFECT,
@@ -209,6 +267,6 @@ impl<'s> Policies<'s> {
                 );
             }
         }
-        Policy { ruled_by, subsets, rules, closed_by: for_some.first().copied() }
+        Policy { ruled_by, subsets, rules, closed_by: closing.first().copied() }
     }
 }

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::Findings;
-use super::policy::Policy;
+use super::destinations::{Closed, Clusters, subset_of};
+use super::layer4::TcpRules;
 use super::registry::{Registered, RegisteredPort};
-use super::routes::{Closed, Clusters, HttpRules, TcpRules, subset_of};
-use crate::crd::{Mark, Protection, TrafficPolicy};
+use super::routes::HttpRules;
+use crate::crd::{Mark, Protection};
 use crate::finding::{Severity, code};
 use crate::plan::{OnFailure, PlannedService, Verdict, WeightedGroup};
-use crate::program::{LoadBalancer, Protocol, WeightedCluster};
+use crate::program::{ClusterPolicy, LoadBalancer, LoadBalancing, Origin, Protocol, WeightedCluster};
 use crate::source::ObjectRef;
 
 /// Label or annotation of a Service: what its proxied ports do while no proxy is alive.
@@ -24,7 +25,6 @@ pub(super) struct Facts<'a, 's> {
     pub(super) port: &'a RegisteredPort<'s>,
     pub(super) http: Option<&'a HttpRules<'s>>,
     pub(super) tcp: Option<&'a TcpRules<'s>>,
-    pub(super) policy: Option<&'a Policy<'s>>,
     pub(super) guard: Option<&'s Protection>,
     /// The namespace asks for telemetry of requests.
     pub(super) telemetry: bool,
@@ -44,11 +44,12 @@ pub(super) struct Decision {
 
 impl Facts<'_, '_> {
     /// Where connections go at layer 4: TCP routes, else the HTTP rule that takes everything, else the service.
-    fn groups(&self) -> Option<&[WeightedCluster]> {
+    fn groups(&self, dialled: IpAddr) -> Option<&[WeightedCluster]> {
+        let plain = std::slice::from_ref(self.plain);
         match (self.tcp, self.http) {
-            (Some(tcp), None) => Some(&tcp.destinations),
+            (Some(tcp), None) => Some(tcp.toward(dialled).unwrap_or(plain)),
             (_, Some(http)) => http.catch_all(),
-            (None, None) => Some(std::slice::from_ref(self.plain)),
+            (None, None) => Some(plain),
         }
     }
 
@@ -65,7 +66,7 @@ impl Facts<'_, '_> {
                 let _ = write!(decision.why, "; {name} is refused, as {rule} asks for TLS ({mode})");
             }
         }
-        if verdict == Verdict::Proxy && self.groups().is_none() {
+        if verdict == Verdict::Proxy && self.http.is_some_and(|http| http.catch_all().is_none()) {
             decision.on_failure = OnFailure::Refuse;
             decision.why.push_str("; refused while no proxy is alive, as no rule takes everything");
         }
@@ -146,10 +147,11 @@ impl Facts<'_, '_> {
             Protocol::Detect => (true, true),
         };
         let plain = (http && self.http.is_none()) || (tcp && self.tcp.is_none());
+        let some_dial_others = tcp && self.tcp.is_some_and(|tcp| !tcp.takes_everything());
         let by_http = self.http.iter().flat_map(|http| &http.rules).map(|rule| &*rule.route.destinations);
         by_http
-            .chain(self.tcp.iter().map(|tcp| &*tcp.destinations))
-            .chain(plain.then(|| std::slice::from_ref(self.plain)))
+            .chain(self.tcp.iter().flat_map(|tcp| tcp.destinations()))
+            .chain((plain || some_dial_others).then(|| std::slice::from_ref(self.plain)))
             .flat_map(|group| group.iter().filter(|one| one.weight > 0 || group.len() == 1))
     }
 
@@ -196,9 +198,9 @@ impl Facts<'_, '_> {
             return Some((format!("{object} has HTTP rules for the host"), Some(object)));
         }
         let balanced = !self.service.is_headless();
-        if let Some((rule, balancer)) = self.policy.filter(|_| balanced).and_then(Policy::load_balancer) {
-            let object = rule.meta.object.clone();
-            let name = name_of(balancer);
+        if let Some(block) = self.plain_policy().load_balancer.as_ref().filter(|_| balanced) {
+            let object = block.origin.object.clone();
+            let name = name_of(&block.value);
             return Some((format!("{object} asks for {name} on a port that {carries}"), Some(object)));
         }
         if let Some(tcp) = self.tcp.filter(|_| self.port.protocol == Protocol::Detect) {
@@ -211,6 +213,11 @@ impl Facts<'_, '_> {
         })
     }
 
+    fn plain_policy(&self) -> &ClusterPolicy {
+        let id = self.plain.cluster.expect("the plain service always has a cluster");
+        &self.clusters.all[id.index()].policy
+    }
+
     /// False when nothing that could be asked for here has an endpoint.
     fn has_endpoint(&self) -> bool {
         let serves = |destination: &WeightedCluster| {
@@ -220,29 +227,20 @@ impl Facts<'_, '_> {
             })
         };
         let http = self.http.iter().flat_map(|http| &http.rules).flat_map(|rule| &*rule.route.destinations);
-        let tcp = self.tcp.iter().flat_map(|tcp| &*tcp.destinations);
+        let tcp = self.tcp.iter().flat_map(|tcp| tcp.destinations()).flatten();
         serves(self.plain) || http.chain(tcp).any(serves)
     }
 
     /// Says which settings the kernel's way does without.
     fn unkept(&self, findings: &mut Findings) {
-        let Some(policy) = self.policy else { return };
         let (host, number) = (&self.service.fqdn, self.port.port.number);
-        let asked_for = |subset: &str| {
-            let own = |one: &WeightedCluster| {
-                one.cluster.is_some_and(|id| {
-                    let cluster = &self.clusters.all[id.index()];
-                    cluster.host == *host && *cluster.subset == *subset
-                })
-            };
-            self.destinations().any(own)
-        };
-        let common = policy.ruled_by.and_then(|rule| Some((rule, rule.policy.as_ref()?)));
-        let subsets = policy.subsets.iter().filter(|(subset, _)| asked_for(&subset.name));
-        for (rule, settings) in common.into_iter().chain(subsets.map(|(subset, rule)| (*rule, &subset.policy))) {
-            for lost in unkept(settings, self.service.is_headless()) {
+        let own = self.destinations().filter_map(|one| Some(&self.clusters.all[one.cluster?.index()]));
+        let plain = self.plain_policy();
+        let of_subsets = own.filter(|cluster| cluster.host == *host).map(|cluster| &*cluster.policy);
+        for policy in std::iter::once(plain).chain(of_subsets) {
+            for (origin, lost) in unkept(policy, self.service.is_headless()) {
                 let message = format!("port {number} of {host}: {lost}");
-                findings.push(Severity::Info, code::NO_EFFECT, &rule.meta, settings.mark, message);
+                findings.at_origin(Severity::Info, code::NO_EFFECT, origin, message);
             }
         }
     }
@@ -266,8 +264,9 @@ impl Facts<'_, '_> {
     }
 
     /// The entry for an address of a service.
-    pub(super) fn planned(&self, decision: &Decision, ipv6: bool) -> PlannedService {
-        self.entry(decision, || self.groups().map(|groups| self.family(groups, ipv6)).unwrap_or_default())
+    pub(super) fn planned(&self, decision: &Decision, address: IpAddr) -> PlannedService {
+        let family = |groups| self.family(groups, address.is_ipv6());
+        self.entry(decision, || self.groups(address).map(family).unwrap_or_default())
     }
 
     /// The entry for a pod of a headless service: what would go to some pod of it goes to this one.
@@ -278,7 +277,7 @@ impl Facts<'_, '_> {
             cluster.is_some_and(|cluster| cluster.host == self.service.fqdn && cluster.port == port)
         };
         self.entry(decision, || {
-            let given = self.groups().unwrap_or_default();
+            let given = self.groups(pod.ip()).unwrap_or_default();
             let mut groups = self.family(given, pod.is_ipv6());
             for (group, _) in groups.iter_mut().zip(given).filter(|(_, given)| is_own(given)) {
                 // What is closed stays so.
@@ -319,30 +318,29 @@ impl Facts<'_, '_> {
     }
 }
 
-/// What of a traffic policy is not in force where the kernel connects a client to an endpoint, and what is instead.
-fn unkept(settings: &TrafficPolicy, headless: bool) -> impl Iterator<Item = String> {
-    let balancer = match settings.load_balancer {
-        Some(_) if headless => {
-            Some("loadBalancer has no effect, as clients dial a pod of the headless service".to_owned())
-        }
-        Some(balancer @ (LoadBalancer::RoundRobin | LoadBalancer::LeastRequest)) => Some(format!(
-            "{} is not kept: the kernel gives each connection to an endpoint at random, by weight",
-            name_of(balancer)
-        )),
-        Some(LoadBalancer::Random) | None => None,
-    };
-    let timeout = settings.connection_pool.flatten().map(|_| {
-        "connectTimeout is not in force: clients connect to the endpoint themselves, with their own timeout".to_owned()
+/// What of a policy is not in force where the kernel connects a client to an endpoint, and what is instead.
+fn unkept(policy: &ClusterPolicy, headless: bool) -> impl Iterator<Item = (&Origin, String)> {
+    let balancer = policy.load_balancer.as_ref().and_then(|block| {
+        let lost = if headless {
+            "loadBalancer has no effect, as clients dial a pod of the headless service".to_owned()
+        } else if block.value.simple == LoadBalancer::Random && block.value.hash.is_none() {
+            return None;
+        } else {
+            let name = name_of(&block.value);
+            format!("{name} is not kept: the kernel gives each connection to an endpoint at random, by weight")
+        };
+        Some((&*block.origin, lost))
+    });
+    let pool = policy.connection_pool.as_ref().filter(|block| block.value.connect_timeout.is_some());
+    let timeout = pool.map(|block| {
+        let lost = "connectTimeout is not in force: clients connect to the endpoint themselves, with their own timeout";
+        (&*block.origin, lost.to_owned())
     });
     balancer.into_iter().chain(timeout)
 }
 
-fn name_of(balancer: LoadBalancer) -> &'static str {
-    match balancer {
-        LoadBalancer::LeastRequest => "LEAST_REQUEST",
-        LoadBalancer::RoundRobin => "ROUND_ROBIN",
-        LoadBalancer::Random => "RANDOM",
-    }
+fn name_of(balancing: &LoadBalancing) -> &'static str {
+    if balancing.hash.is_some() { "consistentHash" } else { balancing.simple.as_str() }
 }
 
 /// The entry of a UDP port: kube-proxy's.

@@ -25,6 +25,29 @@ impl Fault {
     }
 }
 
+/// A value, and where the field that gives it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marked<T> {
+    /// Where.
+    pub mark: Mark,
+    value: T,
+}
+
+impl<T> Marked<T> {
+    /// A value of the field at `mark`.
+    pub fn new(mark: Mark, value: T) -> Self {
+        Self { mark, value }
+    }
+}
+
+impl<T> std::ops::Deref for Marked<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
 /// A map being read.
 pub(crate) struct Fields<'n> {
     entries: &'n [Entry],
@@ -105,6 +128,16 @@ impl<'n> Fields<'n> {
                 Ok(Some(*value as i64))
             }
             Some(node) => Err(Fault::wrong_type(node, &self.path_of(key), "an integer")),
+        }
+    }
+
+    /// A number that need not be whole.
+    pub(crate) fn number(&mut self, key: &str) -> Result<Option<f64>, Fault> {
+        match self.node(key) {
+            None => Ok(None),
+            Some(Node { value: Value::Int(value), .. }) => Ok(Some(*value as f64)),
+            Some(Node { value: Value::Float(value), .. }) => Ok(Some(*value)),
+            Some(node) => Err(Fault::wrong_type(node, &self.path_of(key), "a number")),
         }
     }
 

@@ -72,14 +72,15 @@ impl Interner {
                 self.metadata(&mut vs.meta);
                 for route in &mut vs.http {
                     route.name = self.text(&route.name);
-                    route.items.shrink_to_fit();
+                    for item in &mut route.items {
+                        item.name = self.text(&item.name);
+                    }
                     if let Action::Forward(destinations) = &mut route.action {
                         self.destinations(destinations);
                     }
                 }
+                vs.tls.iter_mut().for_each(|route| self.destinations(&mut route.destinations));
                 vs.tcp.iter_mut().for_each(|route| self.destinations(&mut route.destinations));
-                vs.http.shrink_to_fit();
-                vs.tcp.shrink_to_fit();
             }
             Object::DestinationRule(o) => {
                 let Some(rule) = Arc::get_mut(o) else { return };
@@ -88,7 +89,6 @@ impl Interner {
                     subset.name = self.text(&subset.name);
                     subset.labels = self.entries(&subset.labels);
                 }
-                rule.subsets.shrink_to_fit();
             }
             Object::Protection(o) => Arc::get_mut(o).into_iter().for_each(|o| self.metadata(&mut o.meta)),
             Object::Deployment(o) => {
@@ -119,12 +119,11 @@ impl Interner {
         }
     }
 
-    fn destinations(&mut self, destinations: &mut Vec<RouteDestination>) {
-        for destination in destinations.iter_mut() {
+    fn destinations(&mut self, destinations: &mut [RouteDestination]) {
+        for destination in destinations {
             destination.host = self.text(&destination.host);
             destination.subset = self.text(&destination.subset);
         }
-        destinations.shrink_to_fit();
     }
 
     fn metadata(&mut self, meta: &mut Metadata) {

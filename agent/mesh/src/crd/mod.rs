@@ -12,6 +12,7 @@ use crate::source::{Location, ObjectRef};
 mod addresses;
 mod cluster;
 mod destination_rule;
+mod duration;
 mod fields;
 mod intern;
 mod json;
@@ -27,8 +28,8 @@ pub use cluster::{
     Deployment, EndpointSlice, Namespace, Pod, PodSpec, Port, Service, ServiceType, SliceEndpoint, SlicePort,
     TargetPort,
 };
-pub use destination_rule::{ClientTls, DestinationRule, Subset, TrafficPolicy};
-pub use fields::Fault;
+pub use destination_rule::{Blocks, DestinationRule, PortPolicy, Subset, TrafficPolicy};
+pub use fields::{Fault, Marked};
 pub use intern::Interner;
 pub(crate) use json::MIRROR;
 pub use json::{Keep, parse_json};
@@ -38,7 +39,13 @@ pub use protection::Protection;
 pub(crate) use regex::check_regex;
 pub(crate) use resources::NAME;
 pub use resources::{RESOURCES, Resource, Role};
-pub use virtual_service::{Action, HttpMatchItem, HttpRoute, RouteDestination, TcpMatchItem, TcpRoute, VirtualService};
+pub(crate) use virtual_service::is_for_mesh;
+pub use virtual_service::{
+    Action, Delegate, HttpMatchItem, HttpRoute, HttpSettings, Layer4Match, Mirror, RouteDestination, SourceMatch,
+    TcpRoute, TlsMatchItem, TlsRoute, VirtualService,
+};
+
+use duration::{duration, duration_or_zero};
 
 use fields::Fields;
 

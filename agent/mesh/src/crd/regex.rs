@@ -26,10 +26,20 @@ pub(crate) fn check_regex(pattern: &str) -> Result<(), String> {
 pub(crate) fn full_regex(pattern: &str) -> Result<Regex, String> {
     // Parsed alone first: `a)(b` must not become two groups inside ours.
     check_regex(pattern)?;
-    RegexBuilder::new(&format!("^(?:{})$", braces(pattern)))
-        .size_limit(MAX_REGEX_PROGRAM)
-        .build()
-        .map_err(|error| no_regex(&error.to_string()))
+    build(&format!("^(?:{})$", braces(pattern)))
+}
+
+/// The pattern, compiled to be found anywhere in a text: what is rewritten by it.
+///
+/// # Errors
+/// As [`check_regex`].
+pub(crate) fn part_regex(pattern: &str) -> Result<Regex, String> {
+    check_regex(pattern)?;
+    build(&braces(pattern))
+}
+
+fn build(pattern: &str) -> Result<Regex, String> {
+    RegexBuilder::new(pattern).size_limit(MAX_REGEX_PROGRAM).build().map_err(|error| no_regex(&error.to_string()))
 }
 
 /// The regex crate draws a picture; its last line says what is wrong.

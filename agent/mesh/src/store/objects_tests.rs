@@ -314,7 +314,7 @@ fn files_and_served_objects_compile_to_the_same() {
     };
     assert_eq!(told(&files.findings()), told(&served.findings()));
     assert_eq!(told(&from_files.findings), told(&from_server.findings));
-    assert_eq!(served.findings().len(), 1, "the timeout is told of");
+    assert!(told(&from_server.findings).iter().any(|line| line.contains("timeout")), "{:?}", from_server.findings);
 }
 
 #[test]

@@ -206,48 +206,6 @@ fn a_kind_of_another_group_is_not_mistaken_for_istios() {
 }
 
 #[test]
-fn fields_beyond_this_version_are_told_by_what_is_lost() {
-    let spec = "{hosts: [a], tls: [{match: [{sniHosts: [a]}], route: [{destination: {host: a}}]}], http: [{
-      timeout: 1s, retries: {attempts: 3}, rewrite: {uri: /}, mirror: {host: b}, headers: {}, corsPolicy: {},
-      fault: {delay: {fixedDelay: 1s}, abort: {httpStatus: 500}}, typo: 1, route: [{destination: {host: a}}]}]}";
-    let vs =
-        format!("apiVersion: networking.istio.io/v1beta1\nkind: VirtualService\nmetadata: {{name: x}}\nspec: {spec}\n");
-    let policy = "{host: a, trafficPolicy: {loadBalancer: {simple: PASSTHROUGH}, outlierDetection: {}, tls: {mode: ISTIO_MUTUAL},
-      portLevelSettings: [], connectionPool: {http: {}, tcp: {maxConnections: 1}}}, workloadSelector: {matchLabels: {a: b}}}";
-    let rule = format!(
-        "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: x}}\nspec: {policy}\n"
-    );
-    let store = loaded(&[vs, rule].concat());
-    let of = |severity: Severity| -> Vec<String> {
-        let findings = store.findings();
-        let found = findings.iter().filter(|f| f.severity == severity);
-        found
-            .map(|f| f.message.split('`').nth(1).unwrap_or_default().rsplit('.').next().unwrap_or_default().to_owned())
-            .collect()
-    };
-    assert_eq!(
-        of(Severity::Error),
-        ["abort", "rewrite", "tls", "simple: PASSTHROUGH", "tls", "portLevelSettings", "workloadSelector"]
-    );
-    assert_eq!(
-        of(Severity::Warning),
-        [
-            "typo",
-            "delay",
-            "timeout",
-            "retries",
-            "mirror",
-            "headers",
-            "corsPolicy",
-            "maxConnections",
-            "http",
-            "outlierDetection"
-        ]
-    );
-    assert!(!store.snapshot().destination_rules.values().next().expect("there").applies);
-}
-
-#[test]
 fn a_file_beyond_the_limit_changes_nothing() {
     let mut store = loaded(SERVICE);
     store.set_file("f.yaml", &"#".repeat(MAX_FILE_BYTES + 1));

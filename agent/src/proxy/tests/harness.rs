@@ -19,7 +19,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use weir_mesh::matching::{HttpMatch, StringMatch};
 use weir_mesh::program::{
-    Cluster, ClusterId, HostTableId, LoadBalancer, PortId, Program, Protocol, Route, ServicePort, WeightedCluster,
+    Cluster, ClusterId, ClusterPolicy, HostTableId, LoadBalancer, PortId, Program, Protocol, Route, ServicePort,
+    TcpRule, WeightedCluster,
 };
 use weir_mesh::route::{HostTable, Rule, VirtualHost};
 
@@ -82,8 +83,7 @@ impl Service {
                 host: HOST.into(),
                 subset: subset.into(),
                 port: 80,
-                load_balancer: LoadBalancer::RoundRobin,
-                connect_timeout: Duration::from_secs(1),
+                policy: ClusterPolicy::new(LoadBalancer::RoundRobin, Duration::from_secs(1)),
                 endpoints4: addresses.into(),
                 endpoints6: Arc::default(),
             }));
@@ -95,35 +95,33 @@ impl Service {
         for (prefix, destinations) in self.rules {
             let destinations = destinations.into_iter().enumerate().map(|(n, (weight, addresses))| {
                 let cluster = addresses.map(|addresses| cluster(format!("v{n}"), addresses));
-                WeightedCluster { cluster, weight, name: format!("outbound|80|v{n}|{HOST}").into() }
+                WeightedCluster::new(cluster, weight, format!("outbound|80|v{n}|{HOST}").into())
             });
             let destinations = destinations.collect();
             let uri = Some(StringMatch::Prefix(prefix.into()));
             let matches = Box::new([HttpMatch { uri, ..HttpMatch::default() }]);
-            rules.push(Rule { matches, route: Route { name: "r".into(), object: None, at: None, destinations } });
+            rules.push(Rule { matches, route: Route { name: "r".into(), destinations, ..Route::default() } });
         }
         let mut table = HostTable::default();
         if !rules.is_empty() {
-            table.hosts = Box::new([VirtualHost { host: HOST.into(), headless: false, rules: rules.into() }]);
-            table.names.insert("b".into(), 0);
+            table.hosts = Box::new([Arc::new(VirtualHost::new(HOST.into(), rules))]);
+            Arc::make_mut(&mut table.names).insert("b".into(), 0);
         }
-        program.ports = Arc::new([ServicePort {
+        program.ports = Arc::new([Arc::new(ServicePort {
             host: HOST.into(),
             number: 80,
             protocol: self.protocol,
             headless: self.headless.is_some(),
             plain,
             hosts: HostTableId(0),
-            tcp: Box::new([WeightedCluster { cluster: Some(plain), weight: 1, name: "plain".into() }]),
-            http2: http2
-                .map(|id| WeightedCluster { cluster: Some(id), weight: 1, name: "h2".into() })
-                .into_iter()
-                .collect(),
-        }]);
+            tcp: Box::new([TcpRule::all([WeightedCluster::new(Some(plain), 1, "plain".into())].into())]),
+            tls: Box::default(),
+            http2: http2.map(|id| WeightedCluster::new(Some(id), 1, "h2".into())).into_iter().collect(),
+        })]);
         let destinations = Arc::make_mut(&mut program.destinations);
         destinations.insert((0, VIP.ip(), VIP.port()), PortId(0));
         destinations.extend(self.headless.map(|pod| ((0, pod.ip(), pod.port()), PortId(0))));
-        program.host_tables = Arc::new([table]);
+        program.host_tables = Arc::new([Arc::new(table)]);
         program.clusters = clusters.into();
         program
     }

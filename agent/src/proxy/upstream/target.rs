@@ -58,7 +58,7 @@ impl Target {
 
     /// How long a connect may take.
     pub(crate) fn connect_timeout(&self, worker: &Worker) -> Duration {
-        self.cluster().map_or(worker.limits.connect_timeout, |cluster| cluster.connect_timeout)
+        self.cluster().map_or(worker.limits.connect_timeout, |cluster| cluster.policy.connect_timeout())
     }
 
     /// An endpoint that is not among `tried`; `None` = there is none.
@@ -95,7 +95,7 @@ impl Balancing {
     /// This worker's next turn for a cluster that goes by turns. The first is random, or all workers of all nodes
     /// would begin with the same endpoint.
     fn turn(&self, cluster: &Cluster, program: &Program, first: impl FnOnce() -> u64) -> u64 {
-        if cluster.load_balancer != LoadBalancer::RoundRobin {
+        if cluster.policy.simple() != LoadBalancer::RoundRobin {
             return 0;
         }
         let mut turns = self.turns.borrow_mut();
@@ -145,6 +145,8 @@ impl Drop for Active {
 
 #[cfg(test)]
 mod tests {
+    use weir_mesh::program::ClusterPolicy;
+
     use super::*;
 
     fn endpoints() -> [SocketAddr; 2] {
@@ -157,8 +159,7 @@ mod tests {
             host: "h".into(),
             subset: "".into(),
             port: 80,
-            load_balancer,
-            connect_timeout: Duration::from_secs(1),
+            policy: ClusterPolicy::new(load_balancer, Duration::from_secs(1)),
             endpoints4: endpoints().into(),
             endpoints6: Arc::default(),
         }

@@ -74,7 +74,7 @@ fn round_robin_over_all_pods_is_the_proxys() {
     assert_eq!((verdict, why), (Verdict::Proxy, "VirtualService default/back has HTTP rules for the host"));
     let port = compiled.port(0, "10.96.0.2", 80).expect("known");
     let plain = compiled.program.cluster(compiled.program.port(port).plain);
-    assert_eq!(plain.load_balancer, crate::program::LoadBalancer::RoundRobin);
+    assert_eq!(plain.policy.simple(), crate::program::LoadBalancer::RoundRobin);
     assert_eq!(compiled.ask(0, "default", "10.96.0.2", "back", "/"), "default: back/1=1");
     assert_eq!(compiled.groups(0, "10.96.0.2", 80), [":1:10.0.0.1:80"], "what the kernel falls back to");
 }

@@ -4,11 +4,11 @@ use super::*;
 
 const TCP: &str = "{name: tcp, port: 80, targetPort: 8080}";
 
-/// Compiles; the store says that TLS is not supported.
+/// Compiles, which says that TLS is not supported.
 fn with_tls(texts: &[&str]) -> Compiled {
-    let (compiled, findings) = with_store(&[("t", &texts.concat())], &CompileOptions::default());
-    let tls = findings.iter().filter(|f| f.severity == Severity::Error && f.message.contains("tls`"));
-    assert!(tls.count() > 0, "{findings:?}");
+    let compiled = compiled(&texts.concat());
+    let mut errors = compiled.findings.iter().filter(|f| f.severity == Severity::Error);
+    assert!(errors.any(|f| f.message.contains("tls`")), "{:?}", compiled.findings);
     compiled
 }
 
@@ -113,12 +113,17 @@ fn headless_services_and_routes_of_others_are_closed_too() {
 }
 
 #[test]
-fn a_rule_for_some_clients_closes_its_host_for_all_of_their_namespace() {
+fn a_rule_for_some_clients_closes_its_host_for_them() {
     let spec = "{host: b.shop.svc.cluster.local, workloadSelector: {matchLabels: {app: c}}, trafficPolicy: {tls: {mode: SIMPLE}}}";
-    let compiled = with_tls(&[&shop(HTTP), &client(), &dr("clients", "some", spec)]);
-    let view = compiled.plan.pods["clients/c"].view;
-    assert_ne!(view, 0);
-    assert_eq!(compiled.entry(view, "10.96.0.2", 80).map(|entry| entry.verdict), Some(Verdict::Reject));
+    let other = client().replace("name: c,", "name: d,").replace("10.0.2.1", "10.0.2.2");
+    let meant = client().replace("weir.mesh/mode: enabled", "weir.mesh/mode: enabled, app: c");
+    let compiled = with_tls(&[&shop(HTTP), &meant, &other, &dr("clients", "some", spec)]);
+    let verdict_of = |pod: &str| {
+        let view = compiled.plan.pods[pod].view;
+        compiled.entry(view, "10.96.0.2", 80).or(compiled.entry(0, "10.96.0.2", 80)).map(|entry| entry.verdict)
+    };
+    assert_eq!(verdict_of("clients/c"), Some(Verdict::Reject));
+    assert_eq!(verdict_of("clients/d"), Some(Verdict::Balance));
     assert_eq!(compiled.verdict("10.96.0.2").0, Verdict::Balance, "others see nothing of it");
 }
 

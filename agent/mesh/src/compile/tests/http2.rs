@@ -57,7 +57,7 @@ fn detected_http2_follows_the_same_rule_and_everything_else_its_own() {
     assert_eq!(http2(&compiled), ["outbound|80|v1|b.shop.svc.cluster.local"]);
     assert_eq!(compiled.ask(0, "shop", "10.96.0.2", "b", "/v2"), "default: b-v2/1=1");
     let port = compiled.program.port(compiled.port(0, "10.96.0.2", 80).expect("known"));
-    assert_eq!(&*port.tcp[0].name, "outbound|80||b.shop.svc.cluster.local");
+    assert_eq!(&*port.tcp[0].destinations[0].name, "outbound|80||b.shop.svc.cluster.local");
     assert!(compiled.found(code::NOT_SUPPORTED)[0].starts_with("Info "));
 }
 

@@ -14,6 +14,7 @@ use crate::store::Store;
 
 mod canary;
 mod encryption;
+mod enforced;
 mod enrolment;
 mod findings;
 mod headless;
@@ -137,6 +138,12 @@ impl Compiled {
         let port = self.port(view, address, 80).expect("the address is a service");
         match decide(&self.program, port, &Source { namespace, view }, &request, 0) {
             RouteDecision::NoRoute => "404".to_owned(),
+            RouteDecision::Redirect { route, redirect, matched } => {
+                format!("{}: {} {}", route.name, redirect.code, redirect.location(&request, matched, 80))
+            }
+            RouteDecision::Respond { route, response } => {
+                format!("{}: {} {}", route.name, response.status, String::from_utf8_lossy(&response.body))
+            }
             RouteDecision::Forward { route: None, .. } => "unknown host".to_owned(),
             RouteDecision::Forward { route: Some(route), .. } => {
                 let shares: Vec<String> = route

@@ -26,7 +26,7 @@ fn an_undeclared_port_with_both_kinds_of_routes_keeps_them_apart() {
     assert_eq!(compiled.verdict("10.96.0.2").0, Verdict::Proxy);
     assert_eq!(compiled.ask(0, "shop", "10.96.0.2", "b", "/"), "default: b-v2/1=1");
     let port = compiled.program.port(compiled.port(0, "10.96.0.2", 80).expect("known"));
-    assert_eq!(&*port.tcp[0].name, "outbound|80|v1|b.shop.svc.cluster.local");
+    assert_eq!(&*port.tcp[0].destinations[0].name, "outbound|80|v1|b.shop.svc.cluster.local");
     assert_eq!(compiled.groups(0, "10.96.0.2", 80), ["v2:1:10.0.0.3:80"]);
 }
 
@@ -85,7 +85,7 @@ fn a_load_balancer_on_a_tcp_port_stays_in_the_kernel() {
     let compiled = compiled(&[shop("{name: tcp, port: 80}"), lb].concat());
     assert_eq!(compiled.verdict("10.96.0.2").0, Verdict::Balance);
     let port = compiled.program.port(compiled.port(0, "10.96.0.2", 80).expect("known"));
-    assert_eq!(compiled.program.cluster(port.plain).connect_timeout, std::time::Duration::from_millis(250));
+    assert_eq!(compiled.program.cluster(port.plain).policy.connect_timeout(), std::time::Duration::from_millis(250));
 }
 
 #[test]

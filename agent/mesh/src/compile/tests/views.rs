@@ -121,7 +121,7 @@ fn rules_for_one_host_are_merged_within_a_namespace_and_the_loser_is_told() {
     .concat();
     let compiled = compiled(&text);
     assert_eq!(compiled.ask(0, "shop", "10.96.0.2", "b", "/"), "default: b-v1/2=1 b-v3/2=1");
-    assert!(compiled.program.clusters.iter().all(|c| c.load_balancer == crate::program::LoadBalancer::Random));
+    assert!(compiled.program.clusters.iter().all(|c| c.policy.simple() == crate::program::LoadBalancer::Random));
     let losers = compiled.found(crate::finding::code::NO_EFFECT);
     assert_eq!(losers.len(), 2, "{losers:?}");
     assert!(losers[0].contains("subset v1 has no effect: DestinationRule shop/b defines it first"), "{losers:?}");
@@ -213,17 +213,21 @@ fn a_number_goes_to_another_namespace_only_after_a_compilation_without_it() {
     let table = table_of(&[a], &ViewTable::default());
     let both = views_of(&[a, b], &table);
     assert!(both.contains(&alone) && both[0] != both[1], "{both:?}");
-    assert_eq!(table_of(&[a, b], &table).0[a], alone, "who came first keeps it");
+    assert_eq!(table_of(&[a, b], &table).ids[&class(a)], alone, "who came first keeps it");
     let replaced = table_of(&[b], &table);
-    assert_ne!(replaced.0[b], alone, "pods of the other may still have it");
-    assert_eq!(table_of(&[b], &table_of(&[], &table)).0[b], alone);
+    assert_ne!(replaced.ids[&class(b)], alone, "pods of the other may still have it");
+    assert_eq!(table_of(&[b], &table_of(&[], &table)).ids[&class(b)], alone);
     assert_eq!(table_of(&[b], &replaced), replaced, "and it stays as it is");
 }
 
+fn class(namespace: &str) -> Client {
+    Client { namespace: Some(namespace.into()), ..Client::default() }
+}
+
 fn table_of(namespaces: &[&str], before: &ViewTable) -> ViewTable {
-    before.next(namespaces.iter().map(|name| Arc::from(*name)).collect())
+    before.next(namespaces.iter().map(|name| class(name)).collect())
 }
 
 fn views_of(namespaces: &[&str], before: &ViewTable) -> Vec<u32> {
-    table_of(namespaces, before).0.values().copied().collect()
+    table_of(namespaces, before).ids.values().copied().collect()
 }

@@ -50,7 +50,8 @@ fn snake_case_is_read_and_told() {
     store.set_file("f.yaml", &format!("{RULE}spec: {spec}\n"));
     let snapshot = store.snapshot();
     let rule = snapshot.destination_rules.values().next().expect("it is in force");
-    assert_eq!(rule.policy.as_ref().and_then(|p| p.load_balancer), Some(crate::program::LoadBalancer::Random));
+    let balancer = rule.policy.as_ref().and_then(|p| p.blocks.load_balancer.as_ref());
+    assert_eq!(balancer.map(|balancer| balancer.simple), Some(crate::program::LoadBalancer::Random));
     // Keys of the user's own stay as they are.
     table(
         "networking.istio.io/v1",

@@ -7,6 +7,25 @@ use std::sync::Arc;
 use crate::route::HostTable;
 use crate::source::{Location, ObjectRef};
 
+mod action;
+mod enforced;
+mod policy;
+mod rewrite;
+mod subnet;
+
+pub use action::{
+    Abort, Action, Chance, CorsPolicy, DirectResponse, FaultInjection, HeaderChanges, HeaderOperations, Mirror,
+    RetryOn, RetryPolicy, RouteSettings, Share,
+};
+pub use enforced::{Feature, Features};
+pub use policy::{
+    Block, ClientTls, ClientTlsFiles, ClusterPolicy, ConnectionPool, ConsistentHash, Cookie, HashKey, HashTable,
+    HttpPool, Level, LoadBalancer, LoadBalancing, Locality, Origin, OutlierDetection, RetryBudget, Tunnel, Warmup,
+    ZoneAware,
+};
+pub use rewrite::{Redirect, RedirectPath, RedirectPort, Rewrite, Substitution, UriRewrite};
+pub use subnet::Subnet;
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -40,18 +59,6 @@ pub enum Protocol {
     Detect,
 }
 
-/// How an endpoint is picked within a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub enum LoadBalancer {
-    /// Two random choices, the one with fewer active requests. Istio's default.
-    #[default]
-    LeastRequest,
-    /// In turn.
-    RoundRobin,
-    /// By chance.
-    Random,
-}
-
 /// Everything that a worker needs to decide. A clone shares everything, so that a change of a few clusters costs no more
 /// than their number of pointers.
 #[derive(Clone, Debug, Default)]
@@ -61,9 +68,12 @@ pub struct Program {
     /// Original destination → service port, for a view. View 0 = everybody.
     pub destinations: Arc<HashMap<(u32, IpAddr, u16), PortId, foldhash::fast::RandomState>>,
     /// Service ports.
-    pub ports: Arc<[ServicePort]>,
-    /// Host tables, one for a port number and view: the dialled port selects the set of hosts.
-    pub host_tables: Arc<[HostTable]>,
+    pub ports: Arc<[Arc<ServicePort>]>,
+    /// Host tables, one for a port number: the dialled port selects the set of hosts.
+    pub host_tables: Arc<[Arc<HostTable>]>,
+    /// What clients of a view find otherwise than everybody, by view and port number: tables to be looked at before that
+    /// of the port.
+    pub overlays: Arc<HashMap<(u32, u16), HostTableId, foldhash::fast::RandomState>>,
     /// Destinations of routes: service port and subset.
     pub clusters: Box<[Arc<Cluster>]>,
 }
@@ -112,15 +122,65 @@ pub struct ServicePort {
     pub plain: ClusterId,
     /// The hosts that can be asked for on this port.
     pub hosts: HostTableId,
-    /// Where bytes that are not HTTP go.
-    pub tcp: Box<[WeightedCluster]>,
+    /// Where bytes that are not HTTP go; the first that fits, and the last always does.
+    pub tcp: Box<[TcpRule]>,
+    /// Where TLS goes by its SNI; the first that fits, else `tcp`.
+    pub tls: Box<[TlsRule]>,
     /// Where an HTTP/2 connection goes as a whole: by the HTTP rule that takes everything, or to the plain service
     /// where the host has no rules. Empty: it has rules of which none takes everything, so the connection is refused.
     pub http2: Box<[WeightedCluster]>,
 }
 
-/// One destination of a weighted route.
+/// One entry of `tcp[]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcpRule {
+    /// The addresses that the client dialled; empty = all.
+    pub subnets: Box<[Subnet]>,
+    /// Where it goes; each connection by weight.
+    pub destinations: Box<[WeightedCluster]>,
+}
+
+impl TcpRule {
+    /// A rule that takes every connection.
+    pub fn all(destinations: Box<[WeightedCluster]>) -> Self {
+        Self { subnets: Box::default(), destinations }
+    }
+
+    /// Whether a connection to this address is taken.
+    pub fn takes(&self, dialled: IpAddr) -> bool {
+        Subnet::any(&self.subnets, dialled)
+    }
+}
+
+/// One item of `tls[].match[]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsRule {
+    /// In lower case; `*.example.com` takes what ends in `.example.com`.
+    pub sni_hosts: Box<[Arc<str>]>,
+    /// As in [`TcpRule::subnets`].
+    pub subnets: Box<[Subnet]>,
+    /// Where it goes; each connection by weight.
+    pub destinations: Box<[WeightedCluster]>,
+}
+
+impl TlsRule {
+    /// Whether a connection with this SNI, to this address, is taken.
+    pub fn takes(&self, sni: &str, dialled: IpAddr) -> bool {
+        let fits = |host: &str| match host.strip_prefix('*') {
+            Some(suffix) => sni.len() > suffix.len() && ends_with_ignore_case(sni, suffix),
+            None => sni.eq_ignore_ascii_case(host),
+        };
+        self.sni_hosts.iter().any(|host| fits(host)) && Subnet::any(&self.subnets, dialled)
+    }
+}
+
+fn ends_with_ignore_case(text: &str, suffix: &str) -> bool {
+    let from = text.len().checked_sub(suffix.len());
+    from.and_then(|from| text.as_bytes().get(from..)).is_some_and(|end| end.eq_ignore_ascii_case(suffix.as_bytes()))
+}
+
+/// One destination of a weighted route.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WeightedCluster {
     /// `None`: the route names a subset or a host that does not exist (503 NC).
     pub cluster: Option<ClusterId>,
@@ -128,6 +188,15 @@ pub struct WeightedCluster {
     pub weight: u32,
     /// Envoy's name, `outbound|80|v1|service-b.default.svc.cluster.local`, for the access log.
     pub name: Arc<str>,
+    /// Applied after those of the route.
+    pub headers: Option<Arc<HeaderOperations>>,
+}
+
+impl WeightedCluster {
+    /// A destination that changes no headers.
+    pub fn new(cluster: Option<ClusterId>, weight: u32, name: Arc<str>) -> Self {
+        Self { cluster, weight, name, headers: None }
+    }
 }
 
 /// One endpoint set with one policy.
@@ -141,10 +210,8 @@ pub struct Cluster {
     pub subset: Arc<str>,
     /// Service port.
     pub port: u16,
-    /// How an endpoint is picked.
-    pub load_balancer: LoadBalancer,
-    /// How long a connect may take. Istio's default: 10 s.
-    pub connect_timeout: std::time::Duration,
+    /// Everything that holds toward it.
+    pub policy: Arc<ClusterPolicy>,
     /// Ready endpoints with an IPv4 address.
     pub endpoints4: Arc<[SocketAddr]>,
     /// Ready endpoints with an IPv6 address.
@@ -160,9 +227,8 @@ impl Cluster {
     }
 }
 
-/// What a request that matched is to get. The fields that later features need (timeout, retries, faults, rewrites)
-/// have their place here.
-#[derive(Debug)]
+/// What a request that matched is to get.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Route {
     /// `%ROUTE_NAME%`: `name.matchName`, or `default`.
     pub name: Arc<str>,
@@ -170,6 +236,20 @@ pub struct Route {
     pub object: Option<ObjectRef>,
     /// Where in the input it stands.
     pub at: Option<Location>,
-    /// Where it goes.
+    /// What is done.
+    pub action: Action,
+    /// Where it goes; empty when it goes nowhere.
     pub destinations: Box<[WeightedCluster]>,
+    /// What else is asked for; `None` = nothing.
+    pub settings: Option<Arc<RouteSettings>>,
+    /// What of it this version's data path does not do.
+    pub unenforced: Features,
+}
+
+impl Route {
+    /// The retries that are asked for, or that hold where none are.
+    pub fn retries(&self) -> Arc<RetryPolicy> {
+        let given = self.settings.as_ref().and_then(|settings| settings.retries.clone());
+        given.unwrap_or_else(|| Arc::new(RetryPolicy::none_given()))
+    }
 }

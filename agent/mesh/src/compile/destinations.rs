@@ -1,0 +1,263 @@
+//! From destinations to weights and clusters, as the clients of one view have them. Used by `routes`, `layer4` and
+//! `build`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::delegate::Delegations;
+use super::policy::{self, Policies, PolicyId};
+use super::registry::{Map, Registered, RegisteredPort, Registry, has_labels};
+use super::trace::Selection;
+use super::visibility::{Client, expand};
+use super::{CompileOptions, Findings};
+use crate::crd::{Labels, Protection, RouteDestination, ServiceType, Subset, VirtualService};
+use crate::finding::{Severity, code};
+use crate::program::{Cluster, ClusterId, ClusterPolicy, Program, WeightedCluster};
+use crate::source::ObjectRef;
+
+/// Clusters, each made once: views that see the same share it.
+#[derive(Default)]
+pub(super) struct Clusters<'f> {
+    pub(super) all: Vec<Arc<Cluster>>,
+    /// Those in force, by name: what is as it was is kept as it is.
+    former: Map<&'f str, &'f Arc<Cluster>>,
+    /// How the endpoints of each were chosen.
+    pub(super) selections: Vec<Selection>,
+    ids: Map<(usize, u16, Arc<str>, Option<PolicyId>), ClusterId>,
+    /// Effective policies, each made once; the port where its settings make a difference, else 0.
+    settings: Map<(PolicyId, Arc<str>, u16), Arc<ClusterPolicy>>,
+    /// Those that nobody is sent to, because a rule asks for encryption.
+    pub(super) closed: Map<ClusterId, Closed>,
+}
+
+impl<'f> Clusters<'f> {
+    pub(super) fn new(former: &'f Program) -> Self {
+        let former = former.clusters.iter().map(|cluster| (&*cluster.name, cluster)).collect();
+        Self { former, ..Self::default() }
+    }
+}
+
+/// Why a cluster has no endpoints.
+pub(super) struct Closed {
+    /// The DestinationRule.
+    pub(super) rule: ObjectRef,
+    /// Its `tls.mode`.
+    pub(super) mode: Arc<str>,
+}
+
+/// Makes the routes of one view.
+pub(super) struct Router<'a, 's, 'f> {
+    /// Whose.
+    pub(super) client: &'a Client,
+    pub(super) delegations: &'a Delegations<'s>,
+    pub(super) registry: &'a Registry<'s>,
+    pub(super) policies: &'a Policies<'s>,
+    /// The policy of each service in this view.
+    pub(super) in_force: &'a [Option<PolicyId>],
+    /// The policy that each service must refuse for.
+    pub(super) guards: &'a [Option<&'s Protection>],
+    pub(super) options: &'a CompileOptions,
+    pub(super) clusters: &'a mut Clusters<'f>,
+    pub(super) findings: &'a mut Findings,
+}
+
+impl<'s> Router<'_, 's, '_> {
+    /// The plain service on one of its ports: every endpoint.
+    pub(super) fn plain(&mut self, service: usize, position: usize) -> WeightedCluster {
+        let id = self.cluster(service, position, None);
+        WeightedCluster::new(Some(id), 1, Arc::clone(&self.clusters.all[id.index()].name))
+    }
+
+    fn cluster(&mut self, service: usize, position: usize, subset: Option<&Subset>) -> ClusterId {
+        let registered = &self.registry.services[service];
+        let port = &registered.ports[position];
+        let number = port.port.number;
+        let in_force = self.in_force[service];
+        let subset_name = subset.map(|s| Arc::clone(&s.name)).unwrap_or_default();
+        let key = (service, number, Arc::clone(&subset_name), in_force);
+        if let Some(id) = self.clusters.ids.get(&key) {
+            return *id;
+        }
+        let policy = in_force.map_or_else(ClusterPolicy::none, |id| self.settings(id, subset, number));
+        let encryption = in_force.and_then(|id| self.policies.get(id).encryption(&subset_name, number));
+        // Whoever a guarded service is asked through, nobody gets to its endpoints.
+        let open = self.guards[service].is_none() && encryption.is_none();
+        let (endpoints4, endpoints6) = if open {
+            members(self.registry, port, subset.map(|s| &s.labels))
+        } else {
+            (Arc::default(), Arc::default())
+        };
+        let id = ClusterId(self.clusters.all.len() as u32);
+        if let Some((rule, tls)) = encryption {
+            let closed = Closed { rule: rule.meta.object.clone(), mode: Arc::clone(&tls.mode) };
+            self.clusters.closed.insert(id, closed);
+        }
+        let rule = subset.zip(in_force).and_then(|(subset, id)| self.policies.get(id).definition(subset));
+        self.clusters.selections.push(Selection {
+            service: service as u32,
+            position: position as u32,
+            rule: rule.map(|rule| (Arc::clone(rule.meta.namespace()), Arc::clone(rule.meta.name()))),
+            closed: !open,
+        });
+        let cluster = Cluster {
+            name: cluster_name(number, &subset_name, &registered.fqdn),
+            host: Arc::clone(&registered.fqdn),
+            subset: subset_name,
+            port: number,
+            policy,
+            endpoints4,
+            endpoints6,
+        };
+        let former = self.clusters.former.get(&*cluster.name).filter(|former| ****former == cluster);
+        let cluster = former.map_or_else(|| Arc::new(cluster), |former| Arc::clone(former));
+        self.clusters.all.push(cluster);
+        self.clusters.ids.insert(key, id);
+        id
+    }
+
+    fn settings(&mut self, id: PolicyId, subset: Option<&Subset>, port: u16) -> Arc<ClusterPolicy> {
+        let policy = self.policies.get(id);
+        let own_port = if policy.has_port(subset, port) { port } else { 0 };
+        let name = subset.map(|subset| Arc::clone(&subset.name)).unwrap_or_default();
+        let settings = self.clusters.settings.entry((id, name, own_port)).or_insert_with(|| {
+            let settings = policy.settings(subset, port);
+            if settings == ClusterPolicy::default() { ClusterPolicy::none() } else { Arc::new(settings) }
+        });
+        Arc::clone(settings)
+    }
+
+    pub(super) fn destinations(
+        &mut self,
+        vs: &VirtualService,
+        given: &[RouteDestination],
+        port: u16,
+    ) -> Box<[WeightedCluster]> {
+        given
+            .iter()
+            .map(|destination| {
+                let weight = match destination.weight {
+                    // A single destination gets everything, whatever its weight says.
+                    _ if given.len() == 1 => 1,
+                    weight => weight.unwrap_or(0),
+                };
+                let headers = destination.headers.as_ref().map(|headers| Arc::clone(headers));
+                WeightedCluster { weight, headers, ..self.destination(vs, destination, port) }
+            })
+            .collect()
+    }
+
+    /// A destination by itself.
+    pub(super) fn destination(
+        &mut self,
+        vs: &VirtualService,
+        destination: &RouteDestination,
+        dialled: u16,
+    ) -> WeightedCluster {
+        let host = expand(&destination.host, vs.meta.namespace(), &self.options.cluster_domain);
+        let nowhere = |port| WeightedCluster::new(None, 1, cluster_name(port, &destination.subset, &host));
+        let registry = self.registry;
+        let Some(service) = registry.find(&host) else {
+            let help = host_help(registry, &destination.host, &self.options.cluster_domain);
+            self.missing(vs, destination, "host", &host, help);
+            return nowhere(destination.port.unwrap_or(dialled));
+        };
+        let registered = &registry.services[service];
+        if registered.object.kind == ServiceType::ExternalName {
+            self.missing(vs, destination, "host (a service of type ExternalName is not supported yet)", &host, None);
+            return nowhere(destination.port.unwrap_or(dialled));
+        }
+        let number = match (destination.port, &*registered.ports) {
+            (Some(number), _) => number,
+            (None, [only]) => only.port.number,
+            (None, _) => {
+                self.port_missing(vs, destination, registered);
+                dialled
+            }
+        };
+        let Some(position) = registered.position(number) else {
+            if destination.port.is_some() {
+                self.missing(vs, destination, "host:port", &format!("{host}:{number}"), None);
+            }
+            return nowhere(number);
+        };
+        let name = &destination.subset;
+        let policy = self.in_force[service].map(|id| self.policies.get(id));
+        let subset = policy.and_then(|policy| policy.subset(name));
+        if !name.is_empty() && subset.is_none() {
+            let help = subset_help(policy, registered);
+            let value = format!("{}+{name}", destination.host);
+            self.missing(vs, destination, "host+subset in destinationrule", &value, Some(help));
+            return nowhere(number);
+        }
+        let id = self.cluster(service, position, subset);
+        WeightedCluster::new(Some(id), 1, Arc::clone(&self.clusters.all[id.index()].name))
+    }
+
+    fn missing(
+        &mut self,
+        vs: &VirtualService,
+        destination: &RouteDestination,
+        what: &str,
+        value: &str,
+        help: Option<String>,
+    ) {
+        let message = format!("{what} not found: \"{value}\"; its share of the traffic is refused");
+        self.findings.with_help(Severity::Error, code::REFERENCE, &vs.meta, destination.mark, message, help);
+    }
+
+    fn port_missing(&mut self, vs: &VirtualService, destination: &RouteDestination, service: &Registered<'_>) {
+        let numbers: Vec<String> = service.ports.iter().map(|p| p.port.number.to_string()).collect();
+        let host = &destination.host;
+        self.findings.with_help(
+            Severity::Error,
+            code::PORT_MISSING,
+            &vs.meta,
+            destination.mark,
+            format!("{host} has several ports and none is named: the port that the client dialled is used, where {host} has it"),
+            Some(format!("give `port.number`, one of {}", numbers.join(", "))),
+        );
+    }
+}
+
+/// The endpoints of a service port whose pods carry these labels, if any are asked for; those with an IPv4 address, and
+/// the others.
+pub(super) fn members(
+    registry: &Registry<'_>,
+    port: &RegisteredPort<'_>,
+    labels: Option<&Labels>,
+) -> (Arc<[SocketAddr]>, Arc<[SocketAddr]>) {
+    let carries = |pod: u32, labels: &Labels| has_labels(&registry.pods.get(pod).meta.labels, labels);
+    let chosen = port.endpoints.iter().filter(|backend| {
+        let wanted = labels.filter(|labels| !labels.is_empty());
+        backend.ready && wanted.is_none_or(|labels| backend.pod.is_some_and(|pod| carries(pod, labels)))
+    });
+    let (endpoints4, endpoints6): (Vec<_>, Vec<_>) = chosen.map(|b| b.address).partition(SocketAddr::is_ipv4);
+    (endpoints4.into(), endpoints6.into())
+}
+
+/// Envoy's name of a cluster.
+fn cluster_name(port: u16, subset: &str, host: &str) -> Arc<str> {
+    format!("outbound|{port}|{subset}|{host}").into()
+}
+
+/// The subset of an Envoy name of a cluster.
+pub(super) fn subset_of(name: &str) -> &str {
+    name.split('|').nth(2).unwrap_or_default()
+}
+
+/// A name such as `reviews.prod` is not completed, though people expect it.
+pub(super) fn host_help(registry: &Registry<'_>, host: &str, cluster_domain: &str) -> Option<String> {
+    [format!("{host}.svc.{cluster_domain}"), format!("{host}.{cluster_domain}")]
+        .into_iter()
+        .find(|full| host.contains('.') && registry.find(full).is_some())
+        .map(|full| format!("a host with a dot is taken as it is: write {full}"))
+}
+
+fn subset_help(policy: Option<&policy::Policy<'_>>, service: &Registered<'_>) -> String {
+    let Some(policy) = policy.filter(|policy| !policy.subsets.is_empty()) else {
+        return format!("a DestinationRule for {} must define it under `subsets`", service.fqdn);
+    };
+    let rules: Vec<String> = policy.rules.iter().map(|rule| rule.meta.object.to_string()).collect();
+    let names: Vec<&str> = policy.subsets.iter().map(|(subset, _)| &*subset.name).collect();
+    format!("{} defines {}", rules.join(" and "), names.join(", "))
+}

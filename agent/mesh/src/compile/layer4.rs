@@ -1,0 +1,88 @@
+//! From TLS and TCP rules to [`TlsRule`]s and [`TcpRule`]s, as the clients of one view have them.
+
+use std::net::IpAddr;
+
+use super::destinations::Router;
+use super::visibility::Client;
+use crate::crd::{Layer4Match, VirtualService, is_for_mesh};
+use crate::program::{TcpRule, TlsRule, WeightedCluster};
+
+/// The TCP rules of a host on one port. Not empty.
+pub(super) struct TcpRules<'s> {
+    /// In order; if one takes every address, it is the last.
+    pub(super) rules: Vec<TcpRule>,
+    /// The VirtualService that the first is from.
+    pub(super) because: &'s VirtualService,
+}
+
+impl TcpRules<'_> {
+    /// Where connections to an address go; `None` = to the plain service.
+    pub(super) fn toward(&self, dialled: IpAddr) -> Option<&[WeightedCluster]> {
+        self.rules.iter().find(|rule| rule.takes(dialled)).map(|rule| &*rule.destinations)
+    }
+
+    /// Whether none is left to the plain service.
+    pub(super) fn takes_everything(&self) -> bool {
+        self.rules.last().is_some_and(|rule| rule.subnets.is_empty())
+    }
+
+    /// Where connections go, whatever they dial.
+    pub(super) fn destinations(&self) -> impl Iterator<Item = &[WeightedCluster]> {
+        self.rules.iter().map(|rule| &*rule.destinations)
+    }
+}
+
+impl<'s> Router<'_, 's, '_> {
+    /// The TCP rules of `rules` on the dialled port. `None`: none of them is for this port and these clients.
+    pub(super) fn tcp(&mut self, rules: &[&'s VirtualService], port: u16) -> Option<TcpRules<'s>> {
+        let mut because = None;
+        let mut compiled: Vec<TcpRule> = Vec::new();
+        for vs in rules {
+            for route in &vs.tcp {
+                let client = self.client;
+                let items: Vec<_> = route.items.iter().filter(|item| survives(item, port, client)).collect();
+                if !route.items.is_empty() && items.is_empty() {
+                    continue;
+                }
+                because.get_or_insert(*vs);
+                let everywhere = items.iter().any(|item| item.subnets.is_empty()) || route.items.is_empty();
+                let subnets = items.iter().flat_map(|item| &item.subnets).copied();
+                let subnets = if everywhere { Box::default() } else { subnets.collect() };
+                compiled.push(TcpRule { subnets, destinations: self.destinations(vs, &route.destinations, port) });
+                if everywhere {
+                    return because.map(|because| TcpRules { rules: compiled, because });
+                }
+            }
+        }
+        because.map(|because| TcpRules { rules: compiled, because })
+    }
+
+    /// The TLS rules of `rules` on the dialled port, in order.
+    pub(super) fn tls(&mut self, rules: &[&'s VirtualService], port: u16) -> Vec<TlsRule> {
+        let mut compiled = Vec::new();
+        for vs in rules {
+            for route in &vs.tls {
+                let client = self.client;
+                let items: Vec<_> = route.items.iter().filter(|i| survives(&i.conditions, port, client)).collect();
+                if items.is_empty() {
+                    continue;
+                }
+                let destinations = self.destinations(vs, &route.destinations, port);
+                compiled.extend(items.into_iter().map(|item| TlsRule {
+                    sni_hosts: item.sni_hosts.clone(),
+                    subnets: item.conditions.subnets.clone(),
+                    destinations: destinations.clone(),
+                }));
+            }
+        }
+        compiled
+    }
+}
+
+/// Whether an item is for this port, the mesh and these clients.
+fn survives(item: &Layer4Match, port: u16, client: &Client) -> bool {
+    !item.never
+        && is_for_mesh(&item.gateways)
+        && item.port.is_none_or(|wanted| wanted == port)
+        && item.source_in_force().is_none_or(|source| client.fits(source))
+}

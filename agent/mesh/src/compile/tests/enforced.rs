@@ -1,0 +1,72 @@
+//! What the data path does not do is told, once, by what is lost.
+
+use super::*;
+use crate::finding::code;
+use crate::program::Feature;
+
+#[test]
+fn fields_beyond_this_version_are_told_by_what_is_lost() {
+    let spec = "{hosts: [b], tls: [{match: [{sniHosts: [b]}], route: [{destination: {host: b}}]}], http: [{
+      timeout: 1s, retries: {attempts: 3}, rewrite: {uri: /}, mirror: {host: b}, headers: {}, corsPolicy: {},
+      fault: {delay: {fixedDelay: 1s}, abort: {httpStatus: 500}}, route: [{destination: {host: b}, headers: {}}]}]}";
+    let policy =
+        "{host: b, trafficPolicy: {loadBalancer: {simple: PASSTHROUGH, warmup: {duration: 1s}}, outlierDetection: {},
+      tls: {mode: ISTIO_MUTUAL}, proxyProtocol: {}, connectionPool: {http: {maxRetries: 1}, tcp: {maxConnections: 1}},
+      portLevelSettings: [{port: {number: 80}, loadBalancer: {consistentHash: {useSourceIp: true}}}]}}";
+    let ports = "{name: http, port: 80, targetPort: 8080}, {name: http-2, port: 81, targetPort: 8080}";
+    let compiled = compiled(&[shop(ports), vs("shop", "b", spec), dr("shop", "z", policy)].concat());
+    let told = |severity: Severity| -> Vec<String> {
+        let told = compiled.findings.iter().filter(|f| f.code == code::NOT_SUPPORTED && f.severity == severity);
+        told.map(|f| f.message.split('`').nth(1).unwrap_or_default().trim_start_matches("spec.").to_owned()).collect()
+    };
+    let mut errors = told(Severity::Error);
+    errors.sort();
+    assert_eq!(
+        errors,
+        [
+            "http[0].fault.abort",
+            "http[0].rewrite",
+            "tls",
+            "trafficPolicy.loadBalancer.simple: PASSTHROUGH",
+            "trafficPolicy.portLevelSettings[0].loadBalancer.consistentHash",
+            "trafficPolicy.proxyProtocol",
+            "trafficPolicy.tls",
+        ]
+    );
+    let mut warnings = told(Severity::Warning);
+    warnings.sort();
+    assert_eq!(
+        warnings,
+        [
+            "http[0].corsPolicy",
+            "http[0].fault.delay",
+            "http[0].headers",
+            "http[0].mirror",
+            "http[0].retries",
+            "http[0].route[0].headers",
+            "http[0].timeout",
+            "trafficPolicy.connectionPool.http",
+            "trafficPolicy.connectionPool.tcp.maxConnections",
+            "trafficPolicy.loadBalancer.warmup",
+            "trafficPolicy.outlierDetection",
+        ]
+    );
+    let host = crate::route::host(
+        &compiled.program,
+        compiled.port(0, "10.96.0.2", 80).expect("known"),
+        &Source { namespace: "shop", view: 0 },
+        "b",
+    );
+    let unenforced = host.expect("known").rules[0].route.unenforced;
+    assert!(unenforced.has(Feature::Rewrite) && unenforced.has(Feature::Abort) && !unenforced.has(Feature::Redirect));
+    assert_eq!(unenforced.iter().count(), 9, "{unenforced:?}");
+}
+
+#[test]
+fn no_retries_and_switched_off_localities_are_in_force() {
+    let spec = "{hosts: [b], http: [{retries: {attempts: 0}, route: [{destination: {host: b}}]}]}";
+    let policy =
+        "{host: b, trafficPolicy: {loadBalancer: {localityLbSetting: {enabled: false}}, tls: {mode: DISABLE}}}";
+    let compiled = compiled(&[shop(HTTP), vs("shop", "b", spec), dr("shop", "z", policy)].concat());
+    assert_eq!(compiled.found(code::NOT_SUPPORTED), [""; 0]);
+}

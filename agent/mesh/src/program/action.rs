@@ -1,0 +1,334 @@
+//! What a rule does with a request that it takes, compiled: rewrites, timeouts, retries, faults, mirrors, CORS, headers,
+//! redirects and direct responses. Decoded by `crd`, carried by [`super::Route`], acted on by the proxy and shown by
+//! `explain`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{HeaderName, HeaderValue};
+
+use super::WeightedCluster;
+use crate::matching::StringMatch;
+
+/// What is done with a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Action {
+    /// It goes to one of the route's destinations.
+    #[default]
+    Forward,
+    /// The client is sent elsewhere.
+    Redirect(Arc<super::rewrite::Redirect>),
+    /// The proxy answers itself.
+    Respond(Arc<DirectResponse>),
+}
+
+/// Everything beside matches and destinations that a route asks for. Absent where it asks for nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteSettings {
+    /// `rewrite`
+    pub rewrite: Option<Arc<super::rewrite::Rewrite>>,
+    /// `timeout`, of the whole request with its retries; `None` = none.
+    pub timeout: Option<Duration>,
+    /// `retries`; `None` = [`RetryPolicy::none_given`].
+    pub retries: Option<Arc<RetryPolicy>>,
+    /// `fault`
+    pub fault: Option<Arc<FaultInjection>>,
+    /// `mirror` and `mirrors`
+    pub mirrors: Box<[Mirror]>,
+    /// `corsPolicy`
+    pub cors: Option<Arc<CorsPolicy>>,
+    /// `headers` of the rule. Those of the chosen destination are applied after them.
+    pub headers: Option<Arc<HeaderOperations>>,
+}
+
+/// A status and a body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectResponse {
+    /// 200 to 599.
+    pub status: u16,
+    /// Empty when none is given.
+    pub body: Box<[u8]>,
+}
+
+/// A part of all requests, in millionths: a ten-thousandth of a percent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Share(u32);
+
+impl Share {
+    /// Every request.
+    pub const ALL: Self = Self(1_000_000);
+    /// No request.
+    pub const NONE: Self = Self(0);
+
+    /// A percentage; what is beyond 0 or 100 is as these.
+    pub fn of_percent(percent: f64) -> Self {
+        Self((percent.clamp(0.0, 100.0) * 10_000.0).round() as u32)
+    }
+
+    /// In millionths.
+    pub fn millionths(self) -> u32 {
+        self.0
+    }
+
+    /// Whether a uniformly random `roll` is within the share.
+    pub fn takes(self, roll: u64) -> bool {
+        // Multiply-shift: the bias is below 2^-44.
+        ((u128::from(roll) * 1_000_000) >> 64) < u128::from(self.0)
+    }
+}
+
+/// What a roll is used for. One random number serves a request; each use has bits of its own, so that a delay, an abort
+/// and the choice of a destination do not go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chance {
+    /// Which destination.
+    Destination,
+    /// Whether the request is delayed.
+    Delay,
+    /// Whether it is aborted.
+    Abort,
+    /// Whether the mirror of this position gets a copy.
+    Mirror(u32),
+}
+
+impl Chance {
+    /// The bits of `roll` for this use: uniform when `roll` is, and independent of those of other uses.
+    pub fn of(self, roll: u64) -> u64 {
+        let salt = match self {
+            Self::Destination => return roll,
+            Self::Delay => 1,
+            Self::Abort => 2,
+            Self::Mirror(position) => 3 + u64::from(position),
+        };
+        // splitmix64: each salt is another step of the generator that the roll seeds.
+        let mut bits = roll.wrapping_add(salt.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ (bits >> 31)
+    }
+}
+
+/// `retries`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// How often a failed request is sent again; 0 = never.
+    pub attempts: u32,
+    /// How long one try may take; `None` = as long as the route's timeout.
+    pub per_try_timeout: Option<Duration>,
+    /// The base of the exponential backoff with full jitter; its limit is ten times this.
+    pub backoff: Duration,
+    /// What counts as failed.
+    pub on: RetryOn,
+    /// Response codes that count as failed too.
+    pub statuses: Box<[u16]>,
+    /// `retryRemoteLocalities`: other localities are tried when the own one fails.
+    pub remote_localities: bool,
+    /// `retryIgnorePreviousHosts`: endpoints that failed are avoided.
+    pub ignore_previous_hosts: bool,
+}
+
+impl RetryPolicy {
+    /// Envoy's base interval between tries.
+    pub const BACKOFF: Duration = Duration::from_millis(25);
+    /// Istio's number where no `retries` are given.
+    const DEFAULT_ATTEMPTS: u32 = 2;
+
+    /// What holds for a route without `retries`, and for a host without rules: a request is sent again only where it was
+    /// provably not processed.
+    pub fn none_given() -> Self {
+        Self {
+            attempts: Self::DEFAULT_ATTEMPTS,
+            per_try_timeout: None,
+            backoff: Self::BACKOFF,
+            on: RetryOn::UNPROCESSED,
+            statuses: Box::default(),
+            remote_localities: false,
+            ignore_previous_hosts: true,
+        }
+    }
+}
+
+/// A set of conditions for a retry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RetryOn(u32);
+
+/// Istio's tokens, in the order of their bits.
+const RETRY_TOKENS: [&str; 16] = [
+    "5xx",
+    "gateway-error",
+    "reset",
+    "reset-before-request",
+    "connect-failure",
+    "envoy-ratelimited",
+    "retriable-4xx",
+    "refused-stream",
+    "retriable-status-codes",
+    "retriable-headers",
+    "http3-post-connect-failure",
+    "cancelled",
+    "deadline-exceeded",
+    "internal",
+    "resource-exhausted",
+    "unavailable",
+];
+
+impl RetryOn {
+    /// The request was provably not processed: it was never written, or the upstream said so.
+    pub const UNPROCESSED: Self = Self((1 << 3) | (1 << 4) | (1 << 7));
+    /// Istio's where a `retries` block names none.
+    pub const ISTIO: Self = Self((1 << 4) | (1 << 7) | (1 << 11) | (1 << 15));
+
+    /// The condition of this token of `retryOn`.
+    pub fn token(token: &str) -> Option<Self> {
+        RETRY_TOKENS.iter().position(|known| *known == token).map(|bit| Self(1 << bit))
+    }
+
+    /// Both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether the condition of a token is in it.
+    pub fn has(self, token: &str) -> bool {
+        Self::token(token).is_some_and(|one| self.0 & one.0 != 0)
+    }
+
+    /// The tokens, in Istio's order.
+    pub fn tokens(self) -> impl Iterator<Item = &'static str> {
+        RETRY_TOKENS.into_iter().enumerate().filter(move |(bit, _)| self.0 & (1 << bit) != 0).map(|(_, token)| token)
+    }
+}
+
+/// `fault`. It strikes on the client's side, before retries and timeouts, which therefore do not see it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FaultInjection {
+    /// For how long, and which share.
+    pub delay: Option<(Duration, Share)>,
+    /// With what, and which share.
+    pub abort: Option<(Abort, Share)>,
+}
+
+/// What an aborted request is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abort {
+    /// An HTTP status.
+    Http(u16),
+    /// A gRPC status.
+    Grpc(u8),
+}
+
+impl FaultInjection {
+    /// What strikes the request of this roll: first the delay, then the abort, each by its own chance.
+    pub fn draw(&self, roll: u64) -> (Option<Duration>, Option<Abort>) {
+        let delay = self.delay.filter(|(_, share)| share.takes(Chance::Delay.of(roll)));
+        let abort = self.abort.filter(|(_, share)| share.takes(Chance::Abort.of(roll)));
+        (delay.map(|(duration, _)| duration), abort.map(|(abort, _)| abort))
+    }
+}
+
+/// A destination of copies, whose answers nobody waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// Where to; its weight means nothing.
+    pub destination: WeightedCluster,
+    /// Which share.
+    pub share: Share,
+}
+
+impl Mirror {
+    /// Whether the request of this roll is copied to the mirror of this position.
+    pub fn takes(&self, position: u32, roll: u64) -> bool {
+        self.share.takes(Chance::Mirror(position).of(roll))
+    }
+}
+
+/// `corsPolicy`, with its values ready to be sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CorsPolicy {
+    /// `allowOrigins`
+    pub allow_origins: Box<[StringMatch]>,
+    /// `Access-Control-Allow-Methods`
+    pub allow_methods: Option<HeaderValue>,
+    /// `Access-Control-Allow-Headers`
+    pub allow_headers: Option<HeaderValue>,
+    /// `Access-Control-Expose-Headers`
+    pub expose_headers: Option<HeaderValue>,
+    /// `Access-Control-Max-Age`, in seconds.
+    pub max_age: Option<u64>,
+    /// `Access-Control-Allow-Credentials`
+    pub allow_credentials: Option<bool>,
+    /// `unmatchedPreflights: IGNORE`: a preflight of another origin is answered without headers, and not forwarded.
+    pub ignore_unmatched_preflights: bool,
+}
+
+impl CorsPolicy {
+    /// Whether requests of this origin are allowed.
+    pub fn allows(&self, origin: &str) -> bool {
+        self.allow_origins.iter().any(|allowed| allowed.matches(origin))
+    }
+}
+
+/// Changes of the headers of a request and of its response.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderOperations {
+    /// Of the request.
+    pub request: HeaderChanges,
+    /// Of the response.
+    pub response: HeaderChanges,
+}
+
+/// Changes of headers, in this order. Values are Envoy's formats: `%NAME%` stands for something of the request, `%%` for
+/// a percent sign.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderChanges {
+    /// Overwritten.
+    pub set: Box<[(HeaderName, HeaderValue)]>,
+    /// Appended.
+    pub add: Box<[(HeaderName, HeaderValue)]>,
+    /// Taken away.
+    pub remove: Box<[HeaderName]>,
+    /// `set` or `add` of `host` or `:authority`: what the upstream is told that it is.
+    pub authority: Option<HeaderValue>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rolls over the whole range, each once.
+    fn rolls(steps: u64) -> impl Iterator<Item = u64> {
+        (0..steps).map(move |n| n * (u64::MAX / steps) + u64::MAX / steps / 2)
+    }
+
+    #[test]
+    fn shares_are_exact_to_a_millionth() {
+        assert_eq!(Share::of_percent(0.0001).millionths(), 1);
+        assert_eq!((Share::of_percent(-3.0), Share::of_percent(300.0)), (Share::NONE, Share::ALL));
+        assert_eq!(rolls(1_000_000).filter(|roll| Share::of_percent(12.5).takes(*roll)).count(), 125_000);
+        assert!(Share::ALL.takes(u64::MAX) && !Share::NONE.takes(0));
+    }
+
+    #[test]
+    fn delay_abort_and_destination_do_not_go_together() {
+        let half = Share::of_percent(50.0);
+        let fault =
+            FaultInjection { delay: Some((Duration::from_secs(1), half)), abort: Some((Abort::Http(500), half)) };
+        let mut seen = [0_u32; 8];
+        for roll in rolls(80_000) {
+            let (delay, abort) = fault.draw(roll);
+            let first = Chance::Destination.of(roll) >> 63;
+            seen[usize::from(delay.is_some()) * 4 + usize::from(abort.is_some()) * 2 + first as usize] += 1;
+        }
+        assert!(seen.iter().all(|count| (9_500..10_500).contains(count)), "{seen:?}");
+    }
+
+    #[test]
+    fn conditions_for_retries_are_istios_words() {
+        let tokens: Vec<_> = RetryOn::ISTIO.tokens().collect();
+        assert_eq!(tokens, ["connect-failure", "refused-stream", "cancelled", "unavailable"]);
+        let tokens: Vec<_> = RetryPolicy::none_given().on.tokens().collect();
+        assert_eq!(tokens, ["reset-before-request", "connect-failure", "refused-stream"]);
+        assert!(RetryOn::token("503").is_none() && RetryOn::ISTIO.has("cancelled") && !RetryOn::ISTIO.has("5xx"));
+    }
+}
