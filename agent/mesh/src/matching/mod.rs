@@ -5,6 +5,8 @@ use crate::request::RequestView;
 
 mod index;
 mod string;
+#[cfg(test)]
+mod tests;
 
 pub use index::RuleIndex;
 pub use string::{HeaderMatch, QueryMatch, StringMatch};

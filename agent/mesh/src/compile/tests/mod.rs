@@ -12,7 +12,10 @@ use crate::request::{RequestView, Source};
 use crate::route::{RouteDecision, decide};
 use crate::store::Store;
 
+mod actions;
 mod canary;
+mod clients;
+mod delegates;
 mod encryption;
 mod enforced;
 mod enrolment;
@@ -21,6 +24,7 @@ mod headless;
 mod http2;
 mod incremental;
 mod order;
+mod policy;
 mod protocols;
 mod routing;
 mod verdicts;

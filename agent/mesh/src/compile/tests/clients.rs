@@ -1,0 +1,155 @@
+//! Rules for some clients: by their labels, by their namespace, by a workload selector.
+
+use super::*;
+use crate::finding::code;
+
+/// An enrolled pod of this test's node.
+fn client(namespace: &str, name: &str, labels: &str) -> String {
+    let ip = format!("10.0.{}.{}", 10 + namespace.len(), name.bytes().map(u32::from).sum::<u32>() % 250);
+    pod(namespace, name, &ip, &format!("weir.mesh/mode: enabled, {labels}"))
+        .replace("labels:", &format!("annotations: {{weir.mesh/netns: /run/netns/{name}}}, labels:"))
+}
+
+fn view(compiled: &Compiled, pod: &str) -> u32 {
+    compiled.plan.pods[pod].view
+}
+
+/// What the client gets for a path on service `b`.
+fn asks(compiled: &Compiled, pod: &str, path: &str) -> String {
+    let namespace = pod.split('/').next().expect("a namespace");
+    compiled.ask(view(compiled, pod), namespace, "10.96.0.2", "b.shop", path)
+}
+
+fn verdict(compiled: &Compiled, pod: &str) -> Verdict {
+    let own = compiled.entry(view(compiled, pod), "10.96.0.2", 80);
+    own.or(compiled.entry(0, "10.96.0.2", 80)).expect("planned").verdict
+}
+
+const TO_V2: &str = "route: [{destination: {host: b, subset: v2}}]";
+const TO_V1: &str = "route: [{destination: {host: b, subset: v1}}]";
+
+fn three_clients() -> String {
+    [client("shop", "c", "app: c, tier: gold"), client("shop", "d", "app: d"), client("other", "e", "app: c")].concat()
+}
+
+#[test]
+fn source_labels_choose_the_clients_of_a_rule() {
+    let spec = format!("{{hosts: [b], http: [{{match: [{{sourceLabels: {{app: c}}}}], {TO_V2}}}, {{{TO_V1}}}]}}");
+    let compiled = compiled(&[shop(HTTP), three_clients(), vs("shop", "b", &spec)].concat());
+    assert_eq!(asks(&compiled, "shop/c", "/"), "default: b-v2/1=1");
+    assert_eq!(asks(&compiled, "shop/d", "/"), "default: b-v1/2=1");
+    assert_eq!(asks(&compiled, "other/e", "/"), "default: b-v2/1=1", "the rule is for everybody with the label");
+    assert_eq!(view(&compiled, "shop/d"), 0);
+    assert_eq!(view(&compiled, "shop/c"), view(&compiled, "other/e"), "what no rule names makes no view");
+}
+
+#[test]
+fn source_namespace_is_the_clients_own() {
+    let spec = format!("{{hosts: [b], http: [{{match: [{{sourceNamespace: other}}], {TO_V2}}}, {{{TO_V1}}}]}}");
+    let compiled = compiled(&[shop(HTTP), three_clients(), vs("shop", "b", &spec)].concat());
+    assert_eq!(asks(&compiled, "other/e", "/"), "default: b-v2/1=1");
+    assert_eq!(asks(&compiled, "shop/c", "/"), "default: b-v1/2=1");
+}
+
+#[test]
+fn an_item_that_names_gateways_does_not_look_at_the_client() {
+    let spec = format!(
+        "{{hosts: [b], http: [{{match: [{{gateways: [mesh], sourceLabels: {{app: nobody}}, sourceNamespace: none}}], {TO_V2}}}, {{{TO_V1}}}]}}"
+    );
+    let compiled = compiled(&[shop(HTTP), three_clients(), vs("shop", "b", &spec)].concat());
+    assert_eq!(asks(&compiled, "shop/d", "/"), "default: b-v2/1=1");
+    assert_eq!(view(&compiled, "shop/d"), 0);
+}
+
+#[test]
+fn where_no_rule_is_left_for_a_client_the_plain_service_is_and_not_404() {
+    let spec =
+        format!("{{hosts: [b], http: [{{match: [{{sourceLabels: {{app: c}}, uri: {{prefix: /a}}}}], {TO_V2}}}]}}");
+    let compiled = compiled(&[shop(HTTP), three_clients(), vs("shop", "b", &spec)].concat());
+    assert_eq!([asks(&compiled, "shop/c", "/a"), asks(&compiled, "shop/c", "/")], ["default: b-v2/1=1", "404"]);
+    assert_eq!(asks(&compiled, "shop/d", "/"), "default: b/3=1");
+    assert_eq!((verdict(&compiled, "shop/c"), verdict(&compiled, "shop/d")), (Verdict::Proxy, Verdict::Balance));
+}
+
+#[test]
+fn a_host_that_no_service_has_is_hidden_from_clients_of_whom_no_rule_is_left() {
+    let own = format!("{{hosts: [api.example.com], http: [{{match: [{{sourceLabels: {{app: c}}}}], {TO_V2}}}]}}");
+    let wide = format!("{{hosts: [\"*.example.com\"], exportTo: [shop], http: [{{name: wide, {TO_V1}}}]}}");
+    let compiled =
+        compiled(&[shop(HTTP), three_clients(), vs("shop", "api", &own), vs("shop", "wide", &wide)].concat());
+    let ask = |pod: &str, host: &str| {
+        let namespace = pod.split('/').next().expect("a namespace");
+        compiled.ask(view(&compiled, pod), namespace, "10.96.0.2", host, "/")
+    };
+    assert_eq!(ask("shop/c", "api.example.com"), "default: b-v2/1=1");
+    assert_eq!(ask("shop/d", "api.example.com"), "wide: b-v1/2=1", "the next less specific host");
+    assert_eq!(ask("other/e", "api.example.com"), "default: b-v2/1=1");
+    assert_eq!(ask("other/e", "x.example.com"), "unknown host");
+}
+
+#[test]
+fn tcp_and_tls_rules_choose_their_clients_and_addresses_too() {
+    let spec = "{hosts: [b, \"*.x\"], tcp: [
+      {match: [{destinationSubnets: [10.96.0.0/16], sourceLabels: {app: c}}], route: [{destination: {host: b, subset: v2}}]},
+      {match: [{destinationSubnets: [10.97.0.0/16]}], route: [{destination: {host: b, subset: v1}}]}],
+      tls: [{match: [{sniHosts: [\"*.x\"], port: 80}], route: [{destination: {host: b, subset: v1}}]},
+            {match: [{sniHosts: [a.x], port: 81}], route: [{destination: {host: b, subset: v2}}]}]}";
+    let compiled =
+        compiled(&[shop("{name: tls, port: 80, targetPort: 8080}"), three_clients(), vs("shop", "b", spec)].concat());
+    let goes = |pod: &str, dialled: &str| {
+        let port = compiled.port(view(&compiled, pod), "10.96.0.2", 80).expect("known");
+        crate::route::decide_tcp(&compiled.program, port, ip(dialled), 0).expect("somewhere").name.to_string()
+    };
+    let cluster = |subset: &str| format!("outbound|80|{subset}|b.shop.svc.cluster.local");
+    assert_eq!(goes("shop/c", "10.96.0.2"), cluster("v2"));
+    assert_eq!(goes("shop/d", "10.96.0.2"), cluster(""), "what no rule takes goes to the plain service");
+    assert_eq!(goes("shop/d", "10.97.0.9"), cluster("v1"));
+    assert_eq!(compiled.groups(view(&compiled, "shop/c"), "10.96.0.2", 80), ["v2:1:10.0.0.3:8080"]);
+    assert_eq!(compiled.groups(0, "10.96.0.2", 80)[0].split(':').next(), Some(""));
+    let tls = |sni: &str| {
+        let port = compiled.port(0, "10.96.0.2", 80).expect("known");
+        crate::route::decide_tls(&compiled.program, port, sni, ip("10.96.0.2"), 0).expect("somewhere").name.to_string()
+    };
+    assert_eq!([tls("A.X"), tls("x"), tls("a.y")], [cluster("v1"), cluster(""), cluster("")]);
+}
+
+#[test]
+fn a_rule_with_a_workload_selector_comes_before_one_without_and_is_for_its_namespace_alone() {
+    let own =
+        "{host: b, workloadSelector: {matchLabels: {tier: gold}}, trafficPolicy: {loadBalancer: {simple: RANDOM}}}";
+    let all = "{host: b, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}}";
+    let gold = client("other", "f", "tier: gold");
+    let text = [shop(HTTP), three_clients(), gold, dr("shop", "0-own", own), dr("shop", "a-all", all)].concat();
+    let compiled = compiled(&text);
+    let balancer = |pod: &str| {
+        let port = compiled.program.port(compiled.port(view(&compiled, pod), "10.96.0.2", 80).expect("known"));
+        compiled.program.cluster(port.plain).policy.simple().as_str()
+    };
+    assert_eq!(balancer("shop/c"), "RANDOM");
+    assert_eq!([balancer("shop/d"), balancer("other/f")], ["ROUND_ROBIN"; 2]);
+    assert_eq!(compiled.found(code::NO_EFFECT), [""; 0], "they do not compete");
+}
+
+#[test]
+fn too_many_classes_are_told_and_take_no_rule_with_labels() {
+    let spec = (0..300).map(|n| format!("{{match: [{{sourceLabels: {{n: \"{n}\"}}}}], {TO_V2}}}")).collect::<Vec<_>>();
+    let pods: String = (0..300)
+        .map(|n| {
+            pod(
+                "many",
+                &format!("p{n:03}"),
+                &format!("10.1.{}.{}", n / 200, n % 200 + 1),
+                &format!("weir.mesh/mode: enabled, n: \"{n}\""),
+            )
+            .replace("labels:", "annotations: {weir.mesh/netns: /run/netns/x}, labels:")
+        })
+        .collect();
+    let spec = format!("{{hosts: [b], http: [{}, {{{TO_V1}}}]}}", spec.join(", "));
+    let compiled = compiled(&[shop(HTTP), pods, vs("shop", "b", &spec)].concat());
+    let views: std::collections::BTreeSet<u32> = compiled.plan.pods.values().map(|pod| pod.view).collect();
+    assert_eq!(views.len(), super::super::visibility::MAX_CLASSES + 1);
+    assert_eq!(asks(&compiled, "many/p000", "/"), "default: b-v2/1=1");
+    assert_eq!(asks(&compiled, "many/p299", "/"), "default: b-v1/2=1");
+    let found = compiled.found(code::NOT_SUPPORTED);
+    assert!(found.len() == 1 && found[0].contains("more than 256 classes"), "{found:?}");
+}

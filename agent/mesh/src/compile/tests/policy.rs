@@ -1,0 +1,122 @@
+//! The levels of a DestinationRule, and what holds without any.
+
+use std::time::Duration;
+
+use super::*;
+use crate::program::{ClusterPolicy, HashKey, HashTable, Level};
+
+const PORTS: &str = "{name: http, port: 80, targetPort: 8080}, {name: http-2, port: 81, targetPort: 8080}";
+
+/// The policy toward subset v1, and toward the plain service, on a port.
+fn policies(rule: &str, subset: &str, port: u16) -> [std::sync::Arc<ClusterPolicy>; 2] {
+    let rule = format!(
+        "{{host: b, trafficPolicy: {rule}, subsets: [{{name: v1, labels: {{version: v1}}, trafficPolicy: {subset}}}]}}"
+    );
+    let base = shop(PORTS);
+    let base = base.split("---\napiVersion: networking").next().expect("the rule is the last").to_owned();
+    let spec = "{hosts: [b], http: [{route: [{destination: {host: b, subset: v1, port: {number: PORT}}, weight: 1}, {destination: {host: b, port: {number: PORT}}, weight: 1}]}]}";
+    let compiled =
+        compiled(&[base, dr("shop", "b", &rule), vs("shop", "b", &spec.replace("PORT", &port.to_string()))].concat());
+    ["v1", ""].map(|subset| {
+        let clusters = &compiled.program.clusters;
+        let found = clusters.iter().find(|c| &*c.subset == subset && c.port == port).expect("there");
+        std::sync::Arc::clone(&found.policy)
+    })
+}
+
+#[test]
+fn a_subset_overrides_block_by_block() {
+    let [v1, plain] = policies(
+        "{loadBalancer: {simple: RANDOM}, connectionPool: {tcp: {connectTimeout: 3s, maxConnections: 7}}}",
+        "{connectionPool: {tcp: {maxConnections: 9}}, retryBudget: {}}",
+        80,
+    );
+    assert_eq!(
+        (v1.simple(), plain.simple()),
+        (crate::program::LoadBalancer::Random, crate::program::LoadBalancer::Random)
+    );
+    assert_eq!(plain.connect_timeout(), Duration::from_secs(3));
+    assert_eq!(v1.connect_timeout(), ClusterPolicy::CONNECT_TIMEOUT, "the whole block is replaced");
+    let level = |policy: &ClusterPolicy| policy.connection_pool.as_ref().map(|block| block.origin.level);
+    assert_eq!((level(&v1), level(&plain)), (Some(Level::Subset), Some(Level::Rule)));
+    let budget = v1.retry_budget.as_ref().expect("given");
+    assert_eq!((budget.value.share.millionths(), budget.value.min_retry_concurrency), (200_000, 3));
+    assert_eq!(budget.origin.object.to_string(), "DestinationRule shop/b");
+    assert!(budget.origin.at.as_ref().is_some_and(|at| at.line > 0));
+}
+
+#[test]
+fn settings_of_a_port_replace_their_level_and_drop_what_they_do_not_give() {
+    let rule = "{loadBalancer: {simple: RANDOM}, outlierDetection: {}, proxyProtocol: {version: V2}, portLevelSettings: [{port: {number: 81}, connectionPool: {tcp: {connectTimeout: 2s}}}]}";
+    let [v1, plain] = policies(rule, "{outlierDetection: {consecutive5xxErrors: 1}}", 81);
+    assert!(plain.load_balancer.is_none() && plain.outlier_detection.is_none(), "dropped, not inherited");
+    assert_eq!(plain.connect_timeout(), Duration::from_secs(2));
+    assert_eq!(plain.connection_pool.as_ref().map(|block| block.origin.level), Some(Level::RulePort));
+    assert_eq!(plain.proxy_protocol.as_ref().map(|block| *block.value), Some(2), "no port can have it, so it stays");
+    assert_eq!(v1.outlier_detection.as_ref().map(|block| block.value.consecutive_5xx_errors), Some(1));
+    let [_, other_port] = policies(rule, "{retryBudget: {}}", 80);
+    assert!(other_port.load_balancer.is_some() && other_port.connection_pool.is_none());
+    let [v1, _] = policies(
+        "{loadBalancer: {simple: RANDOM}, outlierDetection: {}}",
+        "{portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: ROUND_ROBIN}}]}",
+        80,
+    );
+    assert_eq!(v1.load_balancer.as_ref().map(|block| block.origin.level), Some(Level::SubsetPort));
+    assert!(v1.outlier_detection.is_none());
+}
+
+#[test]
+fn defaults_are_istios_and_one_object_holds_them_for_all() {
+    let compiled = compiled(&[shop(PORTS), service("shop", "c", "10.96.0.3", HTTP)].concat());
+    let policies: Vec<_> = compiled.program.clusters.iter().map(|cluster| &cluster.policy).collect();
+    assert!(policies.len() > 1 && policies.iter().all(|policy| std::sync::Arc::ptr_eq(policy, &ClusterPolicy::none())));
+    assert_eq!(policies[0].connect_timeout(), Duration::from_secs(10));
+    assert_eq!(policies[0].simple().as_str(), "LEAST_REQUEST");
+    let [_, plain] = policies_of("{outlierDetection: {baseEjectionTime: 1m}}");
+    let outlier = &plain.outlier_detection.as_ref().expect("given").value;
+    assert_eq!(
+        (outlier.consecutive_5xx_errors, outlier.max_ejection_percent, outlier.interval),
+        (5, 10, Duration::from_secs(10))
+    );
+}
+
+fn policies_of(rule: &str) -> [std::sync::Arc<ClusterPolicy>; 2] {
+    policies(rule, "{retryBudget: {}}", 80)
+}
+
+#[test]
+fn a_hash_has_a_key_and_a_table_and_a_cookie_is_made_only_with_a_ttl() {
+    let hash = |hash: &str| {
+        let [_, plain] = policies_of(&format!("{{loadBalancer: {{consistentHash: {{{hash}}}}}}}"));
+        plain.hash().cloned().expect("given")
+    };
+    assert_eq!(hash("httpHeaderName: X-User").key, HashKey::Header("x-user".parse().expect("a name")));
+    assert_eq!(hash("useSourceIp: true").table, HashTable::Ring(1024));
+    assert_eq!(hash("useSourceIp: true, maglev: {tableSize: 65537}").table, HashTable::Maglev(65537));
+    assert_eq!(hash("httpQueryParameterName: k, ringHash: {minimumRingSize: 7}").table, HashTable::Ring(7));
+    let ttl = |cookie: &str| match hash(&format!("httpCookie: {{name: c{cookie}}}")).key {
+        HashKey::Cookie(cookie) => cookie.ttl,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        (ttl(""), ttl(", ttl: 0s"), ttl(", ttl: 1h")),
+        (None, Some(Duration::ZERO), Some(Duration::from_secs(3600)))
+    );
+}
+
+#[test]
+fn locality_fails_over_only_with_outlier_detection() {
+    let setting = "loadBalancer: {localityLbSetting: {enabled: true}}";
+    assert!(!policies_of(&format!("{{{setting}}}"))[1].fails_over_by_locality());
+    assert!(policies_of(&format!("{{{setting}, outlierDetection: {{}}}}"))[1].fails_over_by_locality());
+    let off = "{loadBalancer: {localityLbSetting: {enabled: false}}, outlierDetection: {}}";
+    assert!(!policies_of(off)[1].fails_over_by_locality());
+}
+
+#[test]
+fn zero_is_as_if_a_limit_were_not_given() {
+    let [_, plain] = policies_of("{connectionPool: {tcp: {maxConnections: 0}, http: {maxRequestsPerConnection: 1}}}");
+    let pool = &plain.connection_pool.as_ref().expect("given").value;
+    assert_eq!(pool.max_connections, None);
+    assert_eq!(pool.http.as_ref().and_then(|http| http.max_requests_per_connection), Some(1));
+}
