@@ -18,6 +18,8 @@ pub(crate) struct Args {
 enum What {
     /// A large cluster, through the tests' API server: time to ready, memory, CPU, bytes, and single endpoint changes
     Scale(Scale),
+    /// The core by itself: decisions with a thousand rules, a compilation of a large mesh, the change of one rule in it
+    Decide,
 }
 
 #[derive(Debug, clap::Args)]
@@ -49,7 +51,19 @@ struct Scale {
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Scale(scale) => run_scale(scale),
+        What::Decide => run_decide(),
     }
+}
+
+fn run_decide() -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["bench", "--quiet", "--package", "weir-mesh", "--bench", "decide", "--profile", "quick"]);
+    let status = command.status().context("starting cargo bench")?;
+    if !status.success() {
+        bail!("cargo bench: {status}");
+    }
+    Ok(())
 }
 
 fn run_scale(scale: &Scale) -> Result<()> {

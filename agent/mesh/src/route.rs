@@ -14,15 +14,18 @@ use crate::request::{RequestView, Source};
 /// RFC 1035: a host name is at most 253 characters; a longer Host header matches nothing.
 const MAX_HOST: usize = 255;
 
+/// Names → index into [`HostTable::hosts`].
+pub type Names = HashMap<Box<str>, u32, RandomState>;
+
 /// The hosts that can be asked for on one port number: of everybody, or what a view has otherwise.
 #[derive(Clone, Debug, Default)]
 pub struct HostTable {
     /// All virtual hosts.
     pub hosts: Box<[Arc<VirtualHost>]>,
     /// `svc.ns`, `svc.ns.svc`, the FQDN, its trailing-dot form, and addresses, in lower case → index into `hosts`.
-    pub names: Arc<HashMap<Box<str>, u32, RandomState>>,
+    pub names: Arc<Names>,
     /// Client namespace → bare service name → index: `svc` means the client's own namespace.
-    pub short_names: Arc<HashMap<Box<str>, HashMap<Box<str>, u32, RandomState>, RandomState>>,
+    pub short_names: Arc<HashMap<Box<str>, Names, RandomState>>,
     /// `.example.com` → index, longest first: `*.example.com` does not take `example.com`.
     pub suffixes: Arc<[(Box<str>, u32)]>,
 }
@@ -71,7 +74,6 @@ impl Rule {
     }
 
     /// The item that takes the request; within `Some(None)` the rule has none, and takes everything.
-    #[expect(clippy::option_option, reason = "taken without an item, and not taken, are two things")]
     pub fn takes(&self, request: &RequestView<'_>) -> Option<Option<&HttpMatch>> {
         if self.matches.is_empty() {
             return Some(None);

@@ -238,15 +238,14 @@ impl<'s, 'f> Build<'_, 's, 'f> {
 
     /// Where the hosts of a port number go that a view has.
     fn table(&mut self, view: u32, number: u16) -> &mut Table {
-        let id = match view {
-            0 => self.common[&number],
-            _ => {
-                let tables = &mut self.tables;
-                *self.overlays.entry((view, number)).or_insert_with(|| {
-                    tables.push(Table::default());
-                    HostTableId(tables.len() as u32 - 1)
-                })
-            }
+        let id = if view == 0 {
+            self.common[&number]
+        } else {
+            let tables = &mut self.tables;
+            *self.overlays.entry((view, number)).or_insert_with(|| {
+                tables.push(Table::default());
+                HostTableId(tables.len() as u32 - 1)
+            })
         };
         &mut self.tables[id.index()]
     }

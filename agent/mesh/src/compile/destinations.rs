@@ -61,7 +61,7 @@ pub(super) struct Router<'a, 's, 'f> {
     pub(super) findings: &'a mut Findings,
 }
 
-impl<'s> Router<'_, 's, '_> {
+impl Router<'_, '_, '_> {
     /// The plain service on one of its ports: every endpoint.
     pub(super) fn plain(&mut self, service: usize, position: usize) -> WeightedCluster {
         let id = self.cluster(service, position, None);
@@ -140,7 +140,7 @@ impl<'s> Router<'_, 's, '_> {
                     _ if given.len() == 1 => 1,
                     weight => weight.unwrap_or(0),
                 };
-                let headers = destination.headers.as_ref().map(|headers| Arc::clone(headers));
+                let headers = destination.headers.as_deref().cloned();
                 WeightedCluster { weight, headers, ..self.destination(vs, destination, port) }
             })
             .collect()

@@ -6,9 +6,9 @@ use crate::crd::{Action, Blocks, DestinationRule, HttpRoute, Mark, Metadata, Tra
 use crate::finding::{Severity, code};
 use crate::program::{Feature, Features, LoadBalancer};
 
-/// How bad it is to go without a feature of a route, and what happens instead; `None` = it is in force.
-fn instead(feature: Feature) -> Option<(Severity, &'static str)> {
-    Some(match feature {
+/// How bad it is to go without a feature of a route, and what happens instead.
+fn instead(feature: Feature) -> (Severity, &'static str) {
+    match feature {
         Feature::Redirect | Feature::DirectResponse => {
             (Severity::Error, "requests that this rule takes are answered with 503")
         }
@@ -20,10 +20,10 @@ fn instead(feature: Feature) -> Option<(Severity, &'static str)> {
         Feature::Mirror => (Severity::Warning, "nothing is mirrored"),
         Feature::Cors => (Severity::Warning, "the application answers preflight requests"),
         Feature::Headers | Feature::DestinationHeaders => (Severity::Warning, "headers are forwarded as they are"),
-    })
+    }
 }
 
-/// What a rule asks for, and where.
+/// What a rule asks for that is not in force, and where.
 fn asked_for(route: &HttpRoute) -> Vec<(Feature, Mark, String)> {
     let mut asked = Vec::new();
     let mut ask = |feature: Feature, mark: Mark| asked.push((feature, mark, feature.as_str().to_owned()));
@@ -57,8 +57,7 @@ fn asked_for(route: &HttpRoute) -> Vec<(Feature, Mark, String)> {
 
 /// What of a rule is not in force.
 pub(super) fn unenforced(route: &HttpRoute) -> Features {
-    let asked = asked_for(route).into_iter().map(|(feature, ..)| feature);
-    asked.filter(|feature| instead(*feature).is_some()).collect()
+    asked_for(route).into_iter().map(|(feature, ..)| feature).collect()
 }
 
 fn tell(meta: &Metadata, severity: Severity, mark: Mark, path: &str, instead: &str, findings: &mut Findings) {
@@ -70,9 +69,8 @@ fn tell(meta: &Metadata, severity: Severity, mark: Mark, path: &str, instead: &s
 pub(super) fn virtual_service(vs: &VirtualService, findings: &mut Findings) {
     for (position, route) in vs.http.iter().enumerate() {
         for (feature, mark, field) in asked_for(route) {
-            if let Some((severity, instead)) = instead(feature) {
-                tell(&vs.meta, severity, mark, &format!("spec.http[{position}].{field}"), instead, findings);
-            }
+            let (severity, instead) = instead(feature);
+            tell(&vs.meta, severity, mark, &format!("spec.http[{position}].{field}"), instead, findings);
         }
     }
     if let Some(route) = vs.tls.first() {

@@ -107,12 +107,12 @@ impl<'s> Router<'_, 's, '_> {
         };
         RouteSettings {
             mirrors: given.mirrors.iter().map(mirror).collect(),
-            rewrite: given.rewrite.as_ref().map(|rewrite| Arc::clone(rewrite)),
+            rewrite: given.rewrite.as_deref().cloned(),
             timeout: given.timeout.map(|timeout| *timeout),
-            retries: given.retries.as_ref().map(|retries| Arc::clone(retries)),
-            fault: given.fault.as_ref().map(|fault| Arc::clone(fault)),
-            cors: given.cors.as_ref().map(|cors| Arc::clone(cors)),
-            headers: given.headers.as_ref().map(|headers| Arc::clone(headers)),
+            retries: given.retries.as_deref().cloned(),
+            fault: given.fault.as_deref().cloned(),
+            cors: given.cors.as_deref().cloned(),
+            headers: given.headers.as_deref().cloned(),
         }
     }
 }

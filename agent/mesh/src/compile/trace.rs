@@ -8,9 +8,13 @@ use std::sync::Arc;
 use super::CompileOptions;
 use super::registry::{Map, SERVICE_NAME, Set};
 use super::visibility::expand;
-use crate::crd::{EndpointSlice, ServiceType};
+use crate::crd::{EndpointSlice, ServiceType, VirtualService};
 use crate::program::ClusterId;
 use crate::snapshot::{Key, Snapshot};
+
+/// Clusters that may come before everything is compiled again, beside a share of all: a small mesh need not do so for a
+/// few edits.
+const MAX_LITTER: usize = 256;
 
 /// What a compilation leaves behind. Holds until something else than endpoints and pods changes.
 #[derive(Debug, Default)]
@@ -25,6 +29,8 @@ pub(super) struct Trace {
     pub(super) dependents: Map<u32, BTreeSet<u32>>,
     /// Two services claim one address and port, so that an entry hangs on both.
     pub(super) contended: bool,
+    /// As many clusters as the last compilation of everything made.
+    compiled: usize,
     pub(super) virtual_services: ByHost,
     pub(super) destination_rules: ByHost,
     /// Addresses by which endpoints find their pods, or pods their services, whatever their names.
@@ -32,7 +38,7 @@ pub(super) struct Trace {
 }
 
 /// How the endpoints of a cluster are chosen.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Selection {
     pub(super) service: u32,
     /// Among the TCP ports of the service.
@@ -60,6 +66,16 @@ impl ByHost {
         }
     }
 
+    /// Brings the hosts of a changed VirtualService up to date.
+    pub(super) fn replace(&mut self, key: &Key, now: Option<&VirtualService>, domain: &str) {
+        self.exact.retain(|(_, own)| own != key);
+        self.suffixes.retain(|(_, own)| own != key);
+        for (host, _) in now.iter().filter(|vs| vs.in_mesh()).flat_map(|vs| &vs.hosts) {
+            self.add(host, key, domain);
+        }
+        self.exact.sort_unstable();
+    }
+
     fn sort(&mut self) {
         self.exact.sort_unstable();
         self.exact.shrink_to_fit();
@@ -80,6 +96,7 @@ impl Trace {
         }
         self.by_service.sort_unstable();
         self.by_service.shrink_to_fit();
+        self.compiled = self.clusters.len();
         let domain = &options.cluster_domain;
         for (key, vs) in &snapshot.virtual_services {
             for (host, _) in vs.hosts.iter().filter(|_| vs.in_mesh()) {
@@ -100,7 +117,7 @@ impl Trace {
     }
 
     /// Where a service stands among all.
-    fn place(&self, service: &Key) -> Option<u32> {
+    pub(super) fn place(&self, service: &Key) -> Option<u32> {
         self.services.binary_search(service).ok().map(|place| place as u32)
     }
 
@@ -108,6 +125,27 @@ impl Trace {
     pub(super) fn dependents(&self, service: &Key) -> impl Iterator<Item = &Key> {
         let places = self.place(service).and_then(|place| self.dependents.get(&place));
         places.into_iter().flatten().map(|place| &self.services[*place as usize])
+    }
+
+    /// Whether so many clusters have come since everything was compiled that it is time to do so, to be rid of those that
+    /// nobody is sent to any more.
+    pub(super) fn is_littered(&self) -> bool {
+        self.clusters.len() > self.compiled + self.compiled / 4 + MAX_LITTER
+    }
+
+    /// A cluster that has come at the end.
+    pub(super) fn add(&mut self, id: ClusterId, selection: Selection) {
+        let entry = (selection.service, id);
+        let at = self.by_service.partition_point(|own| *own < entry);
+        self.by_service.insert(at, entry);
+        self.clusters.push(selection);
+    }
+
+    /// Notes that the rules of `sender` send to `target`.
+    pub(super) fn depend(&mut self, target: &Key, sender: &Key) {
+        if let (Some(target), Some(sender)) = (self.place(target), self.place(sender)) {
+            self.dependents.entry(target).or_default().insert(sender);
+        }
     }
 
     /// The clusters of a service.

@@ -82,7 +82,9 @@ impl Marks {
             } else if is_public(&vs.export_to) {
                 self.name(&source.labels, None);
             } else {
-                seen_by.iter().for_each(|namespace| self.name(&source.labels, Some(namespace)));
+                for namespace in &seen_by {
+                    self.name(&source.labels, Some(namespace));
+                }
             }
         }
         self.namespaces.extend(seen_by);
@@ -142,10 +144,25 @@ impl ViewTable {
         })
     }
 
-    /// Whether a client's class has a view of its own, or needs none.
-    pub(super) fn knows(&self, pod: &Pod) -> bool {
-        let class = self.marks.class(pod.meta.namespace(), &pod.meta.labels);
-        class == Client::default() || self.ids.contains_key(&class)
+    /// Whether the views stay as they are when a pod that was so is so now.
+    pub(super) fn outlast(
+        &self,
+        before: Option<&Pod>,
+        now: Option<&Pod>,
+        snapshot: &Snapshot,
+        options: &CompileOptions,
+    ) -> bool {
+        let class = |pod: &Pod| {
+            let class = self.marks.class(pod.meta.namespace(), &pod.meta.labels);
+            (is_planned(pod, options) && !class.labels.is_empty()).then_some(class)
+        };
+        let (was, is) = (before.and_then(class), now.and_then(class));
+        if was == is {
+            return true;
+        }
+        // Who was beyond the limit is not known any more.
+        let known = is.is_none_or(|class| self.ids.contains_key(&class)) && !self.marks.overflowed;
+        known && was.is_none_or(|was| snapshot.pods.values().any(|pod| class(pod).as_ref() == Some(&was)))
     }
 
     /// Whether some clients cannot be told apart by their labels.
@@ -196,9 +213,7 @@ impl ViewTable {
         let mut classes: BTreeSet<Client> = marks.namespaces.iter().map(by_namespace).collect();
         let told_by_labels = !(marks.common.is_empty() && marks.of.is_empty());
         let mut by_labels = BTreeSet::new();
-        // Only those of this node are planned for.
-        let local = |pod: &&Arc<Pod>| !pod.finished && options.node.as_ref().is_none_or(|node| pod.node == *node);
-        for pod in snapshot.pods.values().filter(|_| told_by_labels).filter(local) {
+        for pod in snapshot.pods.values().filter(|pod| told_by_labels && is_planned(pod, options)) {
             let class = marks.class(pod.meta.namespace(), &pod.meta.labels);
             if class.labels.is_empty() || by_labels.contains(&class) {
                 continue;
@@ -216,6 +231,11 @@ impl ViewTable {
         classes.extend(by_labels);
         Self { marks: Arc::new(marks), ..options.views.next(classes) }
     }
+}
+
+/// Only pods of this node are planned for.
+fn is_planned(pod: &Pod, options: &CompileOptions) -> bool {
+    !pod.finished && options.node.as_ref().is_none_or(|node| pod.node == *node)
 }
 
 /// FNV-1a, which stays the same from build to build, folded to 32 bits.

@@ -23,11 +23,9 @@ fn at_least(fields: &mut Fields<'_>, key: &str, least: Duration) -> Result<Optio
         return Ok(None);
     };
     let (mark, place) = fields.entry(key).map_or((fields.mark, fields.mark), |e| (e.mark, e.node.mark));
-    match parse_duration(text).filter(|duration| *duration >= least) {
-        Some(duration) => Ok(Some(Marked::new(mark, duration))),
-        None => {
-            let message = format!("`{text}` must be a duration of at least 1ms, such as 10s or 1m30s");
-            Err(Fault::new(place, fields.path_of(key), message))
-        }
+    if let Some(duration) = parse_duration(text).filter(|duration| *duration >= least) {
+        return Ok(Some(Marked::new(mark, duration)));
     }
+    let message = format!("`{text}` must be a duration of at least 1ms, such as 10s or 1m30s");
+    Err(Fault::new(place, fields.path_of(key), message))
 }

@@ -19,9 +19,9 @@ pub use action::{
 };
 pub use enforced::{Feature, Features};
 pub use policy::{
-    Block, ClientTls, ClientTlsFiles, ClusterPolicy, ConnectionPool, ConsistentHash, Cookie, HashKey, HashTable,
-    HttpPool, Level, LoadBalancer, LoadBalancing, Locality, Origin, OutlierDetection, RetryBudget, Tunnel, Warmup,
-    ZoneAware,
+    Block, ClientTls, ClientTlsFiles, ClusterPolicy, ConnectionPool, ConsistentHash, Cookie, Distribute, Failover,
+    HashKey, HashTable, HttpPool, Level, LoadBalancer, LoadBalancing, Locality, Origin, OutlierDetection, RetryBudget,
+    Tunnel, Warmup, ZoneAware,
 };
 pub use rewrite::{Redirect, RedirectPath, RedirectPort, Rewrite, Substitution, UriRewrite};
 pub use subnet::Subnet;
@@ -108,7 +108,7 @@ impl Program {
 }
 
 /// One port of a Service.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
     /// `service-b.default.svc.cluster.local`
     pub host: Arc<str>,

@@ -99,15 +99,20 @@ impl HashTable {
     pub const DEFAULT: Self = Self::Ring(1024);
 }
 
+/// From a region to another.
+pub type Failover = (Box<str>, Box<str>);
+/// For clients of a locality, the shares of others in percent.
+pub type Distribute = (Box<str>, Box<[(Box<str>, u32)]>);
+
 /// `localityLbSetting`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Locality {
     /// `enabled`; `None` = as the mesh, which has it enabled.
     pub enabled: Option<bool>,
-    /// For clients of a locality, the shares of others in percent.
-    pub distribute: Box<[(Box<str>, Box<[(Box<str>, u32)]>)]>,
-    /// From a region to another.
-    pub failover: Box<[(Box<str>, Box<str>)]>,
+    /// `distribute`
+    pub distribute: Box<[Distribute]>,
+    /// `failover`
+    pub failover: Box<[Failover]>,
     /// Labels, the most important first: `key` or `key=value`.
     pub failover_priority: Box<[Box<str>]>,
 }
@@ -118,7 +123,7 @@ pub struct ZoneAware {
     /// `enabled`
     pub enabled: Option<bool>,
     /// As in [`Locality`].
-    pub failover: Box<[(Box<str>, Box<str>)]>,
+    pub failover: Box<[Failover]>,
     /// As in [`Locality`].
     pub failover_priority: Box<[Box<str>]>,
     /// With fewer endpoints zones do not count.

@@ -98,9 +98,9 @@ fn headers_and_cors_are_ready_to_be_sent() {
     let request = &settings.headers.as_ref().expect("given").request;
     assert_eq!(request.set[0], ("x-a".parse().expect("a name"), "1".parse().expect("a value")));
     assert_eq!((request.set.len(), request.add.len(), request.remove.len()), (1, 1, 1));
-    assert_eq!(request.authority.as_ref().map(|host| host.as_bytes()), Some(&b"c"[..]));
+    assert_eq!(request.authority.as_ref().map(http::HeaderValue::as_bytes), Some(&b"c"[..]));
     let cors = settings.cors.as_ref().expect("given");
-    assert_eq!(cors.allow_methods.as_ref().map(|value| value.as_bytes()), Some(&b"GET,PUT"[..]));
+    assert_eq!(cors.allow_methods.as_ref().map(http::HeaderValue::as_bytes), Some(&b"GET,PUT"[..]));
     assert!(cors.allows("https://a") && cors.allows("https://z") && !cors.allows("https://zz"));
     assert_eq!((cors.max_age, cors.ignore_unmatched_preflights), (Some(3600), true));
 }

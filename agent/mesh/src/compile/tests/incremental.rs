@@ -13,8 +13,18 @@ use crate::store::Change;
 /// Steps of a random walk, and walks.
 const STEPS: usize = 120;
 const WALKS: u64 = 12;
+/// Short walks, of many worlds. Code that is not optimized takes minutes for all of them.
+const SHORT_WALKS: u64 = if cfg!(debug_assertions) { 100 } else { 1000 };
+const SHORT: usize = 3;
 /// More walks, which found a fault once: endpoints that name no pod, in a service that others send to.
 const FOUND: [u64; 2] = [80, 522];
+
+/// Long walks, short ones that edit rules, and those that found a fault: seed, steps, and whether they edit rules.
+fn walks() -> impl Iterator<Item = (u64, usize, bool)> {
+    let long = (1..=WALKS).map(|seed| (seed, STEPS, seed % 2 == 0));
+    let short = (1..=SHORT_WALKS).map(|seed| (1000 + seed, SHORT, true));
+    long.chain(FOUND.map(|seed| (seed, STEPS, false))).chain(short)
+}
 
 /// Objects as texts, by a name of the test's own.
 type World = BTreeMap<String, String>;
@@ -76,6 +86,8 @@ fn changes(before: (&World, &Snapshot), now: (&World, &Snapshot)) -> Vec<Change>
         .collect()
 }
 
+/// The throw of the dice that edits a VirtualService.
+const VIRTUAL_SERVICE: u64 = 34;
 const NAMESPACES: [&str; 3] = ["one", "two", "istio-system"];
 const SERVICES: [&str; 4] = ["a", "b", "c", "d"];
 
@@ -147,22 +159,28 @@ fn target(random: &mut Random) -> String {
     )
 }
 
-/// One edit, mostly one of those that happen most.
-fn edit(random: &mut Random, world: &mut World) {
+/// One edit, mostly one of those that happen most; with `rules`, half of them are of VirtualServices.
+fn edit(random: &mut Random, world: &mut World, rules: bool) {
     let (namespace, service) = (random.one(&NAMESPACES), random.one(&SERVICES));
     let export = random.one(&["", "", ", exportTo: [\".\"]", ", exportTo: [\"*\"]", ", exportTo: [one]"]);
-    let (name, text) = match random.below(40) {
+    let dice = if rules && random.below(2) == 0 { VIRTUAL_SERVICE } else { random.below(40) };
+    let (name, text) = match dice {
         0..18 => (format!("EndpointSlice {namespace}/{service}-1"), slice(random, namespace, service)),
         18..32 => {
             let n = random.below(8);
             (format!("Pod {namespace}/p{n}"), walk_pod(random, namespace, n))
         }
         32..34 => (format!("Service {namespace}/{service}"), walk_service(random, namespace, service)),
-        34..36 => {
+        VIRTUAL_SERVICE | 35 => {
             let (host, targets) = (host(random), [target(random), target(random)].join(", "));
-            let spec = match random.below(3) {
+            let matching =
+                random.one(&["", "", "match: [{uri: {prefix: /x}}], ", "match: [{sourceLabels: {app: a}}], "]);
+            let spec = match random.below(4) {
                 0 => format!("{{hosts: [{host}], tcp: [{{route: [{targets}]}}]{export}}}"),
-                1 => format!("{{hosts: [{host}], http: [{{route: [{targets}]}}]{export}}}"),
+                1 => format!("{{hosts: [{host}], http: [{{{matching}route: [{targets}]}}]{export}}}"),
+                2 => format!(
+                    "{{hosts: [{host}], http: [{{{matching}redirect: {{uri: /y}}}}, {{mirror: {{host: a}}, route: [{targets}]}}]{export}}}"
+                ),
                 _ => format!(
                     "{{hosts: [{host}], http: [{{match: [{{uri: {{prefix: /x}}}}], route: [{targets}]}}]{export}}}"
                 ),
@@ -206,8 +224,8 @@ fn edit(random: &mut Random, world: &mut World) {
 
 #[test]
 fn an_update_comes_to_what_everything_comes_to() {
-    let (mut updates, mut moved) = (0, 0);
-    for seed in (1..=WALKS).chain(FOUND) {
+    let (mut updates, mut moved, mut ruled) = (0, 0, 0);
+    for (seed, steps, rules) in walks() {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let mut world = World::new();
         for namespace in NAMESPACES {
@@ -225,10 +243,10 @@ fn an_update_comes_to_what_everything_comes_to() {
         let mut objects = write(&mut store, &World::new(), &world);
         let mut compiler = Compiler::default();
         let mut in_force = compiler.compile(&objects, &options, &Program::default(), &KernelPlan::default());
-        for step in 0..STEPS {
+        for step in 0..steps {
             let mut edited = world.clone();
             for _ in 0..=random.below(2) {
-                edit(&mut random, &mut edited);
+                edit(&mut random, &mut edited, rules);
             }
             let now = write(&mut store, &world, &edited);
             let changes = changes((&world, &objects), (&edited, &now));
@@ -238,6 +256,7 @@ fn an_update_comes_to_what_everything_comes_to() {
             let held = InForce { program: &in_force.program, plan: &in_force.plan, findings: &in_force.findings };
             if let Some(delta) = compiler.update(&now, &changes, held, &options) {
                 updates += 1;
+                ruled += usize::from(changes.iter().any(|change| &*change.object.kind == "VirtualService"));
                 moved += usize::from(!delta.services.is_empty());
                 for (key, entry) in delta.services {
                     assert!(in_force.plan.services.insert(key, entry).is_some(), "no entry comes");
@@ -268,6 +287,7 @@ fn an_update_comes_to_what_everything_comes_to() {
     }
     // Most steps touch endpoints and pods alone, but not all of these worlds can be updated.
     assert!(updates > WALKS as usize * STEPS / 8, "only {updates} updates");
+    assert!(ruled > updates / 16, "only {ruled} of {updates} updates changed a rule");
     assert!(moved > updates / 8, "only {moved} of {updates} updates changed an entry");
 }
 

@@ -1,8 +1,10 @@
 //! The order of files and objects must not show.
 
+use std::fmt::Write as _;
+
 use super::*;
 
-/// Everything of a program that a hash map does not shuffle by itself.
+/// Everything of a program that a hash map does not shuffle by itself, whatever the numbers of its clusters.
 pub(super) fn shape(compiled: &Compiled) -> String {
     let mut destinations: Vec<_> = compiled.program.destinations.iter().collect();
     destinations.sort();
@@ -17,7 +19,18 @@ pub(super) fn shape(compiled: &Compiled) -> String {
         })
         .collect();
     let program = &compiled.program;
-    format!("{destinations:?} {:?} {:?} {tables:?}", program.ports, program.clusters)
+    let mut overlays: Vec<_> = program.overlays.iter().collect();
+    overlays.sort();
+    let text = format!("{destinations:?} {:?} {overlays:?} {tables:?}", program.ports);
+    // Clusters that nobody is sent to may be there or not.
+    let mut parts = text.split("ClusterId(");
+    let mut shape = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (number, rest) = part.split_once(')').expect("an id ends");
+        let cluster = &program.clusters[number.parse::<usize>().expect("a number")];
+        let _ = write!(shape, "{cluster:?}{rest}");
+    }
+    shape
 }
 
 #[test]

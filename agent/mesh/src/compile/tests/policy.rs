@@ -100,7 +100,7 @@ fn a_hash_has_a_key_and_a_table_and_a_cookie_is_made_only_with_a_ttl() {
     };
     assert_eq!(
         (ttl(""), ttl(", ttl: 0s"), ttl(", ttl: 1h")),
-        (None, Some(Duration::ZERO), Some(Duration::from_secs(3600)))
+        (None, Some(Duration::ZERO), Some(Duration::from_hours(1)))
     );
 }
 

@@ -5,7 +5,8 @@ use http::HeaderName;
 use crate::crd::fields::{Fault, Fields};
 use crate::crd::{Notes, duration, duration_or_zero};
 use crate::program::{
-    ConsistentHash, Cookie, HashKey, HashTable, LoadBalancer, LoadBalancing, Locality, Share, Warmup, ZoneAware,
+    ConsistentHash, Cookie, Failover, HashKey, HashTable, LoadBalancer, LoadBalancing, Locality, Share, Warmup,
+    ZoneAware,
 };
 
 /// Where a warm-up begins that does not say it.
@@ -93,7 +94,7 @@ fn consistent_hash(mut fields: Fields<'_>) -> Result<Option<ConsistentHash>, Fau
     Ok(key.map(|key| ConsistentHash { key, table }))
 }
 
-fn failover(fields: &mut Fields<'_>) -> Result<Box<[(Box<str>, Box<str>)]>, Fault> {
+fn failover(fields: &mut Fields<'_>) -> Result<Box<[Failover]>, Fault> {
     let pair = |mut one: Fields<'_>| {
         let from: Box<str> = one.text("from")?.unwrap_or_default().into();
         Ok((from, one.text("to")?.unwrap_or_default().into()))

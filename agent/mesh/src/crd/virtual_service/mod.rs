@@ -26,6 +26,9 @@ pub use http::{Action, Delegate, HttpRoute, HttpSettings, Mirror, RouteDestinati
 pub use layer4::{Layer4Match, TcpRoute, TlsMatchItem, TlsRoute};
 pub use matches::{HttpMatchItem, SourceMatch};
 
+/// A host in lower case, and where it stands.
+type Host = (Arc<str>, Mark);
+
 /// A VirtualService.
 #[derive(Clone, Debug)]
 pub struct VirtualService {
@@ -104,8 +107,8 @@ fn all<'n, T>(maps: Vec<Fields<'n>>, decode: impl FnMut(Fields<'n>) -> Result<T,
     maps.into_iter().map(decode).collect()
 }
 
-fn hosts(spec: &mut Fields<'_>, in_mesh: bool) -> Result<Box<[(Arc<str>, Mark)]>, Fault> {
-    let mut hosts: Vec<(Arc<str>, Mark)> = Vec::new();
+fn hosts(spec: &mut Fields<'_>, in_mesh: bool) -> Result<Box<[Host]>, Fault> {
+    let mut hosts: Vec<Host> = Vec::new();
     for (host, mark) in spec.texts("hosts")? {
         let host = host.to_ascii_lowercase();
         let path = spec.path_of("hosts");

@@ -1,23 +1,23 @@
-//! The common change — endpoints that come, go or change their readiness, and their pods — without compiling the whole
-//! mesh. Called by the agent; a change to anything else, or one whose reach is not plain, is left to [`super::compile`].
+//! The common changes — endpoints that come, go or change their readiness, and their pods; a VirtualService for services —
+//! without compiling the whole mesh. Called by the agent; a change to anything else, or one whose reach is not plain, is left to [`super::compile`].
 //!
 //! What such a change reaches is cut out of the snapshot: the services whose endpoints it touches, those that send to
 //! them, and all that bears on either. The cut is compiled by the same code as the whole, twice: with the objects as
 //! they were, and as they are. Only when the first comes to exactly what is in force, entries and the endpoints of every
 //! cluster that they can hang on, is the difference to the second used; so a cut that misses something costs a
-//! compilation. Rules, services and namespaces being the same, everything in the program stays as it is but for the
-//! endpoints of some clusters.
+//! compilation. Services and namespaces being the same, everything in the program stays as it is but for the endpoints of
+//! some clusters, and for the rules of the services that a changed VirtualService names (`rules`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::build::Former;
-use super::destinations::members;
-use super::registry::{Registry, SERVICE_NAME, has_labels};
-use super::trace::{Trace, fqdn, service_of};
-use super::visibility::expand;
-use super::{CompileOptions, Compiled, Findings, build, enrol, sort};
-use crate::crd::{EndpointSlice, Object, Pod, Service, ServiceType};
+use crate::compile::build::Former;
+use crate::compile::destinations::members;
+use crate::compile::registry::{Registry, SERVICE_NAME, has_labels};
+use crate::compile::trace::{Trace, fqdn, service_of};
+use crate::compile::visibility::expand;
+use crate::compile::{CompileOptions, Compiled, Findings, build, enrol, sort};
+use crate::crd::{EndpointSlice, Object, Pod, Service, ServiceType, VirtualService};
 use crate::finding::Finding;
 use crate::plan::{EnrolledPod, KernelPlan, PlanKey, PlannedService};
 use crate::program::{Cluster, ClusterId, Program};
@@ -26,6 +26,10 @@ use crate::store::Change;
 
 /// A change that reaches more services than this is compiled with everything else: by then that is hardly dearer.
 const MAX_REACH: usize = 256;
+
+mod rules;
+
+use rules::Patch;
 
 /// Compiles, and remembers what later changes need to know.
 #[derive(Debug, Default)]
@@ -96,15 +100,32 @@ impl Compiler {
     /// What `changes`, which `snapshot` has in it, come to. `None`: only [`Compiler::compile`] can tell. The options are
     /// those of the last compilation, with its views and the next generation.
     pub fn update(
-        &self,
+        &mut self,
         snapshot: &Snapshot,
         changes: &[Change],
         in_force: InForce<'_>,
         options: &CompileOptions,
     ) -> Option<Delta> {
-        let trace = self.trace.as_ref().filter(|trace| !trace.contended)?;
+        let trace = self.trace.as_mut().filter(|trace| !trace.contended && !trace.is_littered())?;
+        let domain = &options.cluster_domain;
         let touched = trace.touched(snapshot, changes)?;
+        let mut ruled = BTreeSet::new();
+        for change in changes.iter().filter(|change| is_rule(change)) {
+            let now = snapshot.virtual_services.get(&key_of(change)).map(|vs| &**vs);
+            ruled.extend(rules::ruled(change, now, snapshot, domain)?);
+        }
+        for change in changes.iter().filter(|change| &*change.object.kind == "Pod") {
+            let now = snapshot.pods.get(&key_of(change)).map(|pod| &**pod);
+            let before = match &change.before {
+                Some(Object::Pod(before)) => Some(&**before),
+                _ => None,
+            };
+            if !options.views.outlast(before, now, snapshot, options) {
+                return None;
+            }
+        }
         let mut affected = touched.clone();
+        affected.extend(ruled.iter().cloned());
         affected.extend(touched.iter().flat_map(|key| trace.dependents(key)).cloned());
         let guarded = |namespace: &Arc<str>| {
             *namespace == options.root_namespace || touched.iter().any(|(own, _)| own == namespace)
@@ -123,13 +144,22 @@ impl Compiler {
                 before.insert(object.clone());
             }
         }
-        let (was, is) = (Part::of(&before, options)?, Part::of(&after, options)?);
+        let (was, is) = (Part::of(&before, options), Part::of(&after, options));
         let services = is.services(&was, &affected, snapshot, in_force.plan, options)?;
         let pods = is.pods(&was, changes, in_force.plan)?;
-        let findings = is.findings(&was, in_force.findings)?;
+        let findings = is.findings(&was, changes, in_force.findings)?;
         let mut program = Program { generation: options.generation, ..in_force.program.clone() };
         for (id, cluster) in trace.members(&touched, &before, &after, in_force.program, options)? {
             program.clusters[id.index()] = Arc::new(cluster);
+        }
+        if !ruled.is_empty() {
+            let patch = Patch::of(&ruled, trace, [&was, &is], in_force.program, &program, snapshot, options)?;
+            patch.apply(&mut program, trace);
+        }
+        for change in changes.iter().filter(|change| is_rule(change)) {
+            let key = key_of(change);
+            let now = snapshot.virtual_services.get(&key).map(|vs| &**vs);
+            trace.virtual_services.replace(&key, now, domain);
         }
         Some(Delta { program, services, pods, findings })
     }
@@ -140,8 +170,9 @@ impl Trace {
     fn touched(&self, snapshot: &Snapshot, changes: &[Change]) -> Option<BTreeSet<Key>> {
         let mut touched = BTreeSet::new();
         for change in changes {
-            let key = (Arc::clone(&change.object.namespace), Arc::clone(&change.object.name));
+            let key = key_of(change);
             match (&*change.object.kind, &change.before) {
+                ("VirtualService", _) if is_rule(change) => {}
                 ("EndpointSlice", None) => touch(None, snapshot.endpoint_slices.get(&key), &mut touched)?,
                 ("EndpointSlice", Some(Object::EndpointSlice(before))) => {
                     touch(Some(before), snapshot.endpoint_slices.get(&key), &mut touched)?;
@@ -192,17 +223,30 @@ impl Trace {
         let domain = &options.cluster_domain;
         let mut cut = Snapshot::default();
         let mut services = affected.clone();
+        let mut rules: BTreeSet<Key> = changes.iter().filter(|change| is_rule(change)).map(key_of).collect();
         for key in affected {
-            for rule in self.virtual_services.of(&fqdn(key, domain)) {
-                let Some(vs) = snapshot.virtual_services.get(rule) else { continue };
-                let hosts = vs.destinations().map(|destination| &destination.host);
-                services.extend(hosts.filter_map(|host| named(&expand(host, &rule.0, domain), domain)));
-                cut.virtual_services.insert(rule.clone(), Arc::clone(vs));
+            rules.extend(self.virtual_services.of(&fqdn(key, domain)).cloned());
+        }
+        for key in rules {
+            let Some(vs) = snapshot.virtual_services.get(&key) else { continue };
+            let own = |name: &Arc<str>| if name.is_empty() { Arc::clone(&key.0) } else { Arc::clone(name) };
+            for delegate in vs.delegates() {
+                let key = (own(&delegate.namespace), Arc::clone(&delegate.name));
+                let Some(part) = snapshot.virtual_services.get(&key) else { continue };
+                mentioned(part, domain, &mut services);
+                cut.virtual_services.insert(key, Arc::clone(part));
+            }
+            mentioned(vs, domain, &mut services);
+            cut.virtual_services.insert(key, Arc::clone(vs));
+        }
+        for change in changes {
+            if let Some(Object::VirtualService(before)) = &change.before {
+                mentioned(before, domain, &mut services);
             }
         }
         let mut pods: BTreeSet<Key> = BTreeSet::new();
-        for change in changes {
-            let key = (Arc::clone(&change.object.namespace), Arc::clone(&change.object.name));
+        for change in changes.iter().filter(|change| !is_rule(change)) {
+            let key = key_of(change);
             if &*change.object.kind == "EndpointSlice" {
                 cut.endpoint_slices.extend(snapshot.endpoint_slices.get_key_value(&key).map(pair));
             } else {
@@ -327,25 +371,40 @@ fn named_pods(slice: &EndpointSlice) -> impl Iterator<Item = Key> {
     names.map(|name| (Arc::clone(slice.meta.namespace()), Arc::clone(name)))
 }
 
+fn is_rule(change: &Change) -> bool {
+    &*change.object.kind == "VirtualService"
+}
+
+fn key_of(change: &Change) -> Key {
+    (Arc::clone(&change.object.namespace), Arc::clone(&change.object.name))
+}
+
+/// The services to which a VirtualService sends, and those that its users may have meant.
+fn mentioned(vs: &VirtualService, domain: &str, services: &mut BTreeSet<Key>) {
+    let hosts = vs.destinations().map(|destination| &destination.host).chain(vs.hosts.iter().map(|(host, _)| host));
+    for host in hosts {
+        let meant = [format!("{host}.svc.{domain}"), format!("{host}.{domain}")];
+        services.extend(named(&expand(host, vs.meta.namespace(), domain), domain));
+        services.extend(meant.iter().filter(|_| host.contains('.')).filter_map(|host| named(host, domain)));
+    }
+}
+
 /// What a cut comes to.
 struct Part {
+    program: Program,
+    trace: Trace,
     plan: KernelPlan,
     findings: BTreeSet<Finding>,
 }
 
 impl Part {
-    /// `None` when a pod of it is of a class that has no view.
-    fn of(cut: &Snapshot, options: &CompileOptions) -> Option<Self> {
+    fn of(cut: &Snapshot, options: &CompileOptions) -> Self {
         let mut findings = Findings::default();
         let former = Former { program: &Program::default(), plan: &KernelPlan::default() };
         let seen = build::Seen::As(&options.views);
-        let (_, mut plan, views, _) = build::build(cut, options, &former, seen, &mut findings);
-        let local = |pod: &&Arc<Pod>| !pod.finished && options.node.as_ref().is_none_or(|node| pod.node == *node);
-        if cut.pods.values().filter(local).any(|pod| !views.knows(pod)) {
-            return None;
-        }
+        let (program, mut plan, views, trace) = build::build(cut, options, &former, seen, &mut findings);
         plan.pods = enrol::enrol(cut, options, &views, &mut findings);
-        Some(Self { plan, findings: findings.0 })
+        Self { program, trace, plan, findings: findings.0 }
     }
 
     fn services(
@@ -395,18 +454,20 @@ impl Part {
         Some(changed)
     }
 
-    /// `Some(None)` when they are the same. One that goes may have another reason elsewhere, unless it is about a pod.
+    /// `Some(None)` when they are the same. One that goes may have another reason elsewhere, unless it is about a pod, or
+    /// about a rule that has changed: all that bears on that is in the cut.
     #[expect(clippy::option_option, reason = "not to be told, and nothing to tell, are two things")]
-    fn findings(&self, was: &Self, in_force: &[Finding]) -> Option<Option<Vec<Finding>>> {
+    fn findings(&self, was: &Self, changes: &[Change], in_force: &[Finding]) -> Option<Option<Vec<Finding>>> {
         if self.findings == was.findings {
             return Some(None);
         }
         let mut all: BTreeSet<Finding> = in_force.iter().cloned().collect();
         for gone in was.findings.difference(&self.findings) {
-            if gone.object.as_ref().is_none_or(|object| &*object.kind != "Pod") {
+            let object = gone.object.as_ref()?;
+            let is_changed = changes.iter().any(|change| is_rule(change) && change.object == *object);
+            if !(is_changed || &*object.kind == "Pod") || !all.remove(gone) {
                 return None;
             }
-            all.remove(gone);
         }
         all.extend(self.findings.difference(&was.findings).cloned());
         Some(Some(sort(all)))
