@@ -5,7 +5,8 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use crate::crd::{
-    Deployment, DestinationRule, EndpointSlice, Namespace, Object, Pod, Protection, Service, VirtualService,
+    Deployment, DestinationRule, EndpointSlice, Gateway, Namespace, Object, Pod, Protection, Service, ServiceEntry,
+    Sidecar, VirtualService, WorkloadEntry, gateway_api,
 };
 use crate::source::ObjectRef;
 
@@ -24,6 +25,15 @@ pub struct Snapshot {
     pub virtual_services: BTreeMap<Key, Arc<VirtualService>>,
     pub destination_rules: BTreeMap<Key, Arc<DestinationRule>>,
     pub protections: BTreeMap<ObjectRef, Arc<Protection>>,
+    pub gateways: BTreeMap<Key, Arc<Gateway>>,
+    pub service_entries: BTreeMap<Key, Arc<ServiceEntry>>,
+    pub workload_entries: BTreeMap<Key, Arc<WorkloadEntry>>,
+    pub sidecars: BTreeMap<Key, Arc<Sidecar>>,
+    pub gateway_classes: BTreeMap<Key, Arc<gateway_api::GatewayClass>>,
+    pub api_gateways: BTreeMap<Key, Arc<gateway_api::Gateway>>,
+    pub reference_grants: BTreeMap<Key, Arc<gateway_api::ReferenceGrant>>,
+    /// Of the four kinds of the Gateway API.
+    pub routes: BTreeMap<ObjectRef, Arc<gateway_api::Route>>,
 }
 
 impl Snapshot {
@@ -49,6 +59,14 @@ impl Snapshot {
             Object::VirtualService(o) => add(&mut self.virtual_services, key, o),
             Object::DestinationRule(o) => add(&mut self.destination_rules, key, o),
             Object::Protection(o) => add(&mut self.protections, o.meta.object.clone(), o),
+            Object::Gateway(o) => add(&mut self.gateways, key, o),
+            Object::ServiceEntry(o) => add(&mut self.service_entries, key, o),
+            Object::WorkloadEntry(o) => add(&mut self.workload_entries, key, o),
+            Object::Sidecar(o) => add(&mut self.sidecars, key, o),
+            Object::GatewayClass(o) => add(&mut self.gateway_classes, key, o),
+            Object::ApiGateway(o) => add(&mut self.api_gateways, key, o),
+            Object::ReferenceGrant(o) => add(&mut self.reference_grants, key, o),
+            Object::Route(o) => add(&mut self.routes, o.meta.object.clone(), o),
         }
     }
 
@@ -65,6 +83,14 @@ impl Snapshot {
             Object::VirtualService(o) => drop(self.virtual_services.insert(key, o)),
             Object::DestinationRule(o) => drop(self.destination_rules.insert(key, o)),
             Object::Protection(o) => drop(self.protections.insert(o.meta.object.clone(), o)),
+            Object::Gateway(o) => drop(self.gateways.insert(key, o)),
+            Object::ServiceEntry(o) => drop(self.service_entries.insert(key, o)),
+            Object::WorkloadEntry(o) => drop(self.workload_entries.insert(key, o)),
+            Object::Sidecar(o) => drop(self.sidecars.insert(key, o)),
+            Object::GatewayClass(o) => drop(self.gateway_classes.insert(key, o)),
+            Object::ApiGateway(o) => drop(self.api_gateways.insert(key, o)),
+            Object::ReferenceGrant(o) => drop(self.reference_grants.insert(key, o)),
+            Object::Route(o) => drop(self.routes.insert(o.meta.object.clone(), o)),
         }
     }
 
@@ -82,11 +108,20 @@ impl Snapshot {
         dense(&mut self.virtual_services);
         dense(&mut self.destination_rules);
         dense(&mut self.protections);
+        dense(&mut self.gateways);
+        dense(&mut self.service_entries);
+        dense(&mut self.workload_entries);
+        dense(&mut self.sidecars);
+        dense(&mut self.gateway_classes);
+        dense(&mut self.api_gateways);
+        dense(&mut self.reference_grants);
+        dense(&mut self.routes);
     }
 
     /// Removes the object of this kind and name. False when there is none.
     pub fn remove(&mut self, object: &ObjectRef) -> bool {
         let key = (Arc::clone(&object.namespace), Arc::clone(&object.name));
+        let is_api = *object.group == *gateway_api::GROUP;
         match &*object.kind {
             "Namespace" => self.namespaces.remove(&key).is_some(),
             "Pod" => self.pods.remove(&key).is_some(),
@@ -95,6 +130,14 @@ impl Snapshot {
             "Deployment" => self.deployments.remove(&key).is_some(),
             "VirtualService" => self.virtual_services.remove(&key).is_some(),
             "DestinationRule" => self.destination_rules.remove(&key).is_some(),
+            "Gateway" if is_api => self.api_gateways.remove(&key).is_some(),
+            "Gateway" => self.gateways.remove(&key).is_some(),
+            "ServiceEntry" => self.service_entries.remove(&key).is_some(),
+            "WorkloadEntry" => self.workload_entries.remove(&key).is_some(),
+            "Sidecar" => self.sidecars.remove(&key).is_some(),
+            "GatewayClass" => self.gateway_classes.remove(&key).is_some(),
+            "ReferenceGrant" => self.reference_grants.remove(&key).is_some(),
+            kind if gateway_api::RouteKind::named(kind).is_some() => self.routes.remove(object).is_some(),
             _ => self.protections.remove(object).is_some(),
         }
     }
@@ -102,6 +145,7 @@ impl Snapshot {
     /// The object of this kind and name.
     pub fn get(&self, object: &ObjectRef) -> Option<Object> {
         let key = (Arc::clone(&object.namespace), Arc::clone(&object.name));
+        let is_api = *object.group == *gateway_api::GROUP;
         match &*object.kind {
             "Namespace" => self.namespaces.get(&key).cloned().map(Object::Namespace),
             "Pod" => self.pods.get(&key).cloned().map(Object::Pod),
@@ -110,6 +154,16 @@ impl Snapshot {
             "Deployment" => self.deployments.get(&key).cloned().map(Object::Deployment),
             "VirtualService" => self.virtual_services.get(&key).cloned().map(Object::VirtualService),
             "DestinationRule" => self.destination_rules.get(&key).cloned().map(Object::DestinationRule),
+            "Gateway" if is_api => self.api_gateways.get(&key).cloned().map(Object::ApiGateway),
+            "Gateway" => self.gateways.get(&key).cloned().map(Object::Gateway),
+            "ServiceEntry" => self.service_entries.get(&key).cloned().map(Object::ServiceEntry),
+            "WorkloadEntry" => self.workload_entries.get(&key).cloned().map(Object::WorkloadEntry),
+            "Sidecar" => self.sidecars.get(&key).cloned().map(Object::Sidecar),
+            "GatewayClass" => self.gateway_classes.get(&key).cloned().map(Object::GatewayClass),
+            "ReferenceGrant" => self.reference_grants.get(&key).cloned().map(Object::ReferenceGrant),
+            kind if gateway_api::RouteKind::named(kind).is_some() => {
+                self.routes.get(object).cloned().map(Object::Route)
+            }
             _ => self.protections.get(object).cloned().map(Object::Protection),
         }
     }
@@ -117,6 +171,7 @@ impl Snapshot {
     /// Whether an object of this kind and name is there, and does not merely stand in for a broken one.
     pub fn has_good(&self, object: &ObjectRef) -> bool {
         let key = (Arc::clone(&object.namespace), Arc::clone(&object.name));
+        let is_api = *object.group == *gateway_api::GROUP;
         match &*object.kind {
             "Namespace" => self.namespaces.contains_key(&key),
             "Pod" => self.pods.contains_key(&key),
@@ -125,6 +180,14 @@ impl Snapshot {
             "Deployment" => self.deployments.contains_key(&key),
             "VirtualService" => self.virtual_services.contains_key(&key),
             "DestinationRule" => self.destination_rules.get(&key).is_some_and(|rule| !rule.broken),
+            "Gateway" if is_api => self.api_gateways.contains_key(&key),
+            "Gateway" => self.gateways.contains_key(&key),
+            "ServiceEntry" => self.service_entries.contains_key(&key),
+            "WorkloadEntry" => self.workload_entries.contains_key(&key),
+            "Sidecar" => self.sidecars.contains_key(&key),
+            "GatewayClass" => self.gateway_classes.contains_key(&key),
+            "ReferenceGrant" => self.reference_grants.contains_key(&key),
+            kind if gateway_api::RouteKind::named(kind).is_some() => self.routes.contains_key(object),
             _ => self.protections.get(object).is_some_and(|protection| !protection.broken),
         }
     }

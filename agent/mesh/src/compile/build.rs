@@ -120,6 +120,7 @@ pub(super) fn build(
     trace.clusters = build.clusters.selections;
     trace.clusters.shrink_to_fit();
     trace.services = registry.services.iter().map(Registered::key).collect();
+    trace.of_kubernetes = registry.of_kubernetes;
     (program, build.plan, views, trace)
 }
 
@@ -212,7 +213,7 @@ struct PortRules<'s> {
 
 impl<'s, 'f> Build<'_, 's, 'f> {
     fn view(&mut self, view: &ViewRules<'s>) {
-        for service in 0..self.registry.services.len() {
+        for service in (0..self.registry.services.len()).filter(|s| self.registry.services[*s].is_asked_for()) {
             if view.view != 0 && !view.changed.contains(&service) {
                 continue;
             }
@@ -252,7 +253,7 @@ impl<'s, 'f> Build<'_, 's, 'f> {
 
     fn udp(&mut self, service: usize) {
         let registered = &self.registry.services[service];
-        if registered.object.kind != ServiceType::ClusterIp {
+        if registered.object.kind != ServiceType::ClusterIp || registered.entry.is_some() {
             return;
         }
         for port in registered.object.ports.iter().filter(|port| port.udp) {
@@ -300,7 +301,7 @@ impl<'s, 'f> Build<'_, 's, 'f> {
         let domain = &self.options.cluster_domain;
         let is_service = |vs: &VirtualService| {
             let mut hosts = vs.hosts.iter();
-            hosts.any(|(host, _)| self.registry.find(&expand(host, vs.meta.namespace(), domain)).is_some())
+            hosts.any(|(host, _)| self.registry.is_asked_for(&expand(host, vs.meta.namespace(), domain)))
         };
         let unused: Vec<&VirtualService> =
             snapshot.virtual_services.values().map(|vs| &**vs).filter(|vs| !vs.in_mesh() || !is_service(vs)).collect();
@@ -337,7 +338,7 @@ impl<'s, 'f> Build<'_, 's, 'f> {
         if let Some(http) = &rules.http {
             http2::note(http, registered, port, self.findings);
         }
-        if registered.object.kind != ServiceType::ExternalName {
+        {
             let facts = Facts {
                 service: registered,
                 port,
@@ -413,24 +414,24 @@ impl<'s, 'f> Build<'_, 's, 'f> {
     fn host(&mut self, view: u32, service: usize, number: u16, rules: Vec<Rule>) {
         let registered = &self.registry.services[service];
         let (namespace, name) = (&**registered.namespace(), &**registered.name());
-        let names = [
-            format!("{name}.{namespace}"),
-            format!("{name}.{namespace}.svc"),
-            registered.fqdn.to_string(),
-            format!("{}.", registered.fqdn),
-        ];
+        let mut names = vec![registered.fqdn.to_string(), format!("{}.", registered.fqdn)];
+        if registered.entry.is_none() {
+            names.extend([format!("{name}.{namespace}"), format!("{name}.{namespace}.svc")]);
+        }
         let addresses = registered.object.addresses.iter().map(IpAddr::to_string);
         let table = self.table(view, number);
         let index = table.add(&registered.fqdn, names.into_iter().chain(addresses), rules);
         table.hosts[index as usize].headless = registered.is_headless();
-        table.short_name(namespace, name, index);
+        if registered.entry.is_none() {
+            table.short_name(namespace, name, index);
+        }
     }
 
     /// Hosts of VirtualServices that no service has: they can be asked for by name alone. Of a view only those that are
     /// not as for everybody.
     fn other_hosts(&mut self, view: &ViewRules<'s>) {
         let registry = self.registry;
-        let (exact, suffixes) = self.hosts.others(|host| registry.find(host).is_some());
+        let (exact, suffixes) = self.hosts.others(|host| registry.is_asked_for(host));
         for host in exact {
             let vs = self.hosts.resolve(&view.client, host, self.findings);
             let rules = self.router(view).http(&vs, PORT_OF_OTHER_HOSTS).map(|http| http.rules);

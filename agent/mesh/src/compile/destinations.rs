@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::delegate::Delegations;
 use super::policy::{self, Policies, PolicyId};
-use super::registry::{Map, Registered, RegisteredPort, Registry, has_labels};
+use super::registry::{Map, Registered, RegisteredPort, Registry};
 use super::trace::Selection;
 use super::visibility::{Client, expand};
 use super::{CompileOptions, Findings};
@@ -226,10 +226,9 @@ pub(super) fn members(
     port: &RegisteredPort<'_>,
     labels: Option<&Labels>,
 ) -> (Arc<[SocketAddr]>, Arc<[SocketAddr]>) {
-    let carries = |pod: u32, labels: &Labels| has_labels(&registry.pods.get(pod).meta.labels, labels);
     let chosen = port.endpoints.iter().filter(|backend| {
         let wanted = labels.filter(|labels| !labels.is_empty());
-        backend.ready && wanted.is_none_or(|labels| backend.pod.is_some_and(|pod| carries(pod, labels)))
+        backend.ready && wanted.is_none_or(|labels| backend.carries(labels, &registry.pods))
     });
     let (endpoints4, endpoints6): (Vec<_>, Vec<_>) = chosen.map(|b| b.address).partition(SocketAddr::is_ipv4);
     (endpoints4.into(), endpoints6.into())

@@ -49,7 +49,7 @@ pub(super) fn guards<'s>(
 
 fn protects(protection: &Protection, service: &Registered<'_>, registry: &Registry<'_>, own: bool) -> bool {
     if !protection.services.is_empty() {
-        return own && protection.services.contains(service.name());
+        return own && service.entry.is_none() && protection.services.contains(service.name());
     }
     // A selector in the root namespace is ignored by PeerAuthentication alone; the stricter reading is the safe one.
     let selected = |backend: &Backend| match backend.pod.map(|index| registry.pods.get(index)) {

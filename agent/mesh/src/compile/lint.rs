@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::destinations::host_help;
 use super::registry::{Registered, Registry, has_labels, protocol_of};
 use super::visibility::expand;
-use super::{CompileOptions, EXCLUDED_NAMESPACES, Findings, enforced};
+use super::{CompileOptions, EXCLUDED_NAMESPACES, Findings, enforced, entries};
 use crate::crd::{DestinationRule, HttpMatchItem, HttpRoute, Labels, Mark, ServiceType, Subset, VirtualService};
 use crate::finding::{Severity, code};
 use crate::program::Protocol;
@@ -19,7 +19,8 @@ const MAX_LISTED: usize = 4;
 
 /// Looks at every object.
 pub(super) fn lint(snapshot: &Snapshot, registry: &Registry<'_>, options: &CompileOptions, findings: &mut Findings) {
-    for service in &registry.services {
+    entries::lint(snapshot, registry, findings);
+    for service in registry.services.iter().filter(|service| service.entry.is_none()) {
         port_names(service, findings);
         addresses(service, findings);
     }

@@ -2,6 +2,7 @@
 //! the commands that check manifests.
 //!
 //! - `registry`: services, their ports and endpoints, indexed
+//! - `entries`: hosts of ServiceEntries as services
 //! - `visibility`: who sees what, and the classes of clients (views) that follow from it
 //! - `policy`: the DestinationRule in force for a service
 //! - `hosts`: the VirtualServices in force for a host
@@ -34,6 +35,7 @@ mod delegate;
 mod destinations;
 mod enforced;
 mod enrol;
+mod entries;
 mod guard;
 mod hosts;
 mod http2;

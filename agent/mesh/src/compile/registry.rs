@@ -7,7 +7,8 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use super::CompileOptions;
-use crate::crd::{EndpointSlice, Labels, Pod, Port, Service, ServiceType, TargetPort};
+use super::entries;
+use crate::crd::{EndpointSlice, Labels, Pod, Port, Service, ServiceEntry, ServiceType, TargetPort};
 use crate::program::Protocol;
 use crate::snapshot::{Key, Snapshot};
 
@@ -17,10 +18,12 @@ pub(super) type Set<K> = HashSet<K, RandomState>;
 /// Names the Service of an EndpointSlice.
 pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// All services of a snapshot, in the order of their names.
+/// All services of a snapshot: Kubernetes' in the order of their names, then the hosts of ServiceEntries.
 pub(super) struct Registry<'s> {
     pub(super) services: Vec<Registered<'s>>,
-    by_host: Map<Arc<str>, usize>,
+    /// How many of them are Kubernetes'.
+    pub(super) of_kubernetes: usize,
+    pub(super) by_host: Map<Arc<str>, usize>,
     /// Addresses of services.
     addresses: Set<IpAddr>,
     /// Headless services that share an endpoint with another one.
@@ -31,6 +34,8 @@ pub(super) struct Registry<'s> {
 /// One service.
 pub(super) struct Registered<'s> {
     pub(super) object: &'s Service,
+    /// The ServiceEntry that it is a host of.
+    pub(super) entry: Option<&'s ServiceEntry>,
     /// `service-b.default.svc.cluster.local`
     pub(super) fqdn: Arc<str>,
     /// Its TCP ports.
@@ -46,13 +51,20 @@ impl Registered<'_> {
         self.object.meta.name()
     }
 
-    /// Its name in a snapshot.
+    /// Its name in a snapshot; of a host of a ServiceEntry one that no Service can have.
     pub(super) fn key(&self) -> Key {
-        (Arc::clone(self.namespace()), Arc::clone(self.name()))
+        let name = if self.entry.is_some() { format!("{}/", self.fqdn).into() } else { Arc::clone(self.name()) };
+        (Arc::clone(self.namespace()), name)
     }
 
     pub(super) fn is_headless(&self) -> bool {
         is_headless(self.object)
+    }
+
+    /// False for what clients do not ask for by its own ports: an alias of another host, and a host of a ServiceEntry
+    /// whose endpoints are not known here, or that is not for everybody. Rules may still name it.
+    pub(super) fn is_asked_for(&self) -> bool {
+        self.object.kind != ServiceType::ExternalName && self.entry.is_none_or(entries::is_asked_for)
     }
 
     /// The position of the port of this number in `ports`.
@@ -75,10 +87,20 @@ pub(super) struct Backend {
     pub(super) address: SocketAddr,
     /// Its pod, where the snapshot has it.
     pub(super) pod: Option<u32>,
+    /// Of what is no pod: what it says of itself.
+    pub(super) labels: Option<Arc<Labels>>,
     /// True when it is some pod, known or not.
     pub(super) is_pod: bool,
     /// False only for those of headless services.
     pub(super) ready: bool,
+}
+
+impl Backend {
+    /// Whether it carries all these labels.
+    pub(super) fn carries(&self, labels: &Labels, pods: &Pods<'_>) -> bool {
+        let own = self.pod.map(|pod| &pods.get(pod).meta.labels).or(self.labels.as_ref());
+        own.is_some_and(|own| has_labels(own, labels))
+    }
 }
 
 /// Pods by name, address and label.
@@ -135,6 +157,7 @@ impl<'s> Registry<'s> {
     pub(super) fn new(snapshot: &'s Snapshot, options: &CompileOptions) -> Self {
         let mut registry = Self {
             services: Vec::with_capacity(snapshot.services.len()),
+            of_kubernetes: snapshot.services.len(),
             by_host: Map::default(),
             addresses: snapshot.services.values().flat_map(|service| service.addresses.iter().copied()).collect(),
             entangled: BTreeSet::new(),
@@ -163,8 +186,9 @@ impl<'s> Registry<'s> {
                 })
                 .collect();
             registry.by_host.insert(Arc::clone(&fqdn), registry.services.len());
-            registry.services.push(Registered { object: service, fqdn, ports });
+            registry.services.push(Registered { object: service, entry: None, fqdn, ports });
         }
+        entries::register(snapshot, &mut registry);
         registry.entangle();
         registry
     }
@@ -191,6 +215,11 @@ impl<'s> Registry<'s> {
     /// The service of this FQDN, with or without the last dot.
     pub(super) fn find(&self, fqdn: &str) -> Option<usize> {
         self.by_host.get(fqdn.strip_suffix('.').unwrap_or(fqdn)).copied()
+    }
+
+    /// Whether clients ask for this host by its own ports.
+    pub(super) fn is_asked_for(&self, fqdn: &str) -> bool {
+        self.find(fqdn).is_some_and(|index| self.services[index].is_asked_for())
     }
 
     fn endpoints_of(
@@ -237,7 +266,7 @@ impl<'s> Registry<'s> {
                     }
                     let address = SocketAddr::new(*address, target.number);
                     let is_pod = endpoint.pod.is_some() || pod.is_some();
-                    found.push(Backend { address, pod, is_pod, ready: endpoint.ready });
+                    found.push(Backend { address, pod, labels: None, is_pod, ready: endpoint.ready });
                 }
             }
         }
@@ -258,6 +287,7 @@ impl<'s> Registry<'s> {
                 found.extend(pod.addresses.iter().map(|ip| Backend {
                     address: SocketAddr::new(*ip, number),
                     pod: Some(index),
+                    labels: None,
                     is_pod: true,
                     ready: pod.ready,
                 }));

@@ -21,6 +21,8 @@ const MAX_LITTER: usize = 256;
 pub(super) struct Trace {
     /// In the order of their names. Elsewhere here a service is its place among them.
     pub(super) services: Vec<Key>,
+    /// How many of them are Kubernetes'; hosts of ServiceEntries follow, in no order.
+    pub(super) of_kubernetes: usize,
     /// By [`ClusterId`].
     pub(super) clusters: Vec<Selection>,
     /// In order.
@@ -118,7 +120,7 @@ impl Trace {
 
     /// Where a service stands among all.
     pub(super) fn place(&self, service: &Key) -> Option<u32> {
-        self.services.binary_search(service).ok().map(|place| place as u32)
+        self.services[..self.of_kubernetes].binary_search(service).ok().map(|place| place as u32)
     }
 
     /// The services whose rules send to this one.

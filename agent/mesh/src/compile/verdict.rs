@@ -358,5 +358,8 @@ pub(super) fn udp(service: &Registered<'_>, port: u16) -> PlannedService {
 }
 
 fn entry_name(service: &Registered<'_>, port: u16) -> Arc<str> {
-    format!("{}/{}:{port}", service.namespace(), service.name()).into()
+    match service.entry {
+        Some(_) => format!("{}/{}:{port}", service.namespace(), service.fqdn).into(),
+        None => format!("{}/{}:{port}", service.namespace(), service.name()).into(),
+    }
 }

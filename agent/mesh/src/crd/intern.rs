@@ -91,6 +91,20 @@ impl Interner {
                 }
             }
             Object::Protection(o) => Arc::get_mut(o).into_iter().for_each(|o| self.metadata(&mut o.meta)),
+            Object::Gateway(o) => Arc::get_mut(o).into_iter().for_each(|o| self.metadata(&mut o.meta)),
+            Object::WorkloadEntry(o) => Arc::get_mut(o).into_iter().for_each(|o| self.metadata(&mut o.meta)),
+            Object::Sidecar(o) => Arc::get_mut(o).into_iter().for_each(|o| self.metadata(&mut o.meta)),
+            Object::GatewayClass(o) => Arc::get_mut(o).into_iter().for_each(|o| self.metadata(&mut o.meta)),
+            Object::ApiGateway(o) => Arc::get_mut(o).into_iter().for_each(|o| self.metadata(&mut o.meta)),
+            Object::Route(o) => Arc::get_mut(o).into_iter().for_each(|o| self.metadata(&mut o.meta)),
+            Object::ReferenceGrant(o) => Arc::get_mut(o).into_iter().for_each(|o| self.metadata(&mut o.meta)),
+            Object::ServiceEntry(o) => {
+                let Some(entry) = Arc::get_mut(o) else { return };
+                self.metadata(&mut entry.meta);
+                for host in &mut entry.hosts {
+                    host.service.meta = entry.meta.clone();
+                }
+            }
             Object::Deployment(o) => {
                 let Some(deployment) = Arc::get_mut(o) else { return };
                 self.metadata(&mut deployment.meta);

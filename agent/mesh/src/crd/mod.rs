@@ -14,6 +14,8 @@ mod cluster;
 mod destination_rule;
 mod duration;
 mod fields;
+mod gateway;
+pub mod gateway_api;
 mod intern;
 mod json;
 mod meta;
@@ -21,7 +23,10 @@ mod node;
 mod protection;
 mod regex;
 mod resources;
+mod service_entry;
+mod sidecar;
 mod virtual_service;
+mod workload_entry;
 
 pub use addresses::Addresses;
 pub use cluster::{
@@ -30,6 +35,7 @@ pub use cluster::{
 };
 pub use destination_rule::{Blocks, DestinationRule, PortPolicy, Subset, TrafficPolicy};
 pub use fields::{Fault, Marked};
+pub use gateway::{Gateway, Server, ServerHost, ServerProtocol, ServerTls, TlsMode};
 pub use intern::Interner;
 pub(crate) use json::MIRROR;
 pub use json::{Keep, parse_json};
@@ -39,11 +45,14 @@ pub use protection::Protection;
 pub(crate) use regex::check_regex;
 pub(crate) use resources::NAME;
 pub use resources::{RESOURCES, Resource, Role};
+pub use service_entry::{EntryHost, Resolution, ServiceEntry};
+pub use sidecar::{EgressHost, Sidecar};
 pub(crate) use virtual_service::is_for_mesh;
 pub use virtual_service::{
     Action, Delegate, HttpMatchItem, HttpRoute, HttpSettings, Layer4Match, Mirror, RouteDestination, SourceMatch,
     TcpRoute, TlsMatchItem, TlsRoute, VirtualService,
 };
+pub use workload_entry::{Workload, WorkloadEntry};
 
 use duration::{duration, duration_or_zero};
 
@@ -61,6 +70,14 @@ pub enum Object {
     VirtualService(Arc<VirtualService>),
     DestinationRule(Arc<DestinationRule>),
     Protection(Arc<Protection>),
+    Gateway(Arc<Gateway>),
+    ServiceEntry(Arc<ServiceEntry>),
+    WorkloadEntry(Arc<WorkloadEntry>),
+    Sidecar(Arc<Sidecar>),
+    GatewayClass(Arc<gateway_api::GatewayClass>),
+    ApiGateway(Arc<gateway_api::Gateway>),
+    Route(Arc<gateway_api::Route>),
+    ReferenceGrant(Arc<gateway_api::ReferenceGrant>),
 }
 
 impl Object {
@@ -84,6 +101,14 @@ impl Object {
             Self::VirtualService(o) => &o.meta,
             Self::DestinationRule(o) => &o.meta,
             Self::Protection(o) => &o.meta,
+            Self::Gateway(o) => &o.meta,
+            Self::ServiceEntry(o) => &o.meta,
+            Self::WorkloadEntry(o) => &o.meta,
+            Self::Sidecar(o) => &o.meta,
+            Self::GatewayClass(o) => &o.meta,
+            Self::ApiGateway(o) => &o.meta,
+            Self::Route(o) => &o.meta,
+            Self::ReferenceGrant(o) => &o.meta,
         }
     }
 }
@@ -126,8 +151,8 @@ const NETWORKING: [&str; 3] = ["networking.istio.io/v1", "networking.istio.io/v1
 pub(crate) const SECURITY_GROUP: &str = "security.istio.io";
 const SECURITY: [&str; 2] = ["security.istio.io/v1", "security.istio.io/v1beta1"];
 /// Kinds whose objects belong to no namespace, as far as anything here looks at them.
-const CLUSTER_SCOPED: [&str; 5] =
-    ["Namespace", "Node", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"];
+const CLUSTER_SCOPED: [&str; 6] =
+    ["Namespace", "Node", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "GatewayClass"];
 /// What `kubectl` puts an object into that names no namespace.
 pub(crate) const DEFAULT_NAMESPACE: &str = "default";
 
@@ -179,11 +204,15 @@ fn header_as(root: &mut Fields<'_>, api_version: &str, kind_name: &str) -> Resul
 
 fn classify(api_version: &str, kind: &str) -> Kind {
     let networking = NETWORKING.contains(&api_version);
+    let gateway_api = api_version.split_once('/').is_some_and(|(group, _)| group == gateway_api::GROUP);
     let is_read = |kind| match kind {
         "Namespace" | "Pod" | "Service" => api_version == "v1",
         "Deployment" => api_version == "apps/v1",
         "EndpointSlice" => api_version == "discovery.k8s.io/v1",
-        "VirtualService" | "DestinationRule" => networking,
+        "VirtualService" | "DestinationRule" | "ServiceEntry" | "WorkloadEntry" | "Sidecar" => networking,
+        "Gateway" => networking || gateway_api,
+        "GatewayClass" | "ReferenceGrant" => gateway_api,
+        kind if gateway_api::RouteKind::named(kind).is_some() => gateway_api,
         kind if Protection::is_kind(kind) => SECURITY.contains(&api_version),
         _ => false,
     };
@@ -191,18 +220,10 @@ fn classify(api_version: &str, kind: &str) -> Kind {
         "List" if api_version == "v1" => Kind::List,
         _ if is_read(kind) => Kind::Known,
         _ if kind.strip_suffix("List").is_some_and(is_read) => Kind::List,
-        "Gateway" if networking => Kind::NotServed("no port is opened for it"),
-        "ServiceEntry" if networking => Kind::NotServed("its hosts are not known to the mesh"),
-        "Sidecar" if networking => Kind::NotServed("it limits nothing"),
         "EnvoyFilter" if networking => Kind::NotServed("there is no Envoy to patch"),
-        "WorkloadEntry" | "WorkloadGroup" | "ProxyConfig" if networking => Kind::NotServed("it changes nothing"),
+        "WorkloadGroup" | "ProxyConfig" if networking => Kind::NotServed("it changes nothing"),
         "Telemetry" if api_version.starts_with("telemetry.istio.io/") => Kind::NotServed("it changes nothing"),
         "WasmPlugin" if api_version.starts_with("extensions.istio.io/") => Kind::NotServed("no plugin runs"),
-        "Gateway" | "HTTPRoute" | "GRPCRoute" | "TCPRoute" | "TLSRoute"
-            if api_version.starts_with("gateway.networking.k8s.io/") =>
-        {
-            Kind::NotServed("it changes nothing")
-        }
         _ => Kind::Foreign,
     }
 }
@@ -224,9 +245,21 @@ pub fn decode(node: &Node, header: &Header, file: Option<&Arc<str>>) -> Result<D
         "Deployment" => Object::Deployment(Arc::new(Deployment::decode(meta, &mut root)?)),
         "VirtualService" => Object::VirtualService(Arc::new(VirtualService::decode(meta, &mut root, notes_ref)?)),
         "DestinationRule" => Object::DestinationRule(Arc::new(DestinationRule::decode(meta, &mut root, notes_ref)?)),
+        "Gateway" if *header.object.group == *gateway_api::GROUP => {
+            Object::ApiGateway(Arc::new(gateway_api::Gateway::decode(meta, &mut root, notes_ref)?))
+        }
+        "Gateway" => Object::Gateway(Arc::new(Gateway::decode(meta, &mut root, notes_ref)?)),
+        "ServiceEntry" => Object::ServiceEntry(Arc::new(ServiceEntry::decode(meta, &mut root, notes_ref)?)),
+        "WorkloadEntry" => Object::WorkloadEntry(Arc::new(WorkloadEntry::decode(meta, &mut root)?)),
+        "Sidecar" => Object::Sidecar(Arc::new(Sidecar::decode(meta, &mut root, notes_ref)?)),
+        "GatewayClass" => Object::GatewayClass(Arc::new(gateway_api::GatewayClass::decode(meta, &mut root)?)),
+        "ReferenceGrant" => Object::ReferenceGrant(Arc::new(gateway_api::ReferenceGrant::decode(meta, &mut root)?)),
         kind if Protection::is_kind(kind) => Object::Protection(Arc::new(Protection::decode(meta, &mut root)?)),
         other => {
-            return Err(Fault::new(node.mark, "kind", format!("{other} is not a kind that is decoded")));
+            let Some(kind) = gateway_api::RouteKind::named(other) else {
+                return Err(Fault::new(node.mark, "kind", format!("{other} is not a kind that is decoded")));
+            };
+            Object::Route(Arc::new(gateway_api::Route::decode(meta, kind, &mut root, notes_ref)?))
         }
     };
     Ok(Decoded { object, findings: notes.findings })
@@ -276,6 +309,18 @@ impl<'a> Notes<'a> {
     /// A mark, as a place in the object's file.
     pub(crate) fn at(&self, mark: Mark) -> Option<Location> {
         self.file.map(|file| mark.in_file(file))
+    }
+
+    /// Notes that an object of this kind is not what its author expects, and what it does.
+    pub(crate) fn unserved(&mut self, severity: crate::finding::Severity, mark: Mark, kind: &str, instead: &str) {
+        self.findings.push(Finding {
+            severity,
+            code: crate::finding::code::NOT_SUPPORTED,
+            object: Some(self.object.clone()),
+            at: self.at(mark),
+            message: format!("{kind} is not supported yet: {instead}"),
+            help: None,
+        });
     }
 
     /// Notes that a field is not supported yet, and what happens without it.

@@ -118,7 +118,10 @@ const fn named(
 }
 
 const ISTIO: &[&str] = &["v1", "v1beta1", "v1alpha3"];
-const GATEWAY_API: &str = "gateway.networking.k8s.io";
+
+const fn gateway_api(plural: &'static str, kind: &'static str, versions: &'static [&'static str]) -> Resource {
+    Resource { group: super::gateway_api::GROUP, plural, kind, versions, keep: POLICY, role: Role::Policy }
+}
 
 /// All of them, in the order in which a cluster is best read.
 pub const RESOURCES: &[Resource] = &[
@@ -128,23 +131,25 @@ pub const RESOURCES: &[Resource] = &[
     core("discovery.k8s.io", "endpointslices", "EndpointSlice", ENDPOINT_SLICE),
     networking("virtualservices", "VirtualService"),
     networking("destinationrules", "DestinationRule"),
+    networking("gateways", "Gateway"),
+    networking("serviceentries", "ServiceEntry"),
+    networking("workloadentries", "WorkloadEntry"),
+    networking("sidecars", "Sidecar"),
     security("authorizationpolicies", "AuthorizationPolicy"),
     security("peerauthentications", "PeerAuthentication"),
     security("requestauthentications", "RequestAuthentication"),
-    named("networking.istio.io", "gateways", "Gateway", ISTIO),
-    named("networking.istio.io", "serviceentries", "ServiceEntry", ISTIO),
-    named("networking.istio.io", "sidecars", "Sidecar", ISTIO),
     named("networking.istio.io", "envoyfilters", "EnvoyFilter", &["v1alpha3"]),
-    named("networking.istio.io", "workloadentries", "WorkloadEntry", ISTIO),
     named("networking.istio.io", "workloadgroups", "WorkloadGroup", ISTIO),
     named("networking.istio.io", "proxyconfigs", "ProxyConfig", &["v1beta1"]),
     named("telemetry.istio.io", "telemetries", "Telemetry", &["v1", "v1alpha1"]),
     named("extensions.istio.io", "wasmplugins", "WasmPlugin", &["v1alpha1"]),
-    named(GATEWAY_API, "gateways", "Gateway", &["v1", "v1beta1"]),
-    named(GATEWAY_API, "httproutes", "HTTPRoute", &["v1", "v1beta1"]),
-    named(GATEWAY_API, "grpcroutes", "GRPCRoute", &["v1", "v1alpha2"]),
-    named(GATEWAY_API, "tcproutes", "TCPRoute", &["v1", "v1alpha2"]),
-    named(GATEWAY_API, "tlsroutes", "TLSRoute", &["v1", "v1alpha3", "v1alpha2"]),
+    gateway_api("gatewayclasses", "GatewayClass", &["v1", "v1beta1"]),
+    gateway_api("gateways", "Gateway", &["v1", "v1beta1"]),
+    gateway_api("httproutes", "HTTPRoute", &["v1", "v1beta1"]),
+    gateway_api("grpcroutes", "GRPCRoute", &["v1", "v1alpha2"]),
+    gateway_api("tcproutes", "TCPRoute", &["v1", "v1alpha2"]),
+    gateway_api("tlsroutes", "TLSRoute", &["v1", "v1alpha3", "v1alpha2"]),
+    gateway_api("referencegrants", "ReferenceGrant", &["v1", "v1beta1"]),
 ];
 
 #[cfg(test)]

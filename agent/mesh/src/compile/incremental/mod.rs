@@ -196,6 +196,12 @@ impl Trace {
         touched: &mut BTreeSet<Key>,
     ) -> Option<()> {
         for pod in versions(before, now) {
+            // Endpoints of a ServiceEntry are no part of a cut.
+            let own = within(&snapshot.service_entries, pod.meta.namespace());
+            let mut selectors = own.filter_map(|(_, entry)| entry.selector.as_ref());
+            if selectors.any(|selector| has_labels(&pod.meta.labels, selector)) {
+                return None;
+            }
             if pod.addresses.iter().any(|address| self.watched.contains(address)) {
                 return None;
             }
@@ -221,7 +227,11 @@ impl Trace {
         options: &CompileOptions,
     ) -> Option<Snapshot> {
         let domain = &options.cluster_domain;
-        let mut cut = Snapshot::default();
+        let mut cut = Snapshot {
+            service_entries: snapshot.service_entries.clone(),
+            workload_entries: snapshot.workload_entries.clone(),
+            ..Snapshot::default()
+        };
         let mut services = affected.clone();
         let mut rules: BTreeSet<Key> = changes.iter().filter(|change| is_rule(change)).map(key_of).collect();
         for key in affected {
