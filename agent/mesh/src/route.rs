@@ -204,6 +204,11 @@ pub fn decide<'p>(
     let Some(host) = host(program, port, source, request.authority) else {
         return RouteDecision::Forward { route: None, destination: None, matched: None };
     };
+    decide_for(host, request, roll)
+}
+
+/// What becomes of a request for a host: the first rule that fits wins, the roll picks among its weights.
+pub fn decide_for<'p>(host: &'p VirtualHost, request: &RequestView<'_>, roll: u64) -> RouteDecision<'p> {
     let Some((rule, matched)) = host.find(request) else {
         return RouteDecision::NoRoute;
     };

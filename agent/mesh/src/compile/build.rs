@@ -16,10 +16,12 @@ use super::table::Table;
 use super::trace::Trace;
 use super::verdict::{self, Facts};
 use super::visibility::{Client, ViewTable, expand};
-use super::{CompileOptions, Findings, guard, http2, lint};
+use super::{CompileOptions, Findings, gateways, guard, http2, lint};
 use crate::crd::{HttpMatchItem, Layer4Match, Protection, ServiceType, VirtualService};
 use crate::plan::{KernelPlan, PlanKey, PlannedService, Verdict};
-use crate::program::{HostTableId, PortId, Program, Protocol, Route, ServicePort, TcpRule, TlsRule, WeightedCluster};
+use crate::program::{
+    HostTableId, Listener, PortId, Program, Protocol, Route, ServicePort, TcpRule, TlsRule, WeightedCluster,
+};
 use crate::route::Rule;
 use crate::snapshot::Snapshot;
 
@@ -108,6 +110,7 @@ pub(super) fn build(
         build.view(view);
     }
     build.unused(snapshot, &views, &resolved);
+    let gateways = build.gateways(snapshot, &views, &resolved);
     let program = Program {
         generation: options.generation,
         destinations: Arc::new(build.destinations),
@@ -115,6 +118,7 @@ pub(super) fn build(
         host_tables: build.tables.into_iter().map(Table::finish).map(Arc::new).collect(),
         overlays: Arc::new(build.overlays),
         clusters: build.clusters.all.into(),
+        gateways: gateways.into(),
     };
     let mut trace = build.trace;
     trace.clusters = build.clusters.selections;
@@ -315,9 +319,21 @@ impl<'s, 'f> Build<'_, 's, 'f> {
         self.clusters = kept;
     }
 
+    /// What comes in from outside: the gateway's pods are clients of the root namespace.
+    fn gateways(&mut self, snapshot: &'s Snapshot, views: &ViewTable, resolved: &[ViewRules<'s>]) -> Vec<Listener> {
+        if snapshot.gateways.is_empty() {
+            return Vec::new();
+        }
+        let namespace = Arc::clone(&self.options.root_namespace);
+        let view = &resolved[views.position(&namespace)];
+        let client = Client { namespace: Some(namespace), labels: self.options.gateway.labels.clone() };
+        gateways::listeners(snapshot, &mut Router { client: &client, ..self.router(view) })
+    }
+
     fn router<'r>(&'r mut self, view: &'r ViewRules<'s>) -> Router<'r, 's, 'f> {
         Router {
             client: &view.client,
+            gateway: None,
             delegations: self.delegations,
             registry: self.registry,
             policies: self.policies,

@@ -50,6 +50,8 @@ pub(super) struct Router<'a, 's, 'f> {
     /// Whose.
     pub(super) client: &'a Client,
     pub(super) delegations: &'a Delegations<'s>,
+    /// The gateway that the clients come through, as `namespace/name`; `None` = those in the mesh.
+    pub(super) gateway: Option<&'a str>,
     pub(super) registry: &'a Registry<'s>,
     pub(super) policies: &'a Policies<'s>,
     /// The policy of each service in this view.
@@ -59,6 +61,24 @@ pub(super) struct Router<'a, 's, 'f> {
     pub(super) options: &'a CompileOptions,
     pub(super) clusters: &'a mut Clusters<'f>,
     pub(super) findings: &'a mut Findings,
+}
+
+impl<'s, 'f> Router<'_, 's, 'f> {
+    /// The same for those who come through a gateway, `namespace/name`.
+    pub(super) fn through<'r>(&'r mut self, gateway: &'r str) -> Router<'r, 's, 'f> {
+        Router {
+            client: self.client,
+            delegations: self.delegations,
+            gateway: Some(gateway),
+            registry: self.registry,
+            policies: self.policies,
+            in_force: self.in_force,
+            guards: self.guards,
+            options: self.options,
+            clusters: &mut *self.clusters,
+            findings: &mut *self.findings,
+        }
+    }
 }
 
 impl Router<'_, '_, '_> {

@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use super::destinations::Router;
+use super::routes::comes_through;
 use super::visibility::Client;
-use crate::crd::{Layer4Match, VirtualService, is_for_mesh};
+use crate::crd::{Layer4Match, VirtualService};
 use crate::program::{TcpRule, TlsRule, WeightedCluster};
 
 /// The TCP rules of a host on one port. Not empty.
@@ -39,8 +40,9 @@ impl<'s> Router<'_, 's, '_> {
         let mut compiled: Vec<TcpRule> = Vec::new();
         for vs in rules {
             for route in &vs.tcp {
-                let client = self.client;
-                let items: Vec<_> = route.items.iter().filter(|item| survives(item, port, client)).collect();
+                let (client, gateway) = (self.client, self.gateway);
+                let items: Vec<_> =
+                    route.items.iter().filter(|item| survives(item, vs, port, client, gateway)).collect();
                 if !route.items.is_empty() && items.is_empty() {
                     continue;
                 }
@@ -62,8 +64,9 @@ impl<'s> Router<'_, 's, '_> {
         let mut compiled = Vec::new();
         for vs in rules {
             for route in &vs.tls {
-                let client = self.client;
-                let items: Vec<_> = route.items.iter().filter(|i| survives(&i.conditions, port, client)).collect();
+                let (client, gateway) = (self.client, self.gateway);
+                let items: Vec<_> =
+                    route.items.iter().filter(|i| survives(&i.conditions, vs, port, client, gateway)).collect();
                 if items.is_empty() {
                     continue;
                 }
@@ -79,10 +82,10 @@ impl<'s> Router<'_, 's, '_> {
     }
 }
 
-/// Whether an item is for this port, the mesh and these clients.
-fn survives(item: &Layer4Match, port: u16, client: &Client) -> bool {
+/// Whether an item is for this port, this way in and these clients.
+fn survives(item: &Layer4Match, vs: &VirtualService, port: u16, client: &Client, gateway: Option<&str>) -> bool {
     !item.never
-        && is_for_mesh(&item.gateways)
+        && comes_through(&item.gateways, gateway, vs)
         && item.port.is_none_or(|wanted| wanted == port)
         && item.source_in_force().is_none_or(|source| client.fits(source))
 }

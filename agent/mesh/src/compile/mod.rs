@@ -13,6 +13,7 @@
 //! - `enforced`: what of all that the data path does
 //! - `http2`: rules that HTTP/2 connections cannot follow
 //! - `verdict`: what the kernel does with each service port
+//! - `gateways`: what comes in from outside
 //! - `guard`: policies that this version does not enforce, so that what they protect refuses
 //! - `enrol`: the pods that take part
 //! - `lint`: findings that need no traffic
@@ -36,6 +37,7 @@ mod destinations;
 mod enforced;
 mod enrol;
 mod entries;
+mod gateways;
 mod guard;
 mod hosts;
 mod http2;
@@ -50,6 +52,7 @@ mod trace;
 mod verdict;
 mod visibility;
 
+pub use gateways::GatewayIdentity;
 pub use incremental::{Compiler, Delta, InForce};
 pub(crate) use registry::protocol_of;
 pub use visibility::{Client, ViewTable};
@@ -72,6 +75,8 @@ pub struct CompileOptions {
     pub root_namespace: Arc<str>,
     /// Whether Istio's opt-in labels count too.
     pub accept_istio_labels: bool,
+    /// Which pods are the gateway's.
+    pub gateway: GatewayIdentity,
     /// Becomes [`Program::generation`].
     pub generation: u64,
     /// [`Compiled::views`] of the compilation that is in force; empty when none is.
@@ -85,6 +90,7 @@ impl Default for CompileOptions {
             node: None,
             root_namespace: "istio-system".into(),
             accept_istio_labels: true,
+            gateway: GatewayIdentity::default(),
             generation: 0,
             views: ViewTable::default(),
         }

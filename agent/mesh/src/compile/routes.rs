@@ -7,7 +7,7 @@ use super::destinations::Router;
 use super::hosts::Hosts;
 use super::registry::Registry;
 use super::visibility::{Client, expand};
-use super::{Findings, enforced};
+use super::{Findings, enforced, gateways};
 use crate::crd::{self, HttpMatchItem, HttpRoute, HttpSettings, VirtualService, is_for_mesh};
 use crate::program::{Action, Mirror, Route, RouteSettings, WeightedCluster};
 use crate::route::Rule;
@@ -38,7 +38,7 @@ impl<'s> Router<'_, 's, '_> {
         let delegations = self.delegations;
         for vs in rules {
             for entry in delegations.entries(vs) {
-                let Some(items) = surviving(&entry.route, port, self.client) else {
+                let Some(items) = surviving(&entry, port, self.client, self.gateway) else {
                     continue;
                 };
                 because.get_or_insert(*vs);
@@ -125,12 +125,29 @@ fn route_name(route: &str, item: &str) -> Arc<str> {
     }
 }
 
-/// The items of a route that are for this port, the mesh and these clients; `None` when it has items and none is.
-fn surviving<'r>(route: &'r HttpRoute, port: u16, client: &Client) -> Option<Vec<&'r HttpMatchItem>> {
+/// Whether an item that is for these gateways is for those who come this way. A VirtualService that is looked at is
+/// bound already.
+pub(super) fn comes_through(gateways: &[Arc<str>], gateway: Option<&str>, vs: &VirtualService) -> bool {
+    match gateway {
+        None => is_for_mesh(gateways),
+        Some(own) => gateways.is_empty() || gateways.iter().any(|name| gateways::full_name(name, &vs.meta) == *own),
+    }
+}
+
+/// The items of a route that are for this port, this way in and these clients; `None` when it has items and none is.
+fn surviving<'r>(
+    entry: &'r Entry<'_>,
+    port: u16,
+    client: &Client,
+    gateway: Option<&str>,
+) -> Option<Vec<&'r HttpMatchItem>> {
+    let route: &HttpRoute = &entry.route;
     let items: Vec<&HttpMatchItem> = route
         .items
         .iter()
-        .filter(|item| is_for_mesh(&item.gateways) && item.port.is_none_or(|wanted| wanted == port))
+        .filter(|item| {
+            comes_through(&item.gateways, gateway, entry.vs) && item.port.is_none_or(|wanted| wanted == port)
+        })
         .filter(|item| item.source_in_force().is_none_or(|source| client.fits(source)))
         .collect();
     (route.items.is_empty() || !items.is_empty()).then_some(items)

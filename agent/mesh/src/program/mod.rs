@@ -9,6 +9,7 @@ use crate::source::{Location, ObjectRef};
 
 mod action;
 mod enforced;
+mod gateways;
 mod policy;
 mod rewrite;
 mod subnet;
@@ -18,6 +19,10 @@ pub use action::{
     RetryOn, RetryPolicy, RouteSettings, Share,
 };
 pub use enforced::{Feature, Features};
+pub use gateways::{
+    Connection, FilterChain, GatewayDecision, GatewayHost, Handler, HttpHandler, Listener, ListenerId, Termination,
+    decide_gateway,
+};
 pub use policy::{
     Block, ClientTls, ClientTlsFiles, ClusterPolicy, ConnectionPool, ConsistentHash, Cookie, Distribute, Failover,
     HashKey, HashTable, HttpPool, Level, LoadBalancer, LoadBalancing, Locality, Origin, OutlierDetection, RetryBudget,
@@ -76,6 +81,8 @@ pub struct Program {
     pub overlays: Arc<HashMap<(u32, u16), HostTableId, foldhash::fast::RandomState>>,
     /// Destinations of routes: service port and subset.
     pub clusters: Box<[Arc<Cluster>]>,
+    /// What comes in through gateways, by port and address.
+    pub gateways: Arc<[Listener]>,
 }
 
 impl Program {
