@@ -56,8 +56,7 @@ fn main() -> ExitCode {
 }
 
 fn arguments(mut given: impl Iterator<Item = String>) -> Result<Call, String> {
-    let mut call =
-        Call { path: "/".to_owned(), port: 80, namespace: "default".to_owned(), ..Call::default() };
+    let mut call = Call { path: "/".to_owned(), port: 80, namespace: "default".to_owned(), ..Call::default() };
     while let Some(argument) = given.next() {
         let mut value = || given.next().ok_or_else(|| format!("{argument} needs a value"));
         match &*argument {
@@ -124,7 +123,13 @@ fn put(result: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
     result.insert(key.to_owned(), value.into());
 }
 
-fn in_mesh(program: &Program, call: &Call, address: IpAddr, request: &RequestView<'_>, result: &mut Map<String, Value>) {
+fn in_mesh(
+    program: &Program,
+    call: &Call,
+    address: IpAddr,
+    request: &RequestView<'_>,
+    result: &mut Map<String, Value>,
+) {
     let Some(port) = program.port_of(0, (address, call.port).into()) else {
         return put(result, "error", "ErrNoListener");
     };

@@ -73,7 +73,10 @@ impl<'s> Delegations<'s> {
     where
         's: 'a,
     {
+        // What a route of the Gateway API comes to has that route's name.
+        let own = |kind: &str| kind == "VirtualService";
         let merged = self.merged.get(&(&**vs.meta.namespace(), &**vs.meta.name()));
+        let merged = merged.filter(|_| own(&vs.meta.object.kind));
         let plain = merged.is_none().then_some(&vs.http).into_iter().flatten().enumerate();
         let plain = plain.map(move |(position, route)| Entry { vs, position, route: Cow::Borrowed(route) });
         merged.into_iter().flatten().cloned().chain(plain)

@@ -12,7 +12,7 @@ use super::visibility::{Client, expand};
 use super::{CompileOptions, Findings};
 use crate::crd::{Labels, Protection, RouteDestination, ServiceType, Subset, VirtualService};
 use crate::finding::{Severity, code};
-use crate::program::{Cluster, ClusterId, ClusterPolicy, Program, WeightedCluster};
+use crate::program::{Cluster, ClusterId, ClusterPolicy, INVALID_BACKEND, Program, WeightedCluster};
 use crate::source::ObjectRef;
 
 /// Clusters, each made once: views that see the same share it.
@@ -173,6 +173,10 @@ impl Router<'_, '_, '_> {
         destination: &RouteDestination,
         dialled: u16,
     ) -> WeightedCluster {
+        // Why was told already.
+        if destination.host.is_empty() {
+            return WeightedCluster::new(None, 1, INVALID_BACKEND.into());
+        }
         let host = expand(&destination.host, vs.meta.namespace(), &self.options.cluster_domain);
         let nowhere = |port| WeightedCluster::new(None, 1, cluster_name(port, &destination.subset, &host));
         let registry = self.registry;

@@ -70,7 +70,12 @@ pub(super) fn virtual_service(vs: &VirtualService, findings: &mut Findings) {
     for (position, route) in vs.http.iter().enumerate() {
         for (feature, mark, field) in asked_for(route) {
             let (severity, instead) = instead(feature);
-            tell(&vs.meta, severity, mark, &format!("spec.http[{position}].{field}"), instead, findings);
+            // Rules of the Gateway API are in another order here than they were written.
+            let path = match &*vs.meta.object.kind {
+                "VirtualService" => format!("spec.http[{position}].{field}"),
+                _ => format!("{field} (rule {})", route.name),
+            };
+            tell(&vs.meta, severity, mark, &path, instead, findings);
         }
     }
     if let Some(route) = vs.tls.first() {

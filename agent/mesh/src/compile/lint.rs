@@ -26,7 +26,10 @@ pub(super) fn lint(snapshot: &Snapshot, registry: &Registry<'_>, options: &Compi
     }
     for vs in snapshot.virtual_services.values() {
         enforced::virtual_service(vs, findings);
-        virtual_service(vs, registry, options, findings);
+        // Of a route of the Gateway API its own conditions tell.
+        if *vs.meta.object.kind == *"VirtualService" {
+            virtual_service(vs, registry, options, findings);
+        }
     }
     for rule in snapshot.destination_rules.values() {
         enforced::destination_rule(rule, findings);

@@ -13,6 +13,7 @@
 //! - `enforced`: what of all that the data path does
 //! - `http2`: rules that HTTP/2 connections cannot follow
 //! - `verdict`: what the kernel does with each service port
+//! - `gateway_api`: its objects in Istio's words
 //! - `gateways`: what comes in from outside
 //! - `guard`: policies that this version does not enforce, so that what they protect refuses
 //! - `enrol`: the pods that take part
@@ -37,6 +38,7 @@ mod destinations;
 mod enforced;
 mod enrol;
 mod entries;
+mod gateway_api;
 mod gateways;
 mod guard;
 mod hosts;
@@ -52,6 +54,9 @@ mod trace;
 mod verdict;
 mod visibility;
 
+pub use gateway_api::{
+    Condition, GatewayStatus, ListenerStatus, ParentStatus, RouteStatus, Statuses, statuses as gateway_api_statuses,
+};
 pub use gateways::GatewayIdentity;
 pub use incremental::{Compiler, Delta, InForce};
 pub(crate) use registry::protocol_of;
@@ -113,15 +118,18 @@ pub struct Compiled {
 /// Compiles. One object's fault is one finding, and nothing else suffers from it.
 pub fn compile(snapshot: &Snapshot, options: &CompileOptions) -> Compiled {
     let former = build::Former { program: &Program::default(), plan: &KernelPlan::default() };
-    compile_traced(snapshot, options, &former).0
+    let mut findings = Findings::default();
+    let converted = gateway_api::convert(snapshot, options, &mut findings);
+    compile_traced(converted.as_ref().unwrap_or(snapshot), options, &former, findings).0
 }
 
+/// `snapshot` has what its Gateway API objects come to; `findings` are those of that.
 fn compile_traced(
     snapshot: &Snapshot,
     options: &CompileOptions,
     former: &build::Former<'_>,
+    mut findings: Findings,
 ) -> (Compiled, trace::Trace) {
-    let mut findings = Findings::default();
     let (program, mut plan, views, trace) = build::build(snapshot, options, former, build::Seen::Own, &mut findings);
     plan.pods = enrol::enrol(snapshot, options, &views, &mut findings);
     (Compiled { program, plan, views, findings: sort(findings.0) }, trace)

@@ -1,7 +1,7 @@
 //! What a compilation leaves behind for [`super::incremental`]: which services send to which, how the endpoints of each
 //! cluster were chosen, and which rules name which host. Filled by `build` and [`Trace::complete`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -34,6 +34,8 @@ pub(super) struct Trace {
     /// As many clusters as the last compilation of everything made.
     compiled: usize,
     pub(super) virtual_services: ByHost,
+    /// What routes of the Gateway API come to, by names that no VirtualService has.
+    pub(super) converted: BTreeMap<Key, Arc<VirtualService>>,
     pub(super) destination_rules: ByHost,
     /// Addresses by which endpoints find their pods, or pods their services, whatever their names.
     pub(super) watched: Set<IpAddr>,

@@ -199,7 +199,16 @@ pub struct WeightedCluster {
     pub headers: Option<Arc<HeaderOperations>>,
 }
 
+/// The name of a destination that a route of the Gateway API cannot be sent to.
+pub const INVALID_BACKEND: &str = "invalid-backend";
+
 impl WeightedCluster {
+    /// The status of requests that come to it though it has no cluster: 500 for what a route of the Gateway API cannot
+    /// be sent to, else 503.
+    pub fn refusal_status(&self) -> u16 {
+        if *self.name == *INVALID_BACKEND { 500 } else { 503 }
+    }
+
     /// A destination that changes no headers.
     pub fn new(cluster: Option<ClusterId>, weight: u32, name: Arc<str>) -> Self {
         Self { cluster, weight, name, headers: None }

@@ -28,6 +28,8 @@ mod layer4;
 mod names;
 mod ports;
 
+pub(super) use names::common;
+
 /// Which pods are the gateway's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayIdentity {

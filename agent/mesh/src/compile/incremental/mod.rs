@@ -16,7 +16,7 @@ use crate::compile::destinations::members;
 use crate::compile::registry::{Registry, SERVICE_NAME, has_labels};
 use crate::compile::trace::{Trace, fqdn, service_of};
 use crate::compile::visibility::expand;
-use crate::compile::{CompileOptions, Compiled, Findings, build, enrol, sort};
+use crate::compile::{CompileOptions, Compiled, Findings, build, enrol, gateway_api, sort};
 use crate::crd::{EndpointSlice, Object, Pod, Service, ServiceType, VirtualService};
 use crate::finding::Finding;
 use crate::plan::{EnrolledPod, KernelPlan, PlanKey, PlannedService};
@@ -91,8 +91,13 @@ impl Compiler {
     ) -> Compiled {
         // Should it not come to an end, nothing is known of what is in force.
         self.trace = None;
-        let (compiled, mut trace) = super::compile_traced(snapshot, options, &Former { program, plan });
-        trace.complete(snapshot, options);
+        let mut findings = Findings::default();
+        let converted = gateway_api::convert(snapshot, options, &mut findings);
+        let whole = converted.as_ref().unwrap_or(snapshot);
+        let (compiled, mut trace) = crate::compile::compile_traced(whole, options, &Former { program, plan }, findings);
+        trace.complete(whole, options);
+        trace.converted = converted.map_or_else(BTreeMap::new, |converted| converted.virtual_services);
+        trace.converted.retain(|key, _| !snapshot.virtual_services.contains_key(key));
         self.trace = Some(trace);
         compiled
     }
@@ -238,7 +243,8 @@ impl Trace {
             rules.extend(self.virtual_services.of(&fqdn(key, domain)).cloned());
         }
         for key in rules {
-            let Some(vs) = snapshot.virtual_services.get(&key) else { continue };
+            let converted = || self.converted.get(&key);
+            let Some(vs) = snapshot.virtual_services.get(&key).or_else(converted) else { continue };
             let own = |name: &Arc<str>| if name.is_empty() { Arc::clone(&key.0) } else { Arc::clone(name) };
             for delegate in vs.delegates() {
                 let key = (own(&delegate.namespace), Arc::clone(&delegate.name));

@@ -37,7 +37,8 @@ pub(super) fn ruled(
     }
     let mut services = BTreeSet::new();
     for vs in before.into_iter().chain(now) {
-        if !vs.in_mesh() || vs.is_delegate() || vs.delegates().next().is_some() {
+        let outside = vs.gateways.iter().any(|gateway| **gateway != *"mesh");
+        if !vs.in_mesh() || outside || vs.is_delegate() || vs.delegates().next().is_some() {
             return None;
         }
         for (host, _) in &vs.hosts {
