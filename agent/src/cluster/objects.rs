@@ -49,14 +49,13 @@ struct Asked {
 }
 
 /// Kinds beyond those that the agent reads: group, versions, name in URLs, name.
-const MORE: [(&str, &[&str], &str, &str); 7] = [
+const MORE: [(&str, &[&str], &str, &str); 6] = [
     ("", &["v1"], "nodes", "Node"),
     ("", &["v1"], "configmaps", "ConfigMap"),
     ("apps", &["v1"], "deployments", "Deployment"),
     ("apps", &["v1"], "statefulsets", "StatefulSet"),
     ("apps", &["v1"], "daemonsets", "DaemonSet"),
     ("apiextensions.k8s.io", &["v1"], "customresourcedefinitions", "CustomResourceDefinition"),
-    ("gateway.networking.k8s.io", &["v1", "v1beta1"], "referencegrants", "ReferenceGrant"),
 ];
 
 fn more() -> impl Iterator<Item = Asked> {

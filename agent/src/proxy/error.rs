@@ -74,6 +74,7 @@ pub(crate) enum Kind {
     BadRequest,
     NoRoute,
     NoCluster,
+    InvalidBackend,
     NoHealthyUpstream,
     ConnectFailed,
     ConnectTimeout,
@@ -99,6 +100,7 @@ impl Kind {
             K::BadRequest => (S::BAD_REQUEST, Flag::DownstreamProtocol, Side::Downstream, "bad_request", "bad request"),
             K::NoRoute => (S::NOT_FOUND, Flag::NoRoute, Side::Local, "route_not_found", ""),
             K::NoCluster => (S::SERVICE_UNAVAILABLE, Flag::NoCluster, Side::Local, "cluster_not_found", ""),
+            K::InvalidBackend => (S::INTERNAL_SERVER_ERROR, Flag::NoCluster, Side::Local, "invalid_backend", ""),
             K::NoHealthyUpstream => (
                 S::SERVICE_UNAVAILABLE,
                 Flag::NoHealthyUpstream,

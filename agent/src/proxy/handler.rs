@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use weir_mesh::program::PortId;
+use weir_mesh::program::{PortId, WeightedCluster};
 use weir_mesh::request::{RequestView, Source};
 use weir_mesh::route::{self, RouteDecision};
 
@@ -86,7 +86,9 @@ fn choose(
         RouteDecision::Forward { route: None, .. } => program.port(port).plain,
         RouteDecision::Forward { route: Some(route), destination, .. } => {
             record.routed(&route.name, destination.map(|destination| &destination.name));
-            destination.and_then(|destination| destination.cluster).ok_or(Kind::NoCluster)?
+            let invalid = destination.is_some_and(WeightedCluster::is_invalid_backend);
+            let missing = if invalid { Kind::InvalidBackend } else { Kind::NoCluster };
+            destination.and_then(|destination| destination.cluster).ok_or(missing)?
         }
         RouteDecision::Redirect { route, .. } | RouteDecision::Respond { route, .. } => {
             record.routed(&route.name, None);

@@ -44,13 +44,13 @@ fn kinds_that_nothing_is_done_with_are_told_of() -> Result<()> {
     api.install_istio_crds()?;
     api.apply(SHOP)?;
     api.apply(
-        "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: out, namespace: shop}, spec: {hosts: [a.example]}}",
+        "{apiVersion: networking.istio.io/v1, kind: Gateway, metadata: {name: out, namespace: shop}, spec: {servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [a.example]}]}}",
     )?;
     let mut bed = Bed::start(&api)?;
     bed.until("it is told of", |bed| !bed.findings().is_empty())?;
-    let told = "(ServiceEntry shop/out): ServiceEntry is not supported yet: its hosts are not known to the mesh";
+    let told = "(Gateway shop/out): Gateway is not supported yet: no port is opened for it";
     assert!(bed.findings()[0].contains(told), "{:?}", bed.findings());
-    api.delete("serviceentries.networking.istio.io", "shop", "out")?;
+    api.delete("gateways.networking.istio.io", "shop", "out")?;
     bed.until("it is not told of any more", |bed| bed.findings().is_empty())?;
     Ok(())
 }

@@ -24,7 +24,7 @@ pub struct Gateway {
 pub struct Server {
     /// Where it stands.
     pub mark: Mark,
-    /// `port.number`
+    /// `port.number`; 0 is for what is bound to a path.
     pub port: u16,
     /// `port.name`
     pub port_name: Arc<str>,
@@ -113,8 +113,8 @@ impl Server {
     fn decode(mut fields: Fields<'_>, own: &Arc<str>) -> Result<Self, Fault> {
         let mark = fields.mark;
         let mut port = fields.required_map("port")?;
-        let number = port.port("number")?;
-        let number = number.ok_or_else(|| Fault::new(port.mark, port.path_of("number"), "must be given"))?;
+        let number = port.integer("number", 0..=65535)?;
+        let number = number.ok_or_else(|| Fault::new(port.mark, port.path_of("number"), "must be given"))? as u16;
         let port_name = port.text("name")?.unwrap_or_default().into();
         let protocol = ServerProtocol::named(port.required_text("protocol")?);
         let mut hosts = Vec::new();

@@ -203,10 +203,9 @@ pub struct WeightedCluster {
 pub const INVALID_BACKEND: &str = "invalid-backend";
 
 impl WeightedCluster {
-    /// The status of requests that come to it though it has no cluster: 500 for what a route of the Gateway API cannot
-    /// be sent to, else 503.
-    pub fn refusal_status(&self) -> u16 {
-        if *self.name == *INVALID_BACKEND { 500 } else { 503 }
+    /// True for what a route of the Gateway API cannot be sent to, which is answered with 500.
+    pub fn is_invalid_backend(&self) -> bool {
+        self.cluster.is_none() && *self.name == *INVALID_BACKEND
     }
 
     /// A destination that changes no headers.

@@ -201,7 +201,7 @@ fn garbage_is_named_as_far_as_it_can_be() {
 fn a_kind_that_nothing_is_done_with_is_told_of() {
     let mut store = ObjectStore::new();
     let mut pending = Pending::default();
-    for resource in ["ServiceEntry", "HTTPRoute"] {
+    for resource in ["EnvoyFilter", "Telemetry"] {
         let reading = read(resource, r#"{"metadata":{"name":"x","namespace":"shop"},"spec":{"hosts":5}}"#);
         pending.push(reading.id, reading.version);
     }
@@ -210,7 +210,7 @@ fn a_kind_that_nothing_is_done_with_is_told_of() {
     assert_eq!(found.len(), 2);
     assert_eq!(
         found[0],
-        "Warning [WEIR0002] (ServiceEntry shop/x): ServiceEntry is not supported yet: its hosts are not known to the mesh"
+        "Warning [WEIR0002] (EnvoyFilter shop/x): EnvoyFilter is not supported yet: there is no Envoy to patch"
     );
 }
 

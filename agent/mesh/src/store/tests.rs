@@ -189,9 +189,9 @@ fn the_same_object_in_two_files_is_the_first_files() {
 #[test]
 fn unknown_kinds_are_told_once_and_unserved_ones_each() {
     let map = |name: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\n");
-    let gateway = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: g}\nspec: {}\n";
-    let mut store = loaded(&file(&[&map("a"), &map("b"), gateway]));
-    store.set_file("g.yaml", &file(&[&map("c"), &gateway.replace("name: g", "name: h")]));
+    let filter = "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {name: g}\nspec: {}\n";
+    let mut store = loaded(&file(&[&map("a"), &map("b"), filter]));
+    store.set_file("g.yaml", &file(&[&map("c"), &filter.replace("name: g", "name: h")]));
     let codes: Vec<_> = store.findings().iter().map(|f| (f.code, f.severity)).collect();
     let count = |wanted| codes.iter().filter(|found| **found == wanted).count();
     assert_eq!(count((code::IGNORED_KIND, Severity::Info)), 1, "{codes:?}");

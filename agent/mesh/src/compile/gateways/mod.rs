@@ -132,6 +132,11 @@ fn sockets<'g>(
     let mut sockets: BTreeMap<_, Socket<'g>> = BTreeMap::new();
     for gateway in gateways {
         for server in &gateway.servers {
+            if server.port == 0 {
+                let message = format!("server {} is left out: it has no port", server.port_name);
+                findings.push(Severity::Warning, code::NOT_SUPPORTED, &gateway.meta, server.mark, message);
+                continue;
+            }
             for port in ports::opened(gateway, server, registry, &options.gateway) {
                 let bound = Bound { gateway, server, port };
                 if let Err(why) = sockets.entry((port, bound.bind())).or_default().add(bound) {
