@@ -8,6 +8,7 @@
 //!
 //! Prints JSON: the listener, the route configuration, the virtual host, the route and the cluster by Envoy's names, or
 //! why it came to nothing. With `--findings` what the compiler has to say, too.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints")]
 
 use std::net::IpAddr;
 use std::process::ExitCode;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::status::{Condition, ParentStatus, RouteStatus};
 use super::{CompileOptions, Snapshot, api, backends, common, is_own, listener_name};
 use crate::crd::gateway_api::{AllowedNamespaces, ParentRef, Route, RouteKind};
+use crate::snapshot::Key;
 
 /// Where requests come from that a route is for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,8 +26,8 @@ pub(super) struct Attachment {
     pub(super) hosts: Vec<Arc<str>>,
     /// For which port alone.
     pub(super) port: Option<u16>,
-    /// The Gateway and the listener, by their places.
-    pub(super) listener: Option<((Arc<str>, Arc<str>), Arc<str>)>,
+    /// The Gateway, and the name of the listener.
+    pub(super) listener: Option<(Key, Arc<str>)>,
 }
 
 /// The places of a route, and the conditions for each parent that is weir's; `None` when none is.

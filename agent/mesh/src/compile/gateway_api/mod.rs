@@ -152,16 +152,16 @@ fn server(gateway: &api::Gateway, listener: &api::Listener) -> Option<Gateway> {
 
 /// A VirtualService for one host, without rules yet.
 fn empty(meta: &Metadata, way: &Way, host: &Arc<str>, mark: Mark) -> VirtualService {
-    let (gateways, export_to): (Box<[Arc<str>]>, Box<[Arc<str>]>) = match way {
-        Way::Listener(name) => ([Arc::clone(name)].into(), Box::default()),
-        Way::Everybody => (Box::default(), Box::default()),
-        Way::Namespace(_) => (Box::default(), [".".into()].into()),
+    let (gateways, export_to): (&[Arc<str>], &[&str]) = match way {
+        Way::Listener(name) => (std::slice::from_ref(name), &[]),
+        Way::Everybody => (&[], &[]),
+        Way::Namespace(_) => (&[], &["."]),
     };
     VirtualService {
         meta: meta.clone(),
         hosts: [(Arc::clone(host), mark)].into(),
-        gateways,
-        export_to,
+        gateways: gateways.into(),
+        export_to: export_to.iter().copied().map(Arc::from).collect(),
         http: Box::default(),
         tls: Box::default(),
         tcp: Box::default(),

@@ -16,13 +16,16 @@ use crate::program::Share;
 /// Where a rule stands among all for its host.
 type Precedence = (Reverse<(u8, usize)>, Reverse<(bool, usize, usize)>, usize, usize, usize);
 
+/// Rules, and where each stands.
+type Ranked = Vec<(Precedence, HttpRoute)>;
+
 /// One VirtualService for each host and way in.
 pub(super) fn http(
     attached: &[(&Route, Vec<Attachment>)],
     snapshot: &Snapshot,
     options: &CompileOptions,
 ) -> Vec<VirtualService> {
-    let mut found: BTreeMap<(Way, Arc<str>), (VirtualService, Vec<(Precedence, HttpRoute)>)> = BTreeMap::new();
+    let mut found: BTreeMap<(Way, Arc<str>), (VirtualService, Ranked)> = BTreeMap::new();
     for (age, (route, attachments)) in attached.iter().enumerate().filter(|(_, (route, _))| route.kind.is_http()) {
         let rules = rules_of(route, age, snapshot, options);
         for attachment in attachments {
@@ -39,7 +42,7 @@ pub(super) fn http(
             }
         }
     }
-    let finish = |(mut vs, mut rules): (VirtualService, Vec<(Precedence, HttpRoute)>)| {
+    let finish = |(mut vs, mut rules): (VirtualService, Ranked)| {
         // Stable: the parts of one match stay side by side.
         rules.sort_by_key(|(precedence, _)| *precedence);
         vs.http = rules.into_iter().map(|(_, rule)| rule).collect();
@@ -48,7 +51,7 @@ pub(super) fn http(
     found.into_values().map(finish).collect()
 }
 
-fn rules_of(route: &Route, age: usize, snapshot: &Snapshot, options: &CompileOptions) -> Vec<(Precedence, HttpRoute)> {
+fn rules_of(route: &Route, age: usize, snapshot: &Snapshot, options: &CompileOptions) -> Ranked {
     let everything = [RouteMatch::default()];
     let mut rules = Vec::new();
     for (number, rule) in route.rules.iter().enumerate() {

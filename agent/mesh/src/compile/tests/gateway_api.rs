@@ -56,7 +56,7 @@ fn the_most_specific_rule_wins_whichever_route_it_is_from() {
         ),
     ];
     let compiled = outside(&text.concat());
-    let ask = |path: &str| compiled.from_outside(80, false, "h", path);
+    let ask = |path: &str| compiled.call(80, false, "h", path);
     for (path, service) in [
         ("/", "a"),
         ("/v2", "a"),
@@ -72,7 +72,7 @@ fn the_most_specific_rule_wins_whichever_route_it_is_from() {
         assert_eq!(ask(path), of("*", service), "{path}");
     }
     let headers: HeaderMap = [("x".parse().expect("a name"), "1".parse().expect("a value"))].into_iter().collect();
-    let found = compiled.from_outside_with(80, Connection::default(), "h", "/v2/y", &headers, 0);
+    let found = compiled.call_with(80, Connection::default(), "h", "/v2/y", &headers, 0);
     assert_eq!(found, of("*", "b"));
 }
 
@@ -87,9 +87,9 @@ fn hostnames_of_routes_and_listeners_meet() {
     ];
     let text = text.concat();
     let compiled = outside(&text);
-    assert_eq!(compiled.from_outside(80, false, "a.example.com", "/"), of("a.example.com", "a"));
-    assert_eq!(compiled.from_outside(80, false, "a.example.org", "/"), "no host");
-    assert_eq!(compiled.from_outside(80, false, "x.example.com", "/"), of("*.example.com", "b"));
+    assert_eq!(compiled.call(80, false, "a.example.com", "/"), of("a.example.com", "a"));
+    assert_eq!(compiled.call(80, false, "a.example.org", "/"), "no host");
+    assert_eq!(compiled.call(80, false, "x.example.com", "/"), of("*.example.com", "b"));
     let told = compiled.found(code::REFERENCE);
     assert!(told[0].contains("HTTPRoute shop/c") && told[0].contains("NoMatchingListenerHostname"), "{told:?}");
 }
@@ -118,24 +118,24 @@ fn filters_change_paths_and_redirect() {
     for (path, becomes) in
         [("/p", "/"), ("/p/", "/"), ("/p/x", "/x"), ("/q", "/n"), ("/q/x/y", "/n/x/y"), ("/f/x", "/full\\1")]
     {
-        assert_eq!(compiled.from_outside(80, false, "h", path), format!("{} as {becomes}", of("*", "a")), "{path}");
+        assert_eq!(compiled.call(80, false, "h", path), format!("{} as {becomes}", of("*", "a")), "{path}");
     }
-    assert_eq!(compiled.from_outside(80, false, "h", "/r/x"), "*:80 -> 302 https://h/new/x");
-    assert_eq!(compiled.from_outside(80, false, "h", "/r"), "*:80 -> 302 https://h/new");
+    assert_eq!(compiled.call(80, false, "h", "/r/x"), "*:80 -> 302 https://h/new/x");
+    assert_eq!(compiled.call(80, false, "h", "/r"), "*:80 -> 302 https://h/new");
 }
 
 #[test]
 fn an_invalid_backend_keeps_its_share() {
     let weighted = "{backendRefs: [{name: a, port: 80, weight: 1}, {name: gone, port: 80, weight: 1}]}";
     let compiled = outside(&[edge(), route("x", "", weighted)].concat());
-    let shares = |roll| compiled.from_outside_with(80, Connection::default(), "h", "/", &HeaderMap::new(), roll);
+    let shares = |roll| compiled.call_with(80, Connection::default(), "h", "/", &HeaderMap::new(), roll);
     assert_eq!(shares(0), of("*", "a"));
     assert_eq!(shares(u64::MAX), "*:80 -> invalid-backend");
     for rules in
         ["{backendRefs: [{name: a, port: 80, weight: 0}]}", "{backendRefs: []}", "{backendRefs: [{name: a, port: 81}]}"]
     {
         let compiled = outside(&[edge(), route("x", "", rules)].concat());
-        assert_eq!(compiled.from_outside(80, false, "h", "/"), "*:80 -> invalid-backend", "{rules}");
+        assert_eq!(compiled.call(80, false, "h", "/"), "*:80 -> invalid-backend", "{rules}");
     }
 }
 
@@ -162,7 +162,7 @@ fn a_backend_elsewhere_needs_a_grant() {
     };
     let ask = |more: &str| {
         let compiled = outside(&[edge(), foreign.clone(), more.to_owned()].concat());
-        (compiled.from_outside(80, false, "h", "/"), compiled.found(code::REFERENCE))
+        (compiled.call(80, false, "h", "/"), compiled.found(code::REFERENCE))
     };
     assert_eq!(ask(&grant("edge")), (of("*", "a"), Vec::new()));
     for refused in [String::new(), grant("other")] {
@@ -271,7 +271,7 @@ fn grpc_methods_are_paths() {
     let grpc =
         api("GRPCRoute", "shop", "g", &format!("{{parentRefs: [{{name: gw, namespace: edge}}], rules: [{rules}]}}"));
     let compiled = outside(&[edge(), grpc].concat());
-    assert_eq!(compiled.from_outside(80, false, "h", "/shop.Cart/Add"), of("*", "a"));
-    assert_eq!(compiled.from_outside(80, false, "h", "/shop.Cart/List"), of("*", "b"));
-    assert_eq!(compiled.from_outside(80, false, "h", "/shop.Cart2/List"), "*:80 -> 404");
+    assert_eq!(compiled.call(80, false, "h", "/shop.Cart/Add"), of("*", "a"));
+    assert_eq!(compiled.call(80, false, "h", "/shop.Cart/List"), of("*", "b"));
+    assert_eq!(compiled.call(80, false, "h", "/shop.Cart2/List"), "*:80 -> 404");
 }

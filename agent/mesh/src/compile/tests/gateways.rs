@@ -24,11 +24,11 @@ pub(super) fn outside(text: &str) -> Compiled {
 
 impl Compiled {
     /// `virtual host -> cluster`, or why a GET from outside comes to nothing.
-    pub(super) fn from_outside(&self, port: u16, tls: bool, host: &str, path: &str) -> String {
-        self.from_outside_with(port, Connection { tls, sni: Some(host) }, host, path, &HeaderMap::new(), 0)
+    pub(super) fn call(&self, port: u16, tls: bool, host: &str, path: &str) -> String {
+        self.call_with(port, Connection { tls, sni: Some(host) }, host, path, &HeaderMap::new(), 0)
     }
 
-    pub(super) fn from_outside_with(
+    pub(super) fn call_with(
         &self,
         port: u16,
         connection: Connection<'_>,
@@ -111,9 +111,9 @@ fn rules_are_bound_by_name_host_and_namespace() {
         ("d.example.com", "no host"),
         ("e.example.com", "no host"),
     ] {
-        assert_eq!(compiled.from_outside(80, false, host, "/"), decision, "{host}");
+        assert_eq!(compiled.call(80, false, host, "/"), decision, "{host}");
     }
-    assert_eq!(compiled.from_outside(81, false, "a.example.com", "/"), "no listener");
+    assert_eq!(compiled.call(81, false, "a.example.com", "/"), "no listener");
 }
 
 #[test]
@@ -126,20 +126,20 @@ fn items_may_be_for_one_gateway_alone() {
     ];
     let compiled = outside(&text.concat());
     let found = "x.example.com:80 -> outbound|80||a.edge.svc.cluster.local";
-    assert_eq!(compiled.from_outside(80, false, "x.example.com", "/one"), found);
-    assert_eq!(compiled.from_outside(80, false, "x.example.com", "/mesh"), "x.example.com:80 -> 404");
-    assert_eq!(compiled.from_outside(81, false, "x.example.com", "/one"), "x.example.com:81 -> 404");
+    assert_eq!(compiled.call(80, false, "x.example.com", "/one"), found);
+    assert_eq!(compiled.call(80, false, "x.example.com", "/mesh"), "x.example.com:80 -> 404");
+    assert_eq!(compiled.call(81, false, "x.example.com", "/one"), "x.example.com:81 -> 404");
 }
 
 #[test]
 fn a_port_without_rules_answers_and_tcp_without_rules_is_not_there() {
     let tcp = "{port: {number: 9000, name: tcp, protocol: TCP}, hosts: [\"*\"]}";
     let compiled = outside(&gateway("edge", "gw", &format!("{{{HTTP80}, hosts: [a.example.com]}}, {tcp}")));
-    assert_eq!(compiled.from_outside(80, false, "any.example.com", "/"), "blackhole:80 -> 404");
-    assert_eq!(compiled.from_outside(9000, false, "", "/"), "no listener");
+    assert_eq!(compiled.call(80, false, "any.example.com", "/"), "blackhole:80 -> 404");
+    assert_eq!(compiled.call(9000, false, "", "/"), "no listener");
     let bytes = "{hosts: [\"*\"], gateways: [gw], tcp: [{match: [{port: 1}], route: [{destination: {host: a}}]}, {route: [{destination: {host: b, port: {number: 7}}}]}]}";
     let compiled = outside(&[gateway("edge", "gw", tcp), vs("edge", "t", bytes)].concat());
-    assert_eq!(compiled.from_outside(9000, false, "", "/"), "tcp -> outbound|7||b.edge.svc.cluster.local");
+    assert_eq!(compiled.call(9000, false, "", "/"), "tcp -> outbound|7||b.edge.svc.cluster.local");
 }
 
 #[test]
@@ -149,12 +149,12 @@ fn plain_requests_are_sent_to_https_where_a_server_says_so() {
     let text =
         [gateway("edge", "gw", &format!("{redirecting}, {https}")), vs("edge", "a", &to("a.example.com", "gw", "a"))];
     let compiled = outside(&text.concat());
-    assert_eq!(compiled.from_outside(80, false, "a.example.com", "/"), "a.example.com:80 -> https");
+    assert_eq!(compiled.call(80, false, "a.example.com", "/"), "a.example.com:80 -> https");
     let found = "a.example.com:443 -> outbound|80||a.edge.svc.cluster.local";
-    assert_eq!(compiled.from_outside(443, true, "a.example.com", "/"), found);
-    assert_eq!(compiled.from_outside(443, false, "a.example.com", "/"), "no chain");
-    assert_eq!(compiled.from_outside(443, true, "b.example.com", "/"), "no chain");
-    assert_eq!(compiled.from_outside(80, true, "a.example.com", "/"), "tls");
+    assert_eq!(compiled.call(443, true, "a.example.com", "/"), found);
+    assert_eq!(compiled.call(443, false, "a.example.com", "/"), "no chain");
+    assert_eq!(compiled.call(443, true, "b.example.com", "/"), "no chain");
+    assert_eq!(compiled.call(80, true, "a.example.com", "/"), "tls");
     let listener = compiled.program.gateway_listener(compiled.program.listener(None, 443).expect("it is there"));
     let termination = listener.chains[0].termination.as_ref().expect("TLS ends there");
     assert_eq!((&*termination.credentials[0], termination.mutual), ("c", false));
@@ -177,12 +177,12 @@ fn tls_is_passed_through_by_the_name_that_is_asked_for() {
     ];
     let compiled = outside(&text.concat());
     let of = |host: &str| format!("tcp -> outbound|443||{host}.edge.svc.cluster.local");
-    assert_eq!(compiled.from_outside(443, true, "a.example.com", "/"), of("a"));
-    assert_eq!(compiled.from_outside(443, true, "A.Example.Com", "/"), of("a"));
-    assert_eq!(compiled.from_outside(443, true, "x.example.com", "/"), of("b"));
-    assert_eq!(compiled.from_outside(443, true, "example.com", "/"), "no chain");
+    assert_eq!(compiled.call(443, true, "a.example.com", "/"), of("a"));
+    assert_eq!(compiled.call(443, true, "A.Example.Com", "/"), of("a"));
+    assert_eq!(compiled.call(443, true, "x.example.com", "/"), of("b"));
+    assert_eq!(compiled.call(443, true, "example.com", "/"), "no chain");
     let nobody = Connection { tls: true, sni: None };
-    assert_eq!(compiled.from_outside_with(443, nobody, "a.example.com", "/", &HeaderMap::new(), 0), "no chain");
+    assert_eq!(compiled.call_with(443, nobody, "a.example.com", "/", &HeaderMap::new(), 0), "no chain");
     assert!(
         compiled
             .found(code::NO_EFFECT)
@@ -210,10 +210,10 @@ fn of_gateways_that_want_the_same_the_older_has_it() {
     };
     let (old, young) = ("2020-01-01T00:00:00Z", "2021-01-01T00:00:00Z");
     let compiled = outside(&text(old, young));
-    assert_eq!(compiled.from_outside(80, false, "x", "/"), "tcp -> outbound|7||a.edge.svc.cluster.local");
+    assert_eq!(compiled.call(80, false, "x", "/"), "tcp -> outbound|7||a.edge.svc.cluster.local");
     assert!(compiled.found(code::NO_EFFECT).iter().any(|f| f.starts_with("Warning Gateway edge/http")));
     let compiled = outside(&text(young, old));
-    assert_eq!(compiled.from_outside(80, false, "x", "/"), "*:80 -> outbound|80||h.edge.svc.cluster.local");
+    assert_eq!(compiled.call(80, false, "x", "/"), "*:80 -> outbound|80||h.edge.svc.cluster.local");
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn a_gateway_for_other_pods_is_not_served() {
         &format!("{{selector: {{istio: egressgateway}}, servers: [{{{HTTP80}, hosts: [\"*\"]}}]}}"),
     );
     let compiled = outside(&other);
-    assert_eq!(compiled.from_outside(80, false, "x", "/"), "no listener");
+    assert_eq!(compiled.call(80, false, "x", "/"), "no listener");
     assert!(compiled.found(code::NO_EFFECT)[0].contains("selector"));
 }
 
@@ -246,10 +246,10 @@ fn a_port_is_the_one_behind_the_service_of_the_gateway() {
     };
     let found = "*:80 -> outbound|80||a.edge.svc.cluster.local";
     let compiled = outside(&text(""));
-    assert_eq!(compiled.from_outside(8080, false, "x", "/"), found);
-    assert_eq!(compiled.from_outside(80, false, "x", "/"), "no listener");
+    assert_eq!(compiled.call(8080, false, "x", "/"), found);
+    assert_eq!(compiled.call(80, false, "x", "/"), "no listener");
     let compiled = outside(&text(", labels: {experimental.istio.io/disable-gateway-port-translation: \"true\"}"));
-    assert_eq!(compiled.from_outside(80, false, "x", "/"), found);
+    assert_eq!(compiled.call(80, false, "x", "/"), found);
 }
 
 #[test]
@@ -261,6 +261,6 @@ fn rules_of_several_objects_come_in_the_order_of_their_age_and_the_rest_last() {
     let compiled = outside(&text.concat());
     for (path, host) in [("/x", "first"), ("/y", "second"), ("/z", "rest")] {
         let found = format!("a.example.com:80 -> outbound|80||{host}.edge.svc.cluster.local");
-        assert_eq!(compiled.from_outside(80, false, "a.example.com", path), found);
+        assert_eq!(compiled.call(80, false, "a.example.com", path), found);
     }
 }

@@ -23,6 +23,7 @@ mod entries;
 mod findings;
 mod gateway_api;
 mod gateways;
+mod gateways_any;
 mod headless;
 mod http2;
 mod incremental;

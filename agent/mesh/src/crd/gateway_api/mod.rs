@@ -28,8 +28,19 @@ pub const GROUP: &str = "gateway.networking.k8s.io";
 pub struct LabelSelector {
     /// All of them.
     pub labels: super::Labels,
-    /// Key, operator and values.
-    pub expressions: Box<[(Arc<str>, Arc<str>, Box<[Arc<str>]>)]>,
+    /// All of them.
+    pub expressions: Box<[LabelExpression]>,
+}
+
+/// One of `matchExpressions`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LabelExpression {
+    /// `key`
+    pub key: Arc<str>,
+    /// `operator`: `In`, `NotIn`, `Exists` or `DoesNotExist`.
+    pub operator: Arc<str>,
+    /// `values`
+    pub values: Box<[Arc<str>]>,
 }
 
 impl LabelSelector {
@@ -38,7 +49,8 @@ impl LabelSelector {
         let mut expressions = Vec::new();
         for mut one in fields.maps("matchExpressions")? {
             let values = one.texts("values")?.into_iter().map(|(value, _)| Arc::from(value)).collect();
-            expressions.push((one.required_text("key")?.into(), one.required_text("operator")?.into(), values));
+            let (key, operator) = (one.required_text("key")?.into(), one.required_text("operator")?.into());
+            expressions.push(LabelExpression { key, operator, values });
         }
         Ok(Self { labels, expressions: expressions.into() })
     }
@@ -46,7 +58,7 @@ impl LabelSelector {
     /// Whether an object is selected. An operator that is not known selects nothing.
     pub fn selects(&self, meta: &Metadata) -> bool {
         self.labels.iter().all(|(key, value)| meta.labels.get(key) == Some(value))
-            && self.expressions.iter().all(|(key, operator, values)| {
+            && self.expressions.iter().all(|LabelExpression { key, operator, values }| {
                 let value = meta.labels.get(key);
                 match &**operator {
                     "In" => value.is_some_and(|value| values.contains(value)),

@@ -150,6 +150,7 @@ fn any_tree_is_refused_or_decoded_and_nothing_panics() {
         ("networking.istio.io/v1", "DestinationRule"),
         ("networking.istio.io/v1", "Gateway"),
         ("networking.istio.io/v1", "ServiceEntry"),
+        ("networking.istio.io/v1", "WorkloadEntry"),
         ("networking.istio.io/v1", "WorkloadGroup"),
         ("networking.istio.io/v1", "Sidecar"),
         ("security.istio.io/v1", "AuthorizationPolicy"),
@@ -159,6 +160,10 @@ fn any_tree_is_refused_or_decoded_and_nothing_panics() {
         ("gateway.networking.k8s.io/v1", "Gateway"),
         ("gateway.networking.k8s.io/v1", "HTTPRoute"),
         ("gateway.networking.k8s.io/v1", "GRPCRoute"),
+        ("gateway.networking.k8s.io/v1", "GatewayClass"),
+        ("gateway.networking.k8s.io/v1", "ReferenceGrant"),
+        ("gateway.networking.k8s.io/v1alpha2", "TCPRoute"),
+        ("gateway.networking.k8s.io/v1alpha2", "TLSRoute"),
     ];
     let (mut accepted, mut refused) = (0, 0);
     for seed in 0..ROUNDS {
