@@ -21,7 +21,7 @@ pub(super) enum Source {
     /// `--manifests DIR`
     Files(Files),
     /// `--kubernetes`
-    Objects(Objects),
+    Objects(Box<Objects>),
 }
 
 /// What was heard of a source.
@@ -47,7 +47,7 @@ impl Source {
     }
 
     pub(super) fn objects(outbox: Arc<Outbox>) -> Self {
-        Self::Objects(Objects { outbox, store: ObjectStore::new() })
+        Self::Objects(Box::new(Objects { outbox, store: ObjectStore::new() }))
     }
 
     /// Reads what can be read at once.

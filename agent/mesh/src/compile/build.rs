@@ -16,14 +16,14 @@ use super::table::Table;
 use super::trace::Trace;
 use super::verdict::{self, Facts};
 use super::visibility::{Client, ViewTable, expand};
-use super::{CompileOptions, Findings, gateways, guard, http2, lint};
+use super::{CompileOptions, Findings, guard, http2, lint};
 use crate::crd::{HttpMatchItem, Layer4Match, Protection, ServiceType, VirtualService};
 use crate::plan::{KernelPlan, PlanKey, PlannedService, Verdict};
-use crate::program::{
-    HostTableId, Listener, PortId, Program, Protocol, Route, ServicePort, TcpRule, TlsRule, WeightedCluster,
-};
+use crate::program::{HostTableId, PortId, Program, Protocol, Route, ServicePort, TcpRule, TlsRule, WeightedCluster};
 use crate::route::Rule;
 use crate::snapshot::Snapshot;
+
+mod beyond;
 
 /// The table of ports that carry no HTTP.
 const NO_HOSTS: HostTableId = HostTableId(0);
@@ -297,37 +297,6 @@ impl<'s, 'f> Build<'_, 's, 'f> {
                 self.trace.dependents.entry(target).or_default().insert(service as u32);
             }
         }
-    }
-
-    /// VirtualServices that no port has asked for: what they refer to is looked up all the same, so that their faults
-    /// show before they are needed.
-    fn unused(&mut self, snapshot: &'s Snapshot, views: &ViewTable, resolved: &[ViewRules<'s>]) {
-        let domain = &self.options.cluster_domain;
-        let is_service = |vs: &VirtualService| {
-            let mut hosts = vs.hosts.iter();
-            hosts.any(|(host, _)| self.registry.is_asked_for(&expand(host, vs.meta.namespace(), domain)))
-        };
-        let unused: Vec<&VirtualService> =
-            snapshot.virtual_services.values().map(|vs| &**vs).filter(|vs| !vs.in_mesh() || !is_service(vs)).collect();
-        let kept = std::mem::take(&mut self.clusters);
-        for vs in unused {
-            let mut router = self.router(&resolved[views.position(vs.meta.namespace())]);
-            router.http(&[vs], PORT_OF_OTHER_HOSTS);
-            router.tcp(&[vs], PORT_OF_OTHER_HOSTS);
-            router.tls(&[vs], PORT_OF_OTHER_HOSTS);
-        }
-        self.clusters = kept;
-    }
-
-    /// What comes in from outside: the gateway's pods are clients of the root namespace.
-    fn gateways(&mut self, snapshot: &'s Snapshot, views: &ViewTable, resolved: &[ViewRules<'s>]) -> Vec<Listener> {
-        if snapshot.gateways.is_empty() {
-            return Vec::new();
-        }
-        let namespace = Arc::clone(&self.options.root_namespace);
-        let view = &resolved[views.position(&namespace)];
-        let client = Client { namespace: Some(namespace), labels: self.options.gateway.labels.clone() };
-        gateways::listeners(snapshot, &mut Router { client: &client, ..self.router(view) })
     }
 
     fn router<'r>(&'r mut self, view: &'r ViewRules<'s>) -> Router<'r, 's, 'f> {

@@ -71,3 +71,34 @@ impl EgressHost {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::store::Store;
+
+    #[test]
+    fn egress_hosts_are_what_clients_may_see() {
+        let shows = |spec: &str, namespace: &str, host: &str| {
+            let mut store = Store::new();
+            let text = format!(
+                "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {{name: x, namespace: shop}}\nspec: {spec}\n"
+            );
+            store.set_file("f.yaml", &text);
+            assert!(store.findings()[0].message.contains("it limits nothing"), "{:?}", store.findings());
+            let sidecars = store.snapshot().sidecars;
+            sidecars.values().next().expect("it is in force").shows(namespace, host)
+        };
+        let some = "{egress: [{hosts: ['./*', 'edge/*.example.com', '*/db.example.org', '~/never.example.org']}]}";
+        for (namespace, host, shown) in [
+            ("shop", "b.shop.svc.cluster.local", true),
+            ("edge", "b.edge.svc.cluster.local", false),
+            ("edge", "a.example.com", true),
+            ("edge", "example.com", false),
+            ("other", "db.example.org", true),
+            ("other", "never.example.org", false),
+        ] {
+            assert_eq!(shows(some, namespace, host), shown, "{namespace} {host}");
+        }
+        assert!(shows("{workloadSelector: {labels: {app: a}}}", "other", "anything"), "without egress all is seen");
+    }
+}
