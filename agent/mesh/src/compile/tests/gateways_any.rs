@@ -1,6 +1,8 @@
 //! Gateways, ServiceEntries and routes of any sort together: nothing panics, the order of files does not show, and what
 //! comes from outside is decided for any call.
 
+use std::fmt::Write as _;
+
 use super::*;
 use crate::program::{Connection, Handler, ListenerId, decide_gateway};
 
@@ -93,13 +95,14 @@ fn shape(compiled: &Compiled) -> String {
         text.push_str(&listener.name);
         for chain in &listener.chains {
             let Handler::Http(http) = &chain.handler else {
-                text.push_str(&format!("{} {:?} {:?}", chain.gateway, chain.sni_hosts, chain.handler));
+                write!(text, "{} {:?} {:?}", chain.gateway, chain.sni_hosts, chain.handler)
+                    .expect("a String takes all");
                 continue;
             };
             let mut names: Vec<_> = http.names.iter().collect();
             names.sort();
             let parts = (&chain.sni_hosts, &chain.termination, &http.name, &http.hosts, names, &http.suffixes);
-            text.push_str(&format!("{} {parts:?}", chain.gateway));
+            write!(text, "{} {parts:?}", chain.gateway).expect("a String takes all");
         }
     }
     text.split("at: Some(Location").map(|part| part.split_once(')').map_or(part, |(_, rest)| rest)).collect()
