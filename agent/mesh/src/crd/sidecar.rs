@@ -99,6 +99,6 @@ mod tests {
         ] {
             assert_eq!(shows(some, namespace, host), shown, "{namespace} {host}");
         }
-        assert!(shows("{workloadSelector: {labels: {app: a}}}", "other", "anything"), "without egress all is seen");
+        assert!(shows("{outboundTrafficPolicy: {mode: ALLOW_ANY}}", "other", "anything"), "without egress all is seen");
     }
 }
