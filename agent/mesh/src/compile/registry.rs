@@ -169,11 +169,11 @@ impl<'s> Registry<'s> {
                 slices.entry((slice.meta.namespace(), service)).or_default().push(slice);
             }
         }
-        for service in snapshot.services.values() {
+        // Names live on in the program and what is beside them goes with the registry: made apart, what goes leaves whole
+        // pages, and no holes between what stays.
+        let names: Vec<Arc<str>> = snapshot.services.values().map(|service| fqdn(service, options)).collect();
+        for (service, fqdn) in snapshot.services.values().zip(names) {
             let meta = &service.meta;
-            let fqdn: Arc<str> = format!("{}.{}.svc.{}", meta.name(), meta.namespace(), options.cluster_domain)
-                .to_ascii_lowercase()
-                .into();
             let own = slices.get(&(&**meta.namespace(), &**meta.name())).map(Vec::as_slice);
             let ports = if service.kind == ServiceType::ExternalName { &[][..] } else { &service.ports };
             let ports = ports
@@ -295,6 +295,11 @@ impl<'s> Registry<'s> {
         }
         found
     }
+}
+
+fn fqdn(service: &Service, options: &CompileOptions) -> Arc<str> {
+    let (name, namespace) = (service.meta.name(), service.meta.namespace());
+    format!("{name}.{namespace}.svc.{}", options.cluster_domain).to_ascii_lowercase().into()
 }
 
 fn is_headless(service: &Service) -> bool {
