@@ -10,6 +10,7 @@
 //! - [`analysis`]: what is wrong with the manifests taken together, found without compiling them
 //! - [`program`]: what the proxy runs on
 //! - [`plan`]: what the kernel shall hold
+//! - [`explain`]: why a request goes where it goes, by the code that decides
 //! - [`request`], [`route`], [`balance`]: `decide`: a request in, a route, a cluster and an endpoint out
 #![forbid(unsafe_code)]
 
@@ -17,6 +18,7 @@ pub mod analysis;
 pub mod balance;
 pub mod compile;
 pub mod crd;
+pub mod explain;
 pub mod finding;
 pub mod matching;
 pub mod plan;

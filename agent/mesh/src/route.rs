@@ -50,7 +50,7 @@ impl VirtualHost {
     }
 
     /// The first rule that takes the request, and which of its items did; `None` for a rule without items.
-    pub fn find(&self, request: &RequestView<'_>) -> Option<(&Rule, Option<&HttpMatch>)> {
+    pub fn find(&self, request: &RequestView<'_>) -> Option<Taken<'_>> {
         match &self.index {
             Some(index) => index.find(&self.rules, request),
             None => self.rules.iter().find_map(|rule| Some((rule, rule.takes(request)?))),
@@ -88,7 +88,7 @@ impl HostTable {
 
     /// The virtual host that `authority` (port and case as sent) names for a client in `namespace`.
     pub fn find(&self, namespace: &str, authority: &str) -> Option<&Arc<VirtualHost>> {
-        find(&[self], namespace, authority)
+        find(&[self], namespace, authority, &mut Unobserved)
     }
 
     /// The index that a whole name has.
@@ -97,9 +97,43 @@ impl HostTable {
     }
 }
 
+/// What is looked for among the hosts of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup<'a> {
+    /// The name as a whole.
+    Name(&'a str),
+    /// The headless service that the name is a pod of.
+    PodOf(&'a str),
+    /// The longest suffix with rules: `.example.com` of `*.example.com`.
+    Suffix(&'a str),
+}
+
+/// Sees a decision while it is made, and changes nothing of it. What nobody overrides costs nothing.
+pub trait Observer<'p> {
+    /// A host was looked for: found, or not.
+    fn looked_up(&mut self, _for_what: Lookup<'_>, _found: Option<&'p VirtualHost>) {}
+
+    /// The rules of a host have been tried; `taken` is the one that takes the request, and its item.
+    fn tried(&mut self, _host: &'p VirtualHost, _request: &RequestView<'_>, _taken: Option<Taken<'p>>) {}
+}
+
+/// A rule that takes a request, and which of its items did; `None` for a rule without items.
+pub type Taken<'p> = (&'p Rule, Option<&'p HttpMatch>);
+
+/// Nobody looks.
+#[derive(Clone, Copy, Debug)]
+pub struct Unobserved;
+
+impl Observer<'_> for Unobserved {}
+
 /// The virtual host that `authority` names for a client in `namespace`, in tables of which each hides what it has of
 /// the next.
-fn find<'t>(tables: &[&'t HostTable], namespace: &str, authority: &str) -> Option<&'t Arc<VirtualHost>> {
+fn find<'t>(
+    tables: &[&'t HostTable],
+    namespace: &str,
+    authority: &str,
+    observer: &mut impl Observer<'t>,
+) -> Option<&'t Arc<VirtualHost>> {
     let (bare, _) = split_port(authority);
     let mut buffer = [0_u8; MAX_HOST];
     let lower = buffer.get_mut(..bare.len())?;
@@ -111,8 +145,10 @@ fn find<'t>(tables: &[&'t HostTable], namespace: &str, authority: &str) -> Optio
         let (table, index) = tables.iter().find_map(|table| Some((table, table.exact(namespace, host)?)))?;
         host_at(table, index)
     };
-    if let Some(found) = exact(host) {
-        return Some(found);
+    let found = exact(host);
+    observer.looked_up(Lookup::Name(host), found.map(|host| &**host));
+    if found.is_some() {
+        return found;
     }
     let longest = tables.iter().enumerate().filter_map(|(position, table)| {
         let hidden =
@@ -123,14 +159,19 @@ fn find<'t>(tables: &[&'t HostTable], namespace: &str, authority: &str) -> Optio
     });
     let suffix = longest.reduce(|best, next| if next.0 > best.0 { next } else { best });
     // A pod's name is one label below its service's; only that same suffix, written out, is as specific.
-    let of_pod = || {
-        let (_, above) = host.split_once('.')?;
-        if suffix.is_some_and(|(written, ..)| written > above.len()) {
-            return None;
+    let above = host.split_once('.').map(|(_, above)| above);
+    let above = above.filter(|above| suffix.is_none_or(|(written, ..)| written <= above.len()));
+    if let Some(above) = above {
+        let found = exact(above).filter(|found| found.headless);
+        observer.looked_up(Lookup::PodOf(above), found.map(|host| &**host));
+        if found.is_some() {
+            return found;
         }
-        exact(above).filter(|found| found.headless)
-    };
-    of_pod().or_else(|| suffix.and_then(|(_, table, index)| host_at(table, index)))
+    }
+    let (length, table, index) = suffix?;
+    let found = host_at(table, index);
+    observer.looked_up(Lookup::Suffix(&host[host.len() - length..]), found.map(|host| &**host));
+    found
 }
 
 /// `host:port` → `host` and the port; `[::1]:80` → `::1` and 80.
@@ -182,12 +223,22 @@ pub enum RouteDecision<'p> {
 
 /// The host that a request is for, as the clients of a view have it on a port.
 pub fn host<'p>(program: &'p Program, port: PortId, source: &Source<'_>, authority: &str) -> Option<&'p VirtualHost> {
+    host_observed(program, port, source, authority, &mut Unobserved)
+}
+
+fn host_observed<'p>(
+    program: &'p Program,
+    port: PortId,
+    source: &Source<'_>,
+    authority: &str,
+    observer: &mut impl Observer<'p>,
+) -> Option<&'p VirtualHost> {
     let port = program.port(port);
     let common = &*program.host_tables[port.hosts.index()];
     let overlay = if source.view == 0 { None } else { program.overlays.get(&(source.view, port.number)) };
     let found = match overlay {
-        Some(own) => find(&[&program.host_tables[own.index()], common], source.namespace, authority),
-        None => common.find(source.namespace, authority),
+        Some(own) => find(&[&program.host_tables[own.index()], common], source.namespace, authority, observer),
+        None => find(&[common], source.namespace, authority, observer),
     };
     found.map(|host| &**host)
 }
@@ -201,15 +252,34 @@ pub fn decide<'p>(
     request: &RequestView<'_>,
     roll: u64,
 ) -> RouteDecision<'p> {
-    let Some(host) = host(program, port, source, request.authority) else {
+    decide_observed(program, port, source, request, roll, &mut Unobserved)
+}
+
+/// [`decide`], while somebody looks.
+pub fn decide_observed<'p>(
+    program: &'p Program,
+    port: PortId,
+    source: &Source<'_>,
+    request: &RequestView<'_>,
+    roll: u64,
+    observer: &mut impl Observer<'p>,
+) -> RouteDecision<'p> {
+    let Some(host) = host_observed(program, port, source, request.authority, observer) else {
         return RouteDecision::Forward { route: None, destination: None, matched: None };
     };
-    decide_for(host, request, roll)
+    decide_for(host, request, roll, observer)
 }
 
 /// What becomes of a request for a host: the first rule that fits wins, the roll picks among its weights.
-pub fn decide_for<'p>(host: &'p VirtualHost, request: &RequestView<'_>, roll: u64) -> RouteDecision<'p> {
-    let Some((rule, matched)) = host.find(request) else {
+pub fn decide_for<'p>(
+    host: &'p VirtualHost,
+    request: &RequestView<'_>,
+    roll: u64,
+    observer: &mut impl Observer<'p>,
+) -> RouteDecision<'p> {
+    let taken = host.find(request);
+    observer.tried(host, request, taken);
+    let Some((rule, matched)) = taken else {
         return RouteDecision::NoRoute;
     };
     let route = &rule.route;

@@ -1,7 +1,6 @@
 //! `weir analyze`: looks for mistakes in manifests, or in what a cluster holds, and says what to write instead.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,7 +12,7 @@ use weir_mesh::compile::CompileOptions;
 use weir_mesh::finding::{Finding, Severity};
 
 use self::suppression::Suppression;
-use super::ClusterArgs;
+use super::{ClusterArgs, Colour};
 use crate::cluster::objects;
 
 mod files;
@@ -93,13 +92,6 @@ enum Output {
     Sarif,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Colour {
-    Auto,
-    Always,
-    Never,
-}
-
 /// What was found, and what is needed to show it.
 struct Report {
     sources: Sources,
@@ -123,7 +115,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         say(note);
     }
     let text = match args.output {
-        Output::Text => render::text(&report, colours(args.color)),
+        Output::Text => render::text(&report, args.color.is_on()),
         Output::Json => format!("{}\n", serde_json::to_string_pretty(&render::records(&report))?),
         Output::Yaml => serde_saphyr::to_string(&render::records(&report))?,
         Output::Sarif => format!("{}\n", serde_json::to_string_pretty(&sarif::log(&report))?),
@@ -132,14 +124,6 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let threshold = args.failure_threshold.severity();
     let failed = report.findings.iter().any(|finding| finding.severity >= threshold);
     Ok(if failed { ExitCode::from(FOUND) } else { ExitCode::SUCCESS })
-}
-
-fn colours(choice: Colour) -> bool {
-    match choice {
-        Colour::Always => true,
-        Colour::Never => false,
-        Colour::Auto => std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
-    }
 }
 
 #[expect(clippy::print_stderr, reason = "beside the output, which may be read by a program")]

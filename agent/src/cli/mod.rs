@@ -3,6 +3,7 @@
 mod analyze;
 mod completion;
 mod crds;
+mod explain;
 mod manifests;
 mod mount_bpffs;
 mod run;
@@ -12,11 +13,12 @@ mod validate;
 
 use std::ffi::OsStr;
 use std::future::Future;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::cluster::Access;
 
@@ -38,6 +40,8 @@ enum Command {
     Validate(validate::Args),
     /// Look for mistakes in manifests, or in what a cluster holds
     Analyze(analyze::Args),
+    /// Tell why a request goes where it goes: every rule that is tried, weights, endpoints, settings, policies
+    Explain(explain::Args),
     /// Create the CustomResourceDefinitions of Istio's kinds that a cluster lacks, or print them
     Crds(crds::Args),
     /// Remove an instance's programs, links and maps from this node
@@ -48,6 +52,24 @@ enum Command {
     Completion(completion::Args),
     /// Print the version, the kernel ABI and whether the kernel programs are built in
     Version,
+}
+
+/// Whether text is coloured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Colour {
+    Auto,
+    Always,
+    Never,
+}
+
+impl Colour {
+    fn is_on(self) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto => std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        }
+    }
 }
 
 /// How to reach a cluster, on every command that can.
@@ -93,6 +115,7 @@ pub fn main() -> ExitCode {
                 ExitCode::FAILURE
             });
         }
+        Command::Explain(args) => return explain::run(&args),
         Command::Crds(args) => crds::run(&args),
         Command::Uninstall(args) => uninstall::run(&args),
         Command::MountBpffs => mount_bpffs::run(),

@@ -4,10 +4,13 @@
 use super::Findings;
 use crate::crd::{Action, Blocks, DestinationRule, HttpRoute, Mark, Metadata, TrafficPolicy, VirtualService};
 use crate::finding::{Severity, code};
-use crate::program::{Feature, Features, LoadBalancer};
+use crate::program::{ClientTls, ConnectionPool, Feature, Features, LoadBalancer, LoadBalancing};
+
+/// What is not done of a block: how bad that is, the field below the block, and what happens instead.
+pub(crate) type Undone = (Severity, &'static str, &'static str);
 
 /// How bad it is to go without a feature of a route, and what happens instead.
-fn instead(feature: Feature) -> (Severity, &'static str) {
+pub(crate) fn instead(feature: Feature) -> (Severity, &'static str) {
     match feature {
         Feature::Redirect | Feature::DirectResponse => {
             (Severity::Error, "requests that this rule takes are answered with 503")
@@ -116,51 +119,73 @@ fn traffic_policy(rule: &DestinationRule, path: &str, policy: &TrafficPolicy, fi
 
 fn blocks(path: &str, blocks: &Blocks) -> Vec<(Severity, Mark, String, &'static str)> {
     let mut told = Vec::new();
-    let mut tell = |mark: Mark, field: &str, severity: Severity, instead: &'static str| {
-        told.push((severity, mark, format!("{path}.{field}"), instead));
+    let mut tell = |mark: Mark, undone: Vec<Undone>| {
+        told.extend(
+            undone.into_iter().map(|(severity, field, instead)| (severity, mark, format!("{path}.{field}"), instead)),
+        );
     };
     if let Some(balancer) = &blocks.load_balancer {
-        let mark = balancer.mark;
-        if balancer.simple == LoadBalancer::Passthrough {
-            let instead = "requests go to the endpoint with fewer active requests (LEAST_REQUEST)";
-            tell(mark, "loadBalancer.simple: PASSTHROUGH", Severity::Error, instead);
-        }
-        if balancer.hash.is_some() {
-            let instead = "clients do not stick to an endpoint (LEAST_REQUEST)";
-            tell(mark, "loadBalancer.consistentHash", Severity::Error, instead);
-        }
-        let alike = "endpoints of every locality are used alike";
-        if balancer.locality.as_ref().is_some_and(|locality| locality.enabled != Some(false)) {
-            tell(mark, "loadBalancer.localityLbSetting", Severity::Error, alike);
-        }
-        if balancer.zone_aware.as_ref().is_some_and(|zones| zones.enabled != Some(false)) {
-            tell(mark, "loadBalancer.zoneAwareLbSetting", Severity::Error, alike);
-        }
-        if balancer.warmup.is_some() {
-            tell(mark, "loadBalancer.warmup", Severity::Warning, "new endpoints get their full share at once");
-        }
+        tell(balancer.mark, load_balancer(balancer));
     }
     if let Some(pool) = &blocks.connection_pool {
-        for (field, given) in [
-            ("maxConnections", pool.max_connections.is_some()),
-            ("maxConnectionDuration", pool.max_connection_duration.is_some()),
-            ("idleTimeout", pool.tcp_idle_timeout.is_some()),
-            ("tcpKeepalive", pool.keepalive.is_some()),
-        ] {
-            if given {
-                tell(pool.mark, &format!("connectionPool.tcp.{field}"), Severity::Warning, "it is not in force");
-            }
-        }
-        if pool.http.is_some() {
-            tell(pool.mark, "connectionPool.http", Severity::Warning, "no limit of it is in force");
-        }
+        tell(pool.mark, connection_pool(pool));
     }
     if let Some(outlier) = &blocks.outlier_detection {
-        tell(outlier.mark, "outlierDetection", Severity::Warning, "no endpoint is ejected");
+        tell(outlier.mark, outlier_detection());
     }
-    if let Some(tls) = blocks.tls.as_ref().filter(|tls| tls.encrypts()) {
-        let instead = "connections that it is for are refused, as they would not be encrypted";
-        tell(tls.mark, "tls", Severity::Error, instead);
+    if let Some(asked) = &blocks.tls {
+        tell(asked.mark, tls(asked));
     }
     told
+}
+
+/// Of `loadBalancer`.
+pub(crate) fn load_balancer(balancer: &LoadBalancing) -> Vec<Undone> {
+    let mut undone = Vec::new();
+    if balancer.simple == LoadBalancer::Passthrough {
+        let instead = "requests go to the endpoint with fewer active requests (LEAST_REQUEST)";
+        undone.push((Severity::Error, "loadBalancer.simple: PASSTHROUGH", instead));
+    }
+    if balancer.hash.is_some() {
+        let instead = "clients do not stick to an endpoint (LEAST_REQUEST)";
+        undone.push((Severity::Error, "loadBalancer.consistentHash", instead));
+    }
+    let alike = "endpoints of every locality are used alike";
+    if balancer.locality.as_ref().is_some_and(|locality| locality.enabled != Some(false)) {
+        undone.push((Severity::Error, "loadBalancer.localityLbSetting", alike));
+    }
+    if balancer.zone_aware.as_ref().is_some_and(|zones| zones.enabled != Some(false)) {
+        undone.push((Severity::Error, "loadBalancer.zoneAwareLbSetting", alike));
+    }
+    if balancer.warmup.is_some() {
+        undone.push((Severity::Warning, "loadBalancer.warmup", "new endpoints get their full share at once"));
+    }
+    undone
+}
+
+/// Of `connectionPool`.
+pub(crate) fn connection_pool(pool: &ConnectionPool) -> Vec<Undone> {
+    let given = [
+        ("connectionPool.tcp.maxConnections", pool.max_connections.is_some()),
+        ("connectionPool.tcp.maxConnectionDuration", pool.max_connection_duration.is_some()),
+        ("connectionPool.tcp.idleTimeout", pool.tcp_idle_timeout.is_some()),
+        ("connectionPool.tcp.tcpKeepalive", pool.keepalive.is_some()),
+    ];
+    let given = given.into_iter().filter(|(_, given)| *given);
+    let mut undone: Vec<Undone> = given.map(|(field, _)| (Severity::Warning, field, "it is not in force")).collect();
+    if pool.http.is_some() {
+        undone.push((Severity::Warning, "connectionPool.http", "no limit of it is in force"));
+    }
+    undone
+}
+
+/// Of `outlierDetection`.
+pub(crate) fn outlier_detection() -> Vec<Undone> {
+    vec![(Severity::Warning, "outlierDetection", "no endpoint is ejected")]
+}
+
+/// Of `tls`.
+pub(crate) fn tls(tls: &ClientTls) -> Vec<Undone> {
+    let instead = "connections that it is for are refused, as they would not be encrypted";
+    if tls.encrypts() { vec![(Severity::Error, "tls", instead)] } else { Vec::new() }
 }

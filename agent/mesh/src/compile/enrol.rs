@@ -107,7 +107,7 @@ fn mode(meta: &Metadata, findings: &mut Findings) -> Option<bool> {
 }
 
 /// Why a pod that wants to take part cannot.
-fn obstacle(pod: &Pod) -> Option<String> {
+pub(super) fn obstacle(pod: &Pod) -> Option<String> {
     let meta = &pod.meta;
     if EXCLUDED_NAMESPACES.contains(&&**meta.namespace()) {
         return Some(format!("namespace {} never does", meta.namespace()));

@@ -19,6 +19,7 @@
 //! - `enrol`: the pods that take part
 //! - `lint`: findings that need no traffic
 //! - `build`: drives them, view by view
+//! - `describe`: what a program does not carry, and `explain` shows
 //! - `trace`: what a compilation leaves behind for the next change
 //! - `incremental`: changed endpoints and pods, without compiling everything
 
@@ -34,8 +35,9 @@ use crate::snapshot::Snapshot;
 
 mod build;
 mod delegate;
+pub(crate) mod describe;
 mod destinations;
-mod enforced;
+pub(crate) mod enforced;
 mod enrol;
 mod entries;
 mod gateway_api;
@@ -51,7 +53,7 @@ mod registry;
 mod routes;
 mod table;
 mod trace;
-mod verdict;
+pub(crate) mod verdict;
 mod visibility;
 
 pub use gateway_api::{

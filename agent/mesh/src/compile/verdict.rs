@@ -319,7 +319,7 @@ impl Facts<'_, '_> {
 }
 
 /// What of a policy is not in force where the kernel connects a client to an endpoint, and what is instead.
-fn unkept(policy: &ClusterPolicy, headless: bool) -> impl Iterator<Item = (&Origin, String)> {
+pub(crate) fn unkept(policy: &ClusterPolicy, headless: bool) -> impl Iterator<Item = (&Origin, String)> {
     let balancer = policy.load_balancer.as_ref().and_then(|block| {
         let lost = if headless {
             "loadBalancer has no effect, as clients dial a pod of the headless service".to_owned()

@@ -339,16 +339,30 @@ pub struct Deployment {
     pub meta: Metadata,
     /// `spec.template.metadata.labels`
     pub pod_labels: Labels,
+    /// `spec.template.spec`, as far as it can be read.
+    pub pod_spec: PodSpec,
+    /// `spec.replicas`; 1 when it is not given.
+    pub replicas: u32,
 }
 
 impl Deployment {
     pub(super) fn decode(meta: Metadata, root: &mut Fields<'_>) -> Result<Self, Fault> {
-        let mut template = root.required_map("spec")?.required_map("template")?;
+        let mut spec = root.required_map("spec")?;
+        let replicas = match spec.node("replicas") {
+            Some(Node { value: Value::Int(count), .. }) => u32::try_from(*count).unwrap_or(0),
+            _ => 1,
+        };
+        let mut template = spec.required_map("template")?;
+        // What is wrong with it is the API server's business.
+        let pod_spec = match template.map("spec") {
+            Ok(Some(mut pod)) => PodSpec::decode(&mut pod).unwrap_or_default(),
+            _ => PodSpec::default(),
+        };
         let pod_labels = match template.map("metadata")? {
             Some(mut metadata) => labels(&mut metadata, "labels")?,
             None => Labels::new(),
         };
-        Ok(Self { meta, pod_labels })
+        Ok(Self { meta, pod_labels, pod_spec, replicas })
     }
 }
 

@@ -37,27 +37,73 @@ pub struct MoreConditions {
     pub query_params: Box<[QueryMatch]>,
 }
 
+/// One condition of an item.
+#[derive(Clone, Copy, Debug)]
+pub enum Condition<'m> {
+    /// On the path.
+    Path(&'m StringMatch),
+    /// On the method.
+    Method(&'m StringMatch),
+    /// On a header.
+    Header(&'m HeaderMatch),
+    /// On the scheme.
+    Scheme(&'m StringMatch),
+    /// On the Host.
+    Authority(&'m StringMatch),
+    /// On what a header must not be.
+    WithoutHeader(&'m HeaderMatch),
+    /// On a query parameter.
+    QueryParameter(&'m QueryMatch),
+}
+
+impl Condition<'_> {
+    /// Whether a request meets it.
+    #[inline]
+    pub fn fits(&self, request: &RequestView<'_>) -> bool {
+        match self {
+            Self::Path(path) => path.matches(request.path),
+            Self::Method(method) => method.matches(request.method.as_str()),
+            Self::Header(header) => header.matches(request.headers),
+            Self::Scheme(scheme) => scheme.matches(request.scheme),
+            Self::Authority(authority) => authority.matches(request.authority),
+            Self::WithoutHeader(header) => header.is_absent(request.headers),
+            Self::QueryParameter(parameter) => parameter.matches(request.query),
+        }
+    }
+}
+
 impl MoreConditions {
-    fn matches(&self, request: &RequestView<'_>) -> bool {
-        let fits = |one: &Option<StringMatch>, value: &str| one.as_ref().is_none_or(|one| one.matches(value));
-        fits(&self.scheme, request.scheme)
-            && fits(&self.authority, request.authority)
-            && self.without_headers.iter().all(|header| header.is_absent(request.headers))
-            && self.query_params.iter().all(|parameter| parameter.matches(request.query))
+    #[inline]
+    fn all<'m>(&'m self, mut fits: impl FnMut(Condition<'m>) -> bool) -> bool {
+        self.scheme.as_ref().is_none_or(|scheme| fits(Condition::Scheme(scheme)))
+            && self.authority.as_ref().is_none_or(|authority| fits(Condition::Authority(authority)))
+            && self.without_headers.iter().all(|header| fits(Condition::WithoutHeader(header)))
+            && self.query_params.iter().all(|parameter| fits(Condition::QueryParameter(parameter)))
     }
 }
 
 impl HttpMatch {
+    /// Whether `fits` is true of every condition; asks no further once one is not.
+    #[inline]
+    pub fn all<'m>(&'m self, mut fits: impl FnMut(Condition<'m>) -> bool) -> bool {
+        self.uri.as_ref().is_none_or(|uri| fits(Condition::Path(uri))) && self.all_beside_path(fits)
+    }
+
+    #[inline]
+    fn all_beside_path<'m>(&'m self, mut fits: impl FnMut(Condition<'m>) -> bool) -> bool {
+        self.method.as_ref().is_none_or(|method| fits(Condition::Method(method)))
+            && self.headers.iter().all(|header| fits(Condition::Header(header)))
+            && self.more.as_ref().is_none_or(|more| more.all(fits))
+    }
+
     /// True when every condition fits.
     pub fn matches(&self, request: &RequestView<'_>) -> bool {
-        self.uri.as_ref().is_none_or(|uri| uri.matches(request.path)) && self.matches_beside_path(request)
+        self.all(|condition| condition.fits(request))
     }
 
     /// True when every condition but the one on the path fits.
     pub fn matches_beside_path(&self, request: &RequestView<'_>) -> bool {
-        self.method.as_ref().is_none_or(|method| method.matches(request.method.as_str()))
-            && self.headers.iter().all(|header| header.matches(request.headers))
-            && self.more.as_ref().is_none_or(|more| more.matches(request))
+        self.all_beside_path(|condition| condition.fits(request))
     }
 
     /// True when it takes every request.

@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 
 use super::{Program, WeightedCluster};
 use crate::request::RequestView;
-use crate::route::{RouteDecision, VirtualHost, choose, decide_for, split_port};
+use crate::route::{Observer, RouteDecision, Unobserved, VirtualHost, choose, decide_for, split_port};
 use crate::source::{Location, ObjectRef};
 
 /// Index into [`Program::gateways`].
@@ -181,6 +181,18 @@ pub fn decide_gateway<'p>(
     request: Option<&RequestView<'_>>,
     roll: u64,
 ) -> GatewayDecision<'p> {
+    decide_gateway_observed(program, listener, connection, request, roll, &mut Unobserved)
+}
+
+/// [`decide_gateway`], while somebody looks.
+pub fn decide_gateway_observed<'p>(
+    program: &'p Program,
+    listener: ListenerId,
+    connection: Connection<'_>,
+    request: Option<&RequestView<'_>>,
+    roll: u64,
+    observer: &mut impl Observer<'p>,
+) -> GatewayDecision<'p> {
     let Some(chain) = program.gateway_listener(listener).chains(connection).next() else {
         return GatewayDecision::NoChain;
     };
@@ -200,6 +212,6 @@ pub fn decide_gateway<'p>(
     match handler.host(request.authority) {
         None => GatewayDecision::NoHost,
         Some(host) if host.requires_tls && !connection.tls => GatewayDecision::HttpsRedirect(host),
-        Some(host) => GatewayDecision::Routed(host, decide_for(&host.host, request, roll)),
+        Some(host) => GatewayDecision::Routed(host, decide_for(&host.host, request, roll, observer)),
     }
 }

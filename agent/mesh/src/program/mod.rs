@@ -21,7 +21,7 @@ pub use action::{
 pub use enforced::{Feature, Features};
 pub use gateways::{
     Connection, FilterChain, GatewayDecision, GatewayHost, Handler, HttpHandler, Listener, ListenerId, Termination,
-    decide_gateway,
+    decide_gateway, decide_gateway_observed,
 };
 pub use policy::{
     Block, ClientTls, ClientTlsFiles, ClusterPolicy, ConnectionPool, ConsistentHash, Cookie, Distribute, Failover,

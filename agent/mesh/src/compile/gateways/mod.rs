@@ -29,6 +29,7 @@ mod names;
 mod ports;
 
 pub(super) use names::common;
+pub(super) use ports::opened;
 
 /// Which pods are the gateway's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,7 +138,7 @@ fn sockets<'g>(
                 findings.push(Severity::Warning, code::NOT_SUPPORTED, &gateway.meta, server.mark, message);
                 continue;
             }
-            for port in ports::opened(gateway, server, registry, &options.gateway) {
+            for port in opened(gateway, server, registry, &options.gateway) {
                 let bound = Bound { gateway, server, port };
                 if let Err(why) = sockets.entry((port, bound.bind())).or_default().add(bound) {
                     let message = format!("server {} is left out: {why}", server.port_name);

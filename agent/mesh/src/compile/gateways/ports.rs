@@ -12,7 +12,7 @@ const GATEWAY_SERVICE: &str = "internal.istio.io/gateway-service";
 const NO_TRANSLATION: &str = "experimental.istio.io/disable-gateway-port-translation";
 
 /// All ports that a server is for; none when the Services that its Gateway names do not have it.
-pub(super) fn opened(
+pub(in crate::compile) fn opened(
     gateway: &Gateway,
     server: &Server,
     registry: &Registry<'_>,

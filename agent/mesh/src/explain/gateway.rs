@@ -1,0 +1,159 @@
+//! A request from outside, through a gateway: its listener, the chain that takes it, and the rules behind. Used by
+//! [`super`].
+
+use std::sync::Arc;
+
+use super::destinations::Toward;
+use super::model::{Client, Dialled, Explanation, HostTried, LeftOut, Origin, Outcome, PolicyVerdict};
+use super::outcome::{Answer, by_destinations};
+use super::trace::Trace;
+use super::{Explainer, Question, unenforced, view_of};
+use crate::program::{
+    Connection, Features, GatewayDecision, Handler, ListenerId, WeightedCluster, decide_gateway_observed,
+};
+use crate::source::ObjectRef;
+
+/// What every answer of a gateway ends with.
+const NOT_OPENED: &str = "no port is opened for Gateways by this version: this is what their rules say";
+
+impl Explainer<'_> {
+    pub(super) fn through_gateway(
+        &mut self,
+        question: &Question,
+        namespace: &Arc<str>,
+        name: &Arc<str>,
+        port: Option<u16>,
+    ) -> Result<Explanation, String> {
+        let full = format!("{namespace}/{name}");
+        let gateway = self.gateway(namespace, name)?;
+        let wanted = port.unwrap_or(question.port);
+        let ports = self.describer.gateway_ports(&gateway).unwrap_or_default();
+        let Some((server, number, at)) =
+            ports.iter().find(|(server, own, _)| *server == wanted || (port.is_some() && *own == wanted)).cloned()
+        else {
+            let all: Vec<String> = ports.iter().map(|(server, ..)| server.to_string()).collect();
+            return Err(format!("Gateway {full} has no server on port {wanted}, but on {}", all.join(", ")));
+        };
+        let program = self.mesh.program;
+        let mut explanation = Explanation {
+            client: Client {
+                name: format!("somebody outside, through Gateway {full}"),
+                namespace: namespace.to_string(),
+                takes_part: true,
+                ..Client::default()
+            },
+            dialled: Dialled {
+                host: question.host.clone(),
+                resolved: format!("port {server} of Gateway {full}, which its pods have as {number}"),
+                address: None,
+                port: number,
+                object: Some(Origin::new(&gateway, at.as_ref())),
+                protocol: None,
+            },
+            policy: PolicyVerdict {
+                allowed: true,
+                why: "no policy is enforced at gateways by this version".to_owned(),
+                origin: None,
+                encryption: "plain text toward the destination".to_owned(),
+            },
+            ..Explanation::default()
+        };
+        let listener = program.gateways.iter().position(|one| one.port == number);
+        let Some(listener) = listener.map(|index| ListenerId(index as u32)) else {
+            explanation.outcome = closed("nothing is bound to the port: no rule leads anywhere from it");
+            self.unbound(&full, &mut explanation);
+            return Ok(explanation);
+        };
+        let connection = Connection { tls: question.tls, sni: Some(&*question.host).filter(|_| question.tls) };
+        let request = view_of(question, if question.tls { "https" } else { "http" });
+        let mut trace = Trace::default();
+        let roll = question.roll.unwrap_or(0);
+        let decision = decide_gateway_observed(program, listener, connection, Some(&request), roll, &mut trace);
+        if let Some(chain) = program.gateway_listener(listener).chains(connection).next() {
+            let of_http = matches!(chain.handler, Handler::Http(_));
+            explanation.dialled.protocol = Some(if of_http { "HTTP" } else { "TCP" }.to_owned());
+        }
+        let toward = |unenforced| Toward { mesh: self.mesh, view: 0, dialled: None, by_kernel: false, unenforced };
+        let by_roll = question.roll.is_some();
+        let tried = |found: Option<String>| HostTried { name: question.authority.clone(), found };
+        let answer = match &decision {
+            GatewayDecision::NoChain => return Ok(ended(explanation, closed("no server takes this name (SNI)"))),
+            GatewayDecision::TlsMismatch if question.tls => {
+                return Ok(ended(explanation, closed("TLS, where plain HTTP is expected")));
+            }
+            GatewayDecision::TlsMismatch => return Ok(ended(explanation, closed("plain text, where TLS is expected"))),
+            GatewayDecision::NotHttp => return Ok(ended(explanation, closed("no HTTP, where HTTP is expected"))),
+            GatewayDecision::NoHost => {
+                explanation.hosts = vec![tried(None)];
+                Some(Answer::no_host())
+            }
+            GatewayDecision::HttpsRedirect(host) => {
+                explanation.hosts = vec![tried(Some(host.name.to_string()))];
+                let host = crate::route::split_port(&question.authority).0;
+                let query = question.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+                Some(Answer::https_redirect(&format!("https://{host}{}{query}", question.path)))
+            }
+            GatewayDecision::Forward(chosen) => {
+                let destinations: &[WeightedCluster] =
+                    match program.gateway_listener(listener).chains(connection).next() {
+                        Some(chain) => match &chain.handler {
+                            Handler::Tcp(destinations) => destinations,
+                            Handler::Http(_) => &[],
+                        },
+                        None => &[],
+                    };
+                let chosen = chosen.filter(|_| by_roll);
+                explanation.destinations = toward(Features::default()).all(&mut self.describer, destinations, chosen);
+                None
+            }
+            GatewayDecision::Routed(host, decision) => {
+                explanation.hosts = vec![tried(Some(host.name.to_string()))];
+                let nobody = WeightedCluster::default();
+                let toward = toward(unenforced(decision));
+                self.decided(decision, &toward, &nobody, question, &request, &mut explanation)
+            }
+        };
+        explanation.rules = trace.rules;
+        explanation.rules_not_reached = trace.not_reached;
+        explanation.outcome = match answer {
+            Some(answer) => answer.outcome("gateway"),
+            None => by_destinations("gateway", &explanation.destinations, by_roll),
+        };
+        if explanation.rules.is_empty() && explanation.destinations.is_empty() {
+            self.unbound(&full, &mut explanation);
+        }
+        Ok(ended(explanation, Outcome::default()))
+    }
+
+    fn gateway(&self, namespace: &Arc<str>, name: &Arc<str>) -> Result<ObjectRef, String> {
+        let key = (Arc::clone(namespace), Arc::clone(name));
+        let snapshot = &self.mesh.snapshot;
+        let own = snapshot.gateways.get(&key).map(|gateway| gateway.meta.object.clone());
+        own.ok_or_else(|| format!("there is no Gateway {namespace}/{name}"))
+    }
+
+    /// Rules that name the gateway, and lead nowhere from here.
+    fn unbound(&self, gateway: &str, explanation: &mut Explanation) {
+        let bound = self.describer.bound_to(gateway);
+        explanation.left_out = bound
+            .into_iter()
+            .map(|object| LeftOut {
+                origin: Origin::new(&object, self.describer.place(&object).as_ref()),
+                why: "no host of it is served for this name on this port".to_owned(),
+            })
+            .collect();
+    }
+}
+
+fn closed(why: &str) -> Outcome {
+    Outcome { way: "gateway".to_owned(), summary: format!("the connection is closed: {why}"), ..Outcome::default() }
+}
+
+/// The answer, unless there is one, and that nobody opens the port.
+fn ended(mut explanation: Explanation, outcome: Outcome) -> Explanation {
+    if explanation.outcome.way.is_empty() {
+        explanation.outcome = outcome;
+    }
+    explanation.outcome.summary = format!("{}; {NOT_OPENED}", explanation.outcome.summary);
+    explanation
+}

@@ -1,0 +1,430 @@
+//! Why a request goes where it goes: the decision of [`crate::route::decide`] itself, watched, with who wrote each part
+//! of it, what stands behind each destination, and what of it this version's data path does not do. Called by
+//! `weir explain`, and by the agent for its admin endpoint.
+//!
+//! - `question`: what is asked
+//! - `assume`: what a cluster adds to manifests
+//! - `resolve`: from a URL to an address, as a pod's resolver
+//! - `trace`: watches the decision
+//! - `destinations`, `settings`: what it comes to
+//! - `outcome`: what the client gets
+//! - `model`: the answer
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::compile::describe::{self, Describer};
+use crate::compile::{CompileOptions, ViewTable};
+use crate::crd::Pod;
+use crate::finding::Finding;
+use crate::plan::{KernelPlan, PlanKey, PlannedService, Verdict};
+use crate::program::{Features, PortId, Program, Protocol, WeightedCluster};
+use crate::request::{RequestView, Source};
+use crate::route::{self, RouteDecision};
+use crate::snapshot::{Key, Snapshot};
+use crate::source::ObjectRef;
+
+pub mod assume;
+mod destinations;
+mod gateway;
+pub mod model;
+mod outcome;
+mod question;
+mod resolve;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod trace;
+
+pub use model::Explanation;
+pub use question::{From, Question};
+
+use destinations::Toward;
+use model::{Asked, Client, Kernel, LeftOut, NotEnforced, Origin, PolicyVerdict, RouteTaken};
+use resolve::Resolved;
+use trace::Trace;
+
+/// What is in force, and what it was made of.
+#[derive(Debug)]
+pub struct Mesh<'a> {
+    /// For the proxy.
+    pub program: &'a Program,
+    /// For the kernel.
+    pub plan: &'a KernelPlan,
+    /// Which view a client is of.
+    pub views: &'a ViewTable,
+    /// What they were compiled with.
+    pub options: &'a CompileOptions,
+    /// What is wrong.
+    pub findings: &'a [Finding],
+    /// What was taken for granted when the snapshot was put together.
+    pub assumptions: Vec<String>,
+    snapshot: Cow<'a, Snapshot>,
+}
+
+impl<'a> Mesh<'a> {
+    /// What is in force, and the snapshot that it was compiled from.
+    pub fn new(
+        snapshot: &'a Snapshot,
+        options: &'a CompileOptions,
+        program: &'a Program,
+        plan: &'a KernelPlan,
+        views: &'a ViewTable,
+        findings: &'a [Finding],
+    ) -> Self {
+        let snapshot = describe::whole(snapshot, options);
+        Self { program, plan, views, options, findings, assumptions: Vec::new(), snapshot }
+    }
+}
+
+/// Answers questions about one mesh. Making it costs a pass over its objects; each answer, little.
+pub struct Explainer<'m> {
+    mesh: &'m Mesh<'m>,
+    describer: Describer<'m>,
+}
+
+impl std::fmt::Debug for Explainer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Explainer").finish_non_exhaustive()
+    }
+}
+
+/// A client that is known.
+struct Known {
+    namespace: Arc<str>,
+    shown: Client,
+}
+
+impl<'m> Explainer<'m> {
+    /// For this mesh.
+    pub fn new(mesh: &'m Mesh<'m>) -> Self {
+        Self { mesh, describer: Describer::new(&mesh.snapshot, mesh.options, mesh.views) }
+    }
+
+    /// What becomes of a request, and why.
+    ///
+    /// # Errors
+    /// In words, when there is no such client or gateway.
+    pub fn explain(&mut self, question: &Question) -> Result<Explanation, String> {
+        let mut explanation = match &question.from {
+            From::Gateway { namespace, name, port } => self.through_gateway(question, namespace, name, *port)?,
+            _ => self.from_client(question)?,
+        };
+        explanation.request = Asked {
+            method: question.method.to_string(),
+            url: question.url.clone(),
+            authority: question.authority.clone(),
+            headers: question
+                .headers
+                .iter()
+                .filter(|(name, _)| *name != http::header::HOST)
+                .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())))
+                .collect(),
+            roll: question.roll,
+        };
+        explanation.assumptions.clone_from(&self.mesh.assumptions);
+        explanation.not_enforced = not_enforced(&explanation);
+        explanation.findings = self.findings(&explanation);
+        Ok(explanation)
+    }
+
+    fn client(&self, from: &From) -> Result<Known, String> {
+        let (namespace, name, labels, why_not) = match from {
+            From::Pod { namespace, name } => {
+                let key = (Arc::clone(namespace), Arc::clone(name));
+                let Some(pod) = self.mesh.snapshot.pods.get(&key).or_else(|| self.pod_of(&key)) else {
+                    return Err(format!("there is no pod {namespace}/{name}, and no Deployment with one"));
+                };
+                let name = pod.meta.name();
+                if let Some(own) = self.mesh.options.node.as_ref().filter(|own| **own != pod.node) {
+                    return Err(format!("pod {namespace}/{name} is on node {}, and this is {own}", pod.node));
+                }
+                let why_not = describe::why_not(pod, &self.mesh.snapshot, self.mesh.options);
+                (namespace, format!("pod {namespace}/{name}"), (*pod.meta.labels).clone(), why_not)
+            }
+            From::Labels { namespace, labels } if labels.is_empty() => {
+                (namespace, format!("any pod in {namespace}"), labels.clone(), None)
+            }
+            From::Labels { namespace, labels } => {
+                let shown: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                (namespace, format!("a pod in {namespace} with {}", shown.join(",")), labels.clone(), None)
+            }
+            From::Gateway { .. } => return Err("a gateway is no client".to_owned()),
+        };
+        let view = self.mesh.views.of(namespace, &labels);
+        let shown = Client { name, namespace: namespace.to_string(), view, takes_part: why_not.is_none(), why_not };
+        Ok(Known { namespace: Arc::clone(namespace), shown })
+    }
+
+    /// Some pod of a Deployment.
+    fn pod_of(&self, deployment: &Key) -> Option<&Arc<Pod>> {
+        let labels = &self.mesh.snapshot.deployments.get(deployment)?.pod_labels;
+        let of_namespace = self.mesh.snapshot.pods.values().filter(|pod| *pod.meta.namespace() == deployment.0);
+        let carries = |pod: &Pod| labels.iter().all(|(key, value)| pod.meta.labels.get(key) == Some(value));
+        let begins = |pod: &Pod| pod.meta.name().strip_prefix(&*deployment.1).is_some_and(|rest| rest.starts_with('-'));
+        of_namespace.filter(|pod| !pod.finished && !labels.is_empty()).find(|pod| carries(pod) && begins(pod))
+    }
+
+    fn from_client(&mut self, question: &Question) -> Result<Explanation, String> {
+        let client = self.client(&question.from)?;
+        let view = client.shown.view;
+        let domain = &self.mesh.options.cluster_domain;
+        let mut resolved = resolve::resolve(&self.describer, &client.namespace, domain, &question.host, question.port);
+        let port = resolved.address.and_then(|address| self.mesh.program.port_of(view, address));
+        let entry = self.entry(view, &resolved);
+        let mut explanation = Explanation { client: client.shown, ..Explanation::default() };
+        if let Some(port) = port {
+            let protocol = self.mesh.program.port(port).protocol;
+            resolved.shown.protocol = Some(name_of(protocol).to_owned());
+        }
+        explanation.kernel = entry.map(|entry| Kernel {
+            verdict: entry.verdict.as_str().to_owned(),
+            why: entry.why.clone(),
+            because: entry.because.as_ref().map(ToString::to_string),
+            on_failure: (entry.verdict == Verdict::Proxy).then(|| match entry.on_failure {
+                crate::plan::OnFailure::Balance => "balance".to_owned(),
+                crate::plan::OnFailure::Refuse => "refuse".to_owned(),
+            }),
+        });
+        let verdict = entry.map_or(Verdict::Pass, |entry| entry.verdict);
+        let mut answer = None;
+        if let (Some(port), Some(address)) = (port, resolved.address) {
+            let way = Way { port, view, namespace: &client.namespace, address, verdict };
+            answer = self.route(question, &way, &mut explanation);
+        }
+        if let Some(host) = resolved.host.as_deref() {
+            let absent = self.describer.absent(view, host, question.port).into_iter();
+            explanation.left_out =
+                absent.map(|one| LeftOut { origin: Origin::new(&one.rule, one.at.as_ref()), why: one.why }).collect();
+        }
+        explanation.policy = self.policy(view, &resolved, verdict, &explanation);
+        explanation.dialled = resolved.shown.clone();
+        explanation.outcome = outcome::of_client(&explanation, verdict, &resolved, answer, question.roll.is_some());
+        Ok(explanation)
+    }
+
+    /// The kernel's entry, in its order: the view's own address, everybody's, any address of the view, of everybody.
+    fn entry(&self, view: u32, resolved: &Resolved) -> Option<&'m PlannedService> {
+        let address = resolved.address?;
+        let own = Some(address.ip().to_canonical());
+        let keys = [(view, own), (0, own), (view, None), (0, None)];
+        keys.into_iter().find_map(|(view, ip)| {
+            let key = PlanKey { view, address: ip, port: address.port(), udp: false };
+            self.mesh.plan.services.get(&key).map(|entry| &**entry)
+        })
+    }
+
+    /// Watches the decision, or says where the connection goes as a whole. An answer is the proxy's own.
+    fn route(&mut self, question: &Question, way: &Way<'_>, explanation: &mut Explanation) -> Option<outcome::Answer> {
+        let program = self.mesh.program;
+        let service = program.port(way.port);
+        let roll = question.roll.unwrap_or(0);
+        let by_request = match service.protocol {
+            Protocol::Http => true,
+            Protocol::Detect => !question.tls && !question.http2,
+            Protocol::Http2 | Protocol::Tls | Protocol::Tcp => false,
+        };
+        let by_kernel = way.verdict == Verdict::Balance;
+        let mut toward = Toward {
+            mesh: self.mesh,
+            view: way.view,
+            dialled: Some((way.port, way.address)),
+            by_kernel,
+            unenforced: Features::default(),
+        };
+        if service.protocol == Protocol::Http && (question.tls || question.http2) {
+            let spoken = if question.tls { "TLS" } else { "HTTP/2" };
+            return Some(outcome::Answer::bad_request(spoken));
+        }
+        if !by_request || by_kernel || way.verdict == Verdict::Pass {
+            let http2 = service.protocol == Protocol::Http2 || (question.http2 && !question.tls && !by_kernel);
+            let destinations: &[WeightedCluster] = if http2 {
+                &service.http2
+            } else {
+                let rule = service.tcp.iter().find(|rule| rule.takes(way.address.ip()));
+                rule.map(|rule| &*rule.destinations).unwrap_or_default()
+            };
+            let chosen = route::choose(destinations, roll).filter(|_| question.roll.is_some() && !by_kernel);
+            explanation.destinations = toward.all(&mut self.describer, destinations, chosen);
+            return None;
+        }
+        let source = Source { namespace: way.namespace, view: way.view };
+        let request = view_of(question, "http");
+        let mut trace = Trace::default();
+        let decision = route::decide_observed(program, way.port, &source, &request, roll, &mut trace);
+        let plain = WeightedCluster::new(Some(service.plain), 1, Arc::clone(&program.cluster(service.plain).name));
+        toward.unenforced = unenforced(&decision);
+        let answer = self.decided(&decision, &toward, &plain, question, &request, explanation);
+        explanation.hosts = trace.hosts;
+        explanation.rules = trace.rules;
+        explanation.rules_not_reached = trace.not_reached;
+        answer
+    }
+
+    /// Writes down a decision.
+    fn decided(
+        &mut self,
+        decision: &RouteDecision<'_>,
+        toward: &Toward<'_>,
+        plain: &WeightedCluster,
+        question: &Question,
+        request: &RequestView<'_>,
+        explanation: &mut Explanation,
+    ) -> Option<outcome::Answer> {
+        let by_roll = question.roll.is_some();
+        match decision {
+            RouteDecision::NoRoute => Some(outcome::Answer::no_route()),
+            RouteDecision::Forward { route: None, .. } => {
+                explanation.route = Some(RouteTaken {
+                    name: "default".to_owned(),
+                    action: "forward".to_owned(),
+                    settings: settings::of_route(&crate::program::Route::default()),
+                    origin: None,
+                });
+                explanation.destinations = toward.all(&mut self.describer, std::slice::from_ref(plain), Some(plain));
+                None
+            }
+            RouteDecision::Forward { route: Some(route), destination, .. } => {
+                explanation.route = Some(taken(route, "forward"));
+                let chosen = destination.filter(|_| by_roll);
+                explanation.destinations = toward.all(&mut self.describer, &route.destinations, chosen);
+                outcome::Answer::fault(route, question.roll)
+            }
+            RouteDecision::Redirect { route, redirect, matched } => {
+                explanation.route = Some(taken(route, "redirect"));
+                let dialled = toward.dialled.map_or(question.port, |(_, address)| address.port());
+                Some(outcome::Answer::redirect(route, redirect, &redirect.location(request, *matched, dialled)))
+            }
+            RouteDecision::Respond { route, response } => {
+                explanation.route = Some(taken(route, "respond"));
+                Some(outcome::Answer::respond(route, response.status))
+            }
+        }
+    }
+
+    fn policy(&mut self, view: u32, resolved: &Resolved, verdict: Verdict, explanation: &Explanation) -> PolicyVerdict {
+        let plain = "plain text: mutual TLS is not done by this version".to_owned();
+        let allowed =
+            |why: &str| PolicyVerdict { allowed: true, why: why.to_owned(), origin: None, encryption: plain.clone() };
+        if !explanation.client.takes_part {
+            return PolicyVerdict {
+                encryption: "as the client does".to_owned(),
+                ..allowed("weir does not look at it")
+            };
+        }
+        let mut hosts: Vec<String> = resolved.host.iter().cloned().collect();
+        for destination in &explanation.destinations {
+            let host = destination.name.split('|').nth(3).unwrap_or_default();
+            if destination.share > 0.0 && !hosts.iter().any(|known| known == host) {
+                hosts.push(host.to_owned());
+            }
+        }
+        for host in &hosts {
+            let Some(guard) = self.describer.guard(host) else { continue };
+            let object = &guard.meta.object;
+            return PolicyVerdict {
+                // A destination beside others is refused by itself.
+                allowed: verdict != Verdict::Reject && resolved.host.as_ref() != Some(host),
+                why: format!("{object} protects {host} and is not enforced by this version: what it protects refuses"),
+                origin: Some(Origin::new(object, guard.meta.at())),
+                encryption: plain,
+            };
+        }
+        for destination in &explanation.destinations {
+            let mut parts = destination.name.split('|').skip(1);
+            let (port, subset, host) = (parts.next(), parts.next(), parts.next());
+            let (Some(port), Some(subset), Some(host)) = (port.and_then(|port| port.parse().ok()), subset, host) else {
+                continue;
+            };
+            if let (_, Some((rule, mode))) = self.describer.rules(view, host, subset, port) {
+                return PolicyVerdict {
+                    allowed: explanation.destinations.len() > 1,
+                    why: format!("{rule} asks for TLS ({mode}), which this version does not do: {host} refuses"),
+                    origin: Some(Origin::new(&rule, self.describer.place(&rule).as_ref())),
+                    encryption: plain,
+                };
+            }
+        }
+        allowed("no policy protects it")
+    }
+
+    /// What is wrong with the objects that were named.
+    fn findings(&mut self, explanation: &Explanation) -> Vec<String> {
+        let mut named: BTreeSet<String> = BTreeSet::new();
+        let rules = explanation.rules.iter().filter_map(|rule| rule.origin.as_ref());
+        let left_out = explanation.left_out.iter().map(|one| &one.origin);
+        let dialled = explanation.dialled.object.iter().chain(&explanation.policy.origin);
+        named.extend(rules.chain(left_out).chain(dialled).map(|origin| origin.object.clone()));
+        for destination in &explanation.destinations {
+            let host = destination.name.split('|').nth(3).unwrap_or_default();
+            let (rules, _) = self.describer.rules(explanation.client.view, host, "", 0);
+            named.extend(rules.iter().map(ObjectRef::to_string));
+        }
+        let of_these = |finding: &&Finding| finding.object.as_ref().is_some_and(|one| named.contains(&one.to_string()));
+        let mut told: Vec<String> = self.mesh.findings.iter().filter(of_these).map(ToString::to_string).collect();
+        told.dedup();
+        told
+    }
+}
+
+/// How a connection comes.
+struct Way<'a> {
+    port: PortId,
+    view: u32,
+    namespace: &'a str,
+    address: std::net::SocketAddr,
+    verdict: Verdict,
+}
+
+fn view_of<'a>(question: &'a Question, scheme: &'a str) -> RequestView<'a> {
+    RequestView {
+        method: &question.method,
+        scheme,
+        authority: &question.authority,
+        path: &question.path,
+        query: question.query.as_deref(),
+        headers: &question.headers,
+    }
+}
+
+fn unenforced(decision: &RouteDecision<'_>) -> Features {
+    match decision {
+        RouteDecision::Forward { route: Some(route), .. }
+        | RouteDecision::Redirect { route, .. }
+        | RouteDecision::Respond { route, .. } => route.unenforced,
+        RouteDecision::Forward { route: None, .. } | RouteDecision::NoRoute => Features::default(),
+    }
+}
+
+fn taken(route: &crate::program::Route, action: &str) -> RouteTaken {
+    RouteTaken {
+        name: route.name.to_string(),
+        origin: route.object.as_ref().map(|object| Origin::new(object, route.at.as_ref())),
+        action: action.to_owned(),
+        settings: settings::of_route(route),
+    }
+}
+
+fn name_of(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Http => "HTTP",
+        Protocol::Http2 => "HTTP/2",
+        Protocol::Tls => "TLS",
+        Protocol::Tcp => "TCP",
+        Protocol::Detect => "detected",
+    }
+}
+
+fn not_enforced(explanation: &Explanation) -> Vec<NotEnforced> {
+    let of_route = explanation.route.iter().flat_map(|route| &route.settings);
+    let of_destinations = explanation.destinations.iter().flat_map(|destination| &destination.settings);
+    let all: BTreeSet<NotEnforced> = of_route
+        .chain(of_destinations)
+        .filter_map(|setting| {
+            let instead = setting.instead.clone()?;
+            Some(NotEnforced { field: setting.field.clone(), instead, origin: setting.origin.clone() })
+        })
+        .collect();
+    all.into_iter().collect()
+}
