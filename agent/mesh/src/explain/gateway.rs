@@ -8,6 +8,7 @@ use super::model::{Client, Dialled, Explanation, HostTried, LeftOut, Origin, Out
 use super::outcome::{Answer, by_destinations};
 use super::trace::Trace;
 use super::{Explainer, Question, unenforced, view_of};
+use crate::crd::Labels;
 use crate::program::{
     Connection, Features, GatewayDecision, Handler, ListenerId, WeightedCluster, decide_gateway_observed,
 };
@@ -73,7 +74,9 @@ impl Explainer<'_> {
             let of_http = matches!(chain.handler, Handler::Http(_));
             explanation.dialled.protocol = Some(if of_http { "HTTP" } else { "TCP" }.to_owned());
         }
-        let toward = |unenforced| Toward { mesh: self.mesh, view: 0, dialled: None, by_kernel: false, unenforced };
+        // The gateway's pods are clients of the root namespace.
+        let view = self.mesh.views.of(&self.mesh.options.root_namespace, &Labels::new());
+        let toward = |unenforced| Toward { mesh: self.mesh, view, dialled: None, by_kernel: false, unenforced };
         let by_roll = question.roll.is_some();
         let tried = |found: Option<String>| HostTried { name: question.authority.clone(), found };
         let answer = match &decision {

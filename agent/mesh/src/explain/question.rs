@@ -1,5 +1,6 @@
 //! What [`super::Explainer`] is asked: made from the words of a command line or of a URL's query.
 
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -137,8 +138,9 @@ impl Question {
         if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '/') {
             return Err(format!("`{url}` names no host"));
         }
-        let has_port = authority.len() > host.len() && !authority.ends_with(']') && port.is_none();
-        if has_port && authority.rsplit_once(':').is_some_and(|(before, _)| before == host) {
+        // Only an address of IPv6 has colons of its own.
+        let has_colon = host.contains(':') && host.parse::<Ipv6Addr>().is_err();
+        if has_colon || (port.is_none() && authority.len() > host.len() && !authority.ends_with(']')) {
             return Err(format!("`{url}` has no port that there is"));
         }
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));

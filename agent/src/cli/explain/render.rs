@@ -70,6 +70,7 @@ fn head(tree: &mut Tree, explanation: &Explanation) {
     if let Some(why) = &client.why_not {
         let line = format!("{} does not take part: {why}", tree.style.mark(false));
         tree.line(1, &line);
+        tree.line(1, "what follows would hold if it did");
     }
     let dialled = &explanation.dialled;
     let protocol = dialled.protocol.as_ref().map(|protocol| format!(", {protocol}")).unwrap_or_default();
