@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -53,6 +54,20 @@ pub trait Answers: Send + Sync {
     /// # Errors
     /// See above.
     fn metrics(&self) -> Result<String, String>;
+    /// Why a request goes where it goes, as JSON: the question is a query, see [`weir_mesh::explain::Words`].
+    fn explain(&self, query: &str) -> BoxFuture<'static, Explained>;
+}
+
+/// An answer as JSON, or why there is none.
+pub type Explained = Result<Vec<u8>, Unexplained>;
+
+/// Why a request is not explained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unexplained {
+    /// The question is none, or there is nobody of whom it asks.
+    BadQuestion(String),
+    /// The agent cannot say now.
+    Unavailable(String),
 }
 
 /// Which of the endpoints. Either takes one request a connection.
@@ -105,8 +120,8 @@ async fn one(stream: TcpStream, endpoint: Arc<Endpoint>, lasts: Duration) {
     // Held until the answer is read.
     let share = Mutex::new(None);
     let service = service_fn(|request| {
-        let response = endpoint.answer(&request, &share);
-        async move { Ok::<_, Infallible>(response) }
+        let (endpoint, share) = (&endpoint, &share);
+        async move { Ok::<_, Infallible>(endpoint.answer(&request, share).await) }
     });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).keep_alive(false);
@@ -126,7 +141,7 @@ struct Endpoint {
 
 impl Endpoint {
     /// The answer; a large one takes its `share` of those that may be read at the same time.
-    fn answer(
+    async fn answer(
         &self,
         request: &Request<Incoming>,
         share: &Mutex<Option<OwnedSemaphorePermit>>,
@@ -135,9 +150,9 @@ impl Endpoint {
             return text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
         }
         let path = request.uri().path();
-        if self.surface == Surface::Admin && matches!(path, "/status" | "/metrics" | "/stats/prometheus") {
+        if self.surface == Surface::Admin && matches!(path, "/status" | "/metrics" | "/stats/prometheus" | "/explain") {
             let Ok(permit) = Arc::clone(&self.large).try_acquire_owned() else {
-                return text(StatusCode::SERVICE_UNAVAILABLE, "too many are reading status or metrics\n");
+                return text(StatusCode::SERVICE_UNAVAILABLE, "too many are reading large answers\n");
             };
             *share.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
         }
@@ -157,7 +172,14 @@ impl Endpoint {
                 Ok(json) => reply(StatusCode::OK, "application/json", json.into()),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
             },
-            (Surface::Admin, _) => text(StatusCode::NOT_FOUND, "/healthz /readyz /status /metrics\n"),
+            (Surface::Admin, "/explain") => {
+                match self.answers.explain(request.uri().query().unwrap_or_default()).await {
+                    Ok(json) => reply(StatusCode::OK, "application/json", json.into()),
+                    Err(Unexplained::BadQuestion(why)) => text(StatusCode::BAD_REQUEST, &format!("{why}\n")),
+                    Err(Unexplained::Unavailable(why)) => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{why}\n")),
+                }
+            }
+            (Surface::Admin, _) => text(StatusCode::NOT_FOUND, "/healthz /readyz /status /explain /metrics\n"),
         }
     }
 
@@ -215,6 +237,17 @@ mod tests {
         fn metrics(&self) -> Result<String, String> {
             Ok(format!("made {}\n", self.0.fetch_add(1, Ordering::Relaxed) + 1))
         }
+        fn explain(&self, query: &str) -> BoxFuture<'static, Explained> {
+            let answer = match query {
+                "late" => Err(Unexplained::Unavailable("not now".to_owned())),
+                "" => Err(Unexplained::BadQuestion("who asks?".to_owned())),
+                other => Ok(other.as_bytes().to_vec()),
+            };
+            Box::pin(async move {
+                tokio::task::yield_now().await;
+                answer
+            })
+        }
     }
 
     /// The endpoint's address, and what ends it.
@@ -270,6 +303,21 @@ mod tests {
             }
             assert!(ask(address, &get("/metrics")).await.contains("made 1"));
             assert!(ask(address, &get("/metrics")).await.contains("made 2"));
+        });
+    }
+
+    #[test]
+    fn questions_are_passed_on_and_answered_on_loopback_alone() {
+        run(async {
+            let (address, _end) = start(Surface::Admin).await;
+            let answer = ask(address, &get("/explain?from=shop/web&url=http%3A%2F%2Fb")).await;
+            assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("application/json"), "{answer}");
+            assert!(answer.ends_with("from=shop/web&url=http%3A%2F%2Fb"), "{answer}");
+            let answer = ask(address, &get("/explain")).await;
+            assert!(answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("who asks?\n"), "{answer}");
+            assert!(ask(address, &get("/explain?late")).await.starts_with("HTTP/1.1 503 "));
+            let (address, _end) = start(Surface::Metrics).await;
+            assert!(ask(address, &get("/explain?from=a&url=b")).await.starts_with("HTTP/1.1 404 "));
         });
     }
 

@@ -11,6 +11,7 @@
 //! - [`program`]: what the proxy runs on
 //! - [`plan`]: what the kernel shall hold
 //! - [`explain`]: why a request goes where it goes, by the code that decides
+//! - [`diff`]: what would change
 //! - [`request`], [`route`], [`balance`]: `decide`: a request in, a route, a cluster and an endpoint out
 #![forbid(unsafe_code)]
 
@@ -18,6 +19,7 @@ pub mod analysis;
 pub mod balance;
 pub mod compile;
 pub mod crd;
+pub mod diff;
 pub mod explain;
 pub mod finding;
 pub mod matching;

@@ -168,6 +168,29 @@ impl Snapshot {
         }
     }
 
+    /// All objects, kind by kind.
+    pub fn objects(&self) -> impl Iterator<Item = Object> {
+        fn all<K, T>(map: &BTreeMap<K, Arc<T>>, wrap: fn(Arc<T>) -> Object) -> impl Iterator<Item = Object> {
+            map.values().cloned().map(wrap)
+        }
+        all(&self.namespaces, Object::Namespace)
+            .chain(all(&self.pods, Object::Pod))
+            .chain(all(&self.services, Object::Service))
+            .chain(all(&self.endpoint_slices, Object::EndpointSlice))
+            .chain(all(&self.deployments, Object::Deployment))
+            .chain(all(&self.virtual_services, Object::VirtualService))
+            .chain(all(&self.destination_rules, Object::DestinationRule))
+            .chain(all(&self.protections, Object::Protection))
+            .chain(all(&self.gateways, Object::Gateway))
+            .chain(all(&self.service_entries, Object::ServiceEntry))
+            .chain(all(&self.workload_entries, Object::WorkloadEntry))
+            .chain(all(&self.sidecars, Object::Sidecar))
+            .chain(all(&self.gateway_classes, Object::GatewayClass))
+            .chain(all(&self.api_gateways, Object::ApiGateway))
+            .chain(all(&self.reference_grants, Object::ReferenceGrant))
+            .chain(all(&self.routes, Object::Route))
+    }
+
     /// Whether an object of this kind and name is there, and does not merely stand in for a broken one.
     pub fn has_good(&self, object: &ObjectRef) -> bool {
         let key = (Arc::clone(&object.namespace), Arc::clone(&object.name));

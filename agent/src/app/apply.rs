@@ -18,6 +18,8 @@ use weir_mesh::program::Program;
 
 mod change;
 
+pub(super) use super::explain::Asked;
+
 use super::enrol::Pods;
 use super::heap;
 use super::shared::Shared;
@@ -51,6 +53,8 @@ pub(super) enum Event {
     Sandbox,
     /// The agent that is to be in charge is silent.
     Orphaned,
+    /// Somebody asks why a request goes where it goes.
+    Asked(Box<Asked>),
     /// The agent ends.
     Stop,
 }
@@ -69,16 +73,16 @@ pub(super) struct Parts {
 
 /// The one owner of the configuration.
 pub(super) struct Applier {
-    source: Source,
+    pub(super) source: Source,
     /// The first configuration is in force. Before it, pods and maps are as a former agent left them.
-    begun: bool,
+    pub(super) begun: bool,
     /// What there is could not be compiled: what is in force stays until the next change.
     uncompiled: bool,
     compiler: Compiler,
-    options: CompileOptions,
-    plan: KernelPlan,
+    pub(super) options: CompileOptions,
+    pub(super) plan: KernelPlan,
     /// The source's, then the compiler's.
-    findings: Arc<Vec<Finding>>,
+    pub(super) findings: Arc<Vec<Finding>>,
     /// Where the compiler's begin.
     compiled_from: usize,
     kernel_problems: Vec<String>,
@@ -88,7 +92,7 @@ pub(super) struct Applier {
     retry_at: Option<Instant>,
     /// When the heap is to be trimmed.
     trim_at: Option<Instant>,
-    pods: Pods,
+    pub(super) pods: Pods,
     /// What was last said of taking over.
     said: Said,
     /// What was last told of pods that are refused; `None` = nothing yet.
@@ -96,7 +100,7 @@ pub(super) struct Applier {
     reign: Reign,
     /// What `/status` was made from: generation, revision of the pods, problems.
     shown: (u64, u64, Vec<String>),
-    parts: Parts,
+    pub(super) parts: Parts,
     applied_in: Duration,
 }
 
@@ -167,6 +171,7 @@ impl Applier {
                 }
                 Ok(Event::Sandbox) => self.moved(),
                 Ok(Event::Orphaned) => self.succeed(),
+                Ok(Event::Asked(asked)) => self.answer(*asked),
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -281,6 +286,8 @@ impl Applier {
                 // Its containers are about to start: it does not wait for the end of the burst.
                 Ok(Event::Sandbox) => self.moved(),
                 Ok(Event::Orphaned) => self.succeed(),
+                // What is heard in this burst is not in force yet.
+                Ok(Event::Asked(asked)) => self.answer(*asked),
                 Ok(Event::Stop) => return true,
                 Err(_) => break,
             }

@@ -7,6 +7,7 @@
 mod apply;
 mod endpoints;
 mod enrol;
+mod explain;
 mod finder;
 mod heap;
 mod heart;
@@ -104,6 +105,7 @@ pub fn run(config: &Config) -> Result<()> {
         endpoints::open(config, &succession.superseded(), &answers).await?;
         anyhow::Ok(succession)
     })?;
+    shared.set_asks(events.clone());
     let (source, watch) = start_source(config, &events, &shared)?;
     // Manifests in a directory are the operator's own words; nobody else's may name a path on the node.
     let trusted = matches!(config.source, config::Source::Manifests(_));

@@ -1,19 +1,26 @@
 //! What the parts of the agent show of themselves on the admin endpoint. Kept current by `apply`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::watch;
+use futures_util::future::BoxFuture;
+use tokio::sync::{oneshot, watch};
+use weir_mesh::explain::Words;
 use weir_mesh::finding::Finding;
 
+use super::apply::{Asked, Event};
 use super::metrics::{self, State};
 use super::status::{Counters, InForce, Status};
-use crate::admin::Answers;
+use crate::admin::{Answers, Explained, Unexplained};
 use crate::cluster::report::Findings;
 use crate::datapath::Datapath;
 use crate::proxy::Proxy;
 use crate::watch::kubernetes::SourceStatus;
+
+/// For an explanation: it waits for changes that are being carried out, and compiling 10,000 services takes 2 s.
+const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Tells how the source fares.
 type Reporter = Box<dyn Fn() -> SourceStatus + Send + Sync>;
@@ -26,6 +33,8 @@ pub(super) struct Shared {
     in_force: Mutex<InForce>,
     /// Not set for a directory, which is there or not.
     source: OnceLock<Reporter>,
+    /// Who has everything that an explanation needs. Not set before it runs.
+    asks: OnceLock<Sender<Event>>,
     findings: watch::Sender<Findings>,
     refusals: watch::Sender<Findings>,
     datapath: Arc<Mutex<Datapath>>,
@@ -40,6 +49,7 @@ impl Shared {
             failed: OnceLock::new(),
             in_force: Mutex::default(),
             source: OnceLock::new(),
+            asks: OnceLock::new(),
             findings: watch::Sender::default(),
             refusals: watch::Sender::default(),
             datapath,
@@ -60,6 +70,11 @@ impl Shared {
     /// Whom to ask how the source fares. Only the first is kept.
     pub(super) fn set_source(&self, reporter: Reporter) {
         drop(self.source.set(reporter));
+    }
+
+    /// Whom to ask for explanations. Only the first is kept.
+    pub(super) fn set_asks(&self, events: Sender<Event>) {
+        drop(self.asks.set(events));
     }
 
     /// Replaces what those who follow the findings see.
@@ -134,6 +149,31 @@ impl Answers for Shared {
 
     fn status(&self) -> serde_json::Result<Vec<u8>> {
         serde_json::to_vec(&self.current())
+    }
+
+    fn explain(&self, query: &str) -> BoxFuture<'static, Explained> {
+        let question = Words::of_query(query).and_then(|words| words.question());
+        let sent = question.map_err(Unexplained::BadQuestion).and_then(|question| {
+            let (answer, answered) = oneshot::channel();
+            let asked = Event::Asked(Box::new(Asked { question, answer }));
+            let sent = self.asks.get().map(|asks| asks.send(asked));
+            match sent {
+                Some(Ok(())) => Ok(answered),
+                Some(Err(_)) | None => Err(Unexplained::Unavailable("the agent does not follow changes".to_owned())),
+            }
+        });
+        Box::pin(async move {
+            let told = match tokio::time::timeout(EXPLAIN_TIMEOUT, sent?).await {
+                Ok(Ok(told)) => told?,
+                Ok(Err(_)) => return Err(Unexplained::Unavailable("the agent ends, or failed on this".to_owned())),
+                Err(_) => {
+                    let why =
+                        format!("no answer within {} s: a change is being carried out", EXPLAIN_TIMEOUT.as_secs());
+                    return Err(Unexplained::Unavailable(why));
+                }
+            };
+            serde_json::to_vec(&told).map_err(|error| Unexplained::Unavailable(error.to_string()))
+        })
     }
 
     fn metrics(&self) -> Result<String, String> {

@@ -1,17 +1,25 @@
 //! `weir explain`: why a request goes where it goes, by the code that decides: on manifests, or as the agents have it.
 
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
 use weir_mesh::compile::{CompileOptions, compile};
-use weir_mesh::explain::{Explainer, Explanation, From, Mesh, Question, assume};
+use weir_mesh::explain::{Explainer, Explanation, From, Mesh, Question, Words, assume};
 use weir_mesh::store::Store;
 
-use super::manifests;
+use super::{ClusterArgs, manifests, status};
+use crate::cluster::agents;
+use crate::config;
 
 mod render;
+
+/// Whether an agent runs on this node is known at once.
+const KNOCK: Duration = Duration::from_secs(1);
 
 /// Nobody would answer.
 const UNANSWERED: u8 = 1;
@@ -34,8 +42,19 @@ pub(super) struct Args {
     #[arg(long, short, value_name = "NAMESPACE", default_value = "default")]
     namespace: String,
     /// Ask these manifests: files, directories with everything below them, or - for standard input
-    #[arg(long, short = 'f', value_name = "FILE|DIR|-", required = true)]
+    #[arg(long, short = 'f', value_name = "FILE|DIR|-", num_args = 1..)]
     manifests: Vec<PathBuf>,
+    /// Ask this admin endpoint and no other [default: the one on this node, else the agent of the pod's node]
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["manifests", "kubernetes", "kubeconfig", "context"])]
+    admin: Option<SocketAddr>,
+    /// Ask the cluster's agent on the pod's node through the API server, even if one runs here
+    #[arg(long, conflicts_with = "manifests")]
+    kubernetes: bool,
+    /// Namespace that weir is installed in
+    #[arg(long, value_name = "NAMESPACE", default_value = crate::cluster::NAMESPACE)]
+    system_namespace: String,
+    #[command(flatten)]
+    cluster: ClusterArgs,
     /// Header of the request; again for more
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE")]
     headers: Vec<String>,
@@ -86,24 +105,62 @@ pub(super) fn run(args: &Args) -> ExitCode {
     }
 }
 
-fn question(args: &Args) -> Result<Question> {
-    let from = match (&args.from, &args.gateway) {
-        (Some(client), _) => From::client(client, &args.namespace),
-        (None, Some(gateway)) => From::gateway(gateway, &args.namespace, args.port),
-        (None, None) => Err("say --from or --gateway".to_owned()),
-    };
+fn words(args: &Args) -> Result<Words> {
     let (method, url) = match &*args.request {
         [method, url] => (&**method, url),
         [url] => ("GET", url),
         _ => bail!("METHOD and URL are wanted"),
     };
-    from.and_then(|from| Question::new(from, method, url, &args.headers, args.roll, args.http2))
-        .map_err(|why| anyhow!(why))
+    Ok(Words {
+        from: args.from.clone().unwrap_or_default(),
+        gateway: args.gateway.clone().unwrap_or_default(),
+        port: args.port,
+        namespace: args.namespace.clone(),
+        method: method.to_owned(),
+        url: url.clone(),
+        headers: args.headers.clone(),
+        roll: args.roll,
+        http2: args.http2,
+    })
 }
 
 fn explained(args: &Args) -> Result<Explanation> {
-    let question = question(args)?;
-    of_manifests(&args.manifests, &question)
+    let words = words(args)?;
+    // Whatever is asked, what is no question is told here.
+    let question = words.question().map_err(|why| anyhow!(why))?;
+    if !args.manifests.is_empty() {
+        return of_manifests(&args.manifests, &question);
+    }
+    let path = format!("/explain?{}", words.to_query());
+    if args.kubernetes || args.cluster.is_given() {
+        return super::block_on(of_cluster(args, &question, &path));
+    }
+    let here = args.admin.unwrap_or(config::DEFAULT_ADMIN.parse().expect("the default is an address"));
+    if args.admin.is_none() && TcpStream::connect_timeout(&here, KNOCK).is_err() {
+        return super::block_on(of_cluster(args, &question, &path)).context("no agent runs here; and in the cluster");
+    }
+    let body = status::get(here, &path).with_context(|| format!("the agent on {here}"))?;
+    serde_json::from_str(&body).with_context(|| format!("the answer of {here} is not an agent's"))
+}
+
+/// The agent of the client's node knows the client; any of them, what is nobody's in particular.
+async fn of_cluster(args: &Args, question: &Question, path: &str) -> Result<Explanation> {
+    let client = args.cluster.access().client().await?;
+    let system = &args.system_namespace;
+    let node = match &question.from {
+        From::Pod { namespace, name } => Some(agents::node_of(&client, namespace, name).await?),
+        From::Labels { namespace, labels } => {
+            let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            agents::node_with(&client, namespace, &labels.join(",")).await?
+        }
+        From::Gateway { .. } => None,
+    };
+    let found = agents::list(&client, system, node.as_deref()).await?;
+    let first = found.into_iter().take(1).collect();
+    let answers = agents::ask(&client, system, first, config::ADMIN_PORT, path).await;
+    let answer = answers.into_iter().next().context("no agents")?;
+    let body = answer.body.with_context(|| format!("the agent on node {}", answer.agent.node))?;
+    serde_json::from_slice(&body).with_context(|| format!("the answer of {} is not an agent's", answer.agent.pod))
 }
 
 fn of_manifests(paths: &[PathBuf], question: &Question) -> Result<Explanation> {
@@ -124,8 +181,8 @@ fn of_manifests(paths: &[PathBuf], question: &Question) -> Result<Explanation> {
             assumptions.push("the client takes part".to_owned());
         }
         From::Pod { namespace, name } => {
-            let pod = snapshot.pods.get(&(namespace.clone(), name.clone()));
-            options.node = pod.map(|pod| pod.node.clone()).filter(|node| !node.is_empty());
+            let pod = snapshot.pods.get(&(Arc::clone(namespace), Arc::clone(name)));
+            options.node = pod.map(|pod| Arc::clone(&pod.node)).filter(|node| !node.is_empty());
         }
         From::Gateway { .. } => {}
     }

@@ -3,6 +3,7 @@
 mod analyze;
 mod completion;
 mod crds;
+mod diff;
 mod explain;
 mod manifests;
 mod mount_bpffs;
@@ -42,6 +43,8 @@ enum Command {
     Analyze(analyze::Args),
     /// Tell why a request goes where it goes: every rule that is tried, weights, endpoints, settings, policies
     Explain(explain::Args),
+    /// Tell what would change in force: routes, weights, settings, policies, verdicts, findings
+    Diff(diff::Args),
     /// Create the CustomResourceDefinitions of Istio's kinds that a cluster lacks, or print them
     Crds(crds::Args),
     /// Remove an instance's programs, links and maps from this node
@@ -116,6 +119,7 @@ pub fn main() -> ExitCode {
             });
         }
         Command::Explain(args) => return explain::run(&args),
+        Command::Diff(args) => return diff::run(&args),
         Command::Crds(args) => crds::run(&args),
         Command::Uninstall(args) => uninstall::run(&args),
         Command::MountBpffs => mount_bpffs::run(),

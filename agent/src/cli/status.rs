@@ -128,7 +128,7 @@ fn only_namespace(mut status: Status, namespace: Option<&str>) -> Status {
 }
 
 /// One GET over a connection of its own.
-fn get(address: SocketAddr, path: &str) -> Result<String> {
+pub(super) fn get(address: SocketAddr, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
@@ -136,7 +136,9 @@ fn get(address: SocketAddr, path: &str) -> Result<String> {
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").context("not an HTTP answer")?;
     if !head.lines().next().is_some_and(|line| line.contains(" 200 ")) {
-        bail!("{}", head.lines().next().unwrap_or("an empty answer"));
+        let line = head.lines().next().unwrap_or("an empty answer");
+        // An answer of some other server may be a page.
+        bail!("{line}: {}", body.lines().next().unwrap_or_default());
     }
     Ok(body.to_owned())
 }

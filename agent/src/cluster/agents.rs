@@ -1,5 +1,5 @@
 //! Talks to the agents of a cluster through the API server, as `kubectl port-forward` does: their admin endpoint
-//! listens on their nodes' loopback only. Called by `weir status`.
+//! listens on their nodes' loopback only. Called by `weir status` and `weir explain`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -73,6 +73,27 @@ pub async fn list(client: &Client, namespace: &str, node: Option<&str>) -> Resul
         (true, Some(node)) => bail!("no agent runs on node {node}"),
         (true, None) => bail!("no agents in namespace {namespace}: is weir installed in this cluster, and there?"),
     }
+}
+
+/// The node of a pod.
+///
+/// # Errors
+/// When there is no such pod, or it is on no node yet.
+pub async fn node_of(client: &Client, namespace: &str, pod: &str) -> Result<String> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let found = in_time(pods.get(pod)).await.with_context(|| format!("pod {namespace}/{pod}"))?;
+    found.spec.and_then(|spec| spec.node_name).with_context(|| format!("pod {namespace}/{pod} is on no node yet"))
+}
+
+/// The node of some pod with these labels; `None` when there is none.
+///
+/// # Errors
+/// When the pods cannot be listed.
+pub async fn node_with(client: &Client, namespace: &str, labels: &str) -> Result<Option<String>> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let wanted = ListParams::default().labels(labels).limit(PAGE);
+    let found = in_time(pods.list(&wanted)).await.with_context(|| format!("listing the pods in {namespace}"))?;
+    Ok(found.items.into_iter().find_map(|pod| pod.spec.and_then(|spec| spec.node_name)))
 }
 
 /// During an upgrade there are two on a node, and both are reached by the same port: the younger one has taken it over.

@@ -38,6 +38,17 @@ pub(crate) fn why_not(pod: &Pod, snapshot: &Snapshot, options: &CompileOptions) 
     enrol::obstacle(pod)
 }
 
+/// Who is of each view, in words; of view 0 nothing, as that is everybody.
+pub(crate) fn clients(views: &ViewTable) -> Vec<(u32, String)> {
+    let named = views.iter().filter(|(view, _)| *view != 0).map(|(view, client)| {
+        let labels: Vec<String> = client.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let namespace = client.namespace.map(|namespace| format!(" in {namespace}")).unwrap_or_default();
+        let labels = if labels.is_empty() { String::new() } else { format!(" with {}", labels.join(",")) };
+        (view, format!("clients{namespace}{labels}"))
+    });
+    named.collect()
+}
+
 /// An endpoint of a service port, ready or not.
 #[derive(Clone, Debug)]
 pub(crate) struct Member {
@@ -208,7 +219,7 @@ impl<'s> Describer<'s> {
             |vs: &VirtualService| vs.hosts.iter().find(|(name, _)| self.is_named(name, vs, host)).map(|(_, m)| *m);
         for vs in self.snapshot.virtual_services.values().filter(|vs| !vs.is_delegate()) {
             let Some(mark) = named(vs) else { continue };
-            if in_force.iter().any(|own| std::ptr::eq(*own, &**vs)) {
+            if in_force.iter().any(|own| std::ptr::eq(*own, &raw const **vs)) {
                 continue;
             }
             let why = if !is_for_mesh(&vs.gateways) {

@@ -38,7 +38,14 @@ mod tests;
 mod trace;
 
 pub use model::Explanation;
-pub use question::{From, Question};
+
+/// Settings in words, for `diff`, which shows the same.
+pub(crate) mod text {
+    pub(crate) use super::outcome::percent;
+    pub(crate) use super::settings::{of_cluster, of_route};
+    pub(crate) use super::trace::of_item;
+}
+pub use question::{From, Question, Words};
 
 use destinations::Toward;
 use model::{Asked, Client, Kernel, LeftOut, NotEnforced, Origin, PolicyVerdict, RouteTaken};
@@ -58,6 +65,8 @@ pub struct Mesh<'a> {
     pub options: &'a CompileOptions,
     /// What is wrong.
     pub findings: &'a [Finding],
+    /// Pods of this node whose sockets are steered, as `namespace/name`; `None` = nobody knows.
+    pub enrolled: Option<BTreeSet<String>>,
     /// What was taken for granted when the snapshot was put together.
     pub assumptions: Vec<String>,
     snapshot: Cow<'a, Snapshot>,
@@ -74,7 +83,7 @@ impl<'a> Mesh<'a> {
         findings: &'a [Finding],
     ) -> Self {
         let snapshot = describe::whole(snapshot, options);
-        Self { program, plan, views, options, findings, assumptions: Vec::new(), snapshot }
+        Self { program, plan, views, options, findings, enrolled: None, assumptions: Vec::new(), snapshot }
     }
 }
 
@@ -109,7 +118,7 @@ impl<'m> Explainer<'m> {
     pub fn explain(&mut self, question: &Question) -> Result<Explanation, String> {
         let mut explanation = match &question.from {
             From::Gateway { namespace, name, port } => self.through_gateway(question, namespace, name, *port)?,
-            _ => self.from_client(question)?,
+            _ => self.of_client(question)?,
         };
         explanation.request = Asked {
             method: question.method.to_string(),
@@ -140,7 +149,11 @@ impl<'m> Explainer<'m> {
                 if let Some(own) = self.mesh.options.node.as_ref().filter(|own| **own != pod.node) {
                     return Err(format!("pod {namespace}/{name} is on node {}, and this is {own}", pod.node));
                 }
-                let why_not = describe::why_not(pod, &self.mesh.snapshot, self.mesh.options);
+                let unknown = |enrolled: &BTreeSet<String>| !enrolled.contains(&format!("{namespace}/{name}"));
+                let why_not = describe::why_not(pod, &self.mesh.snapshot, self.mesh.options).or_else(|| {
+                    let unknown = self.mesh.enrolled.as_ref().is_some_and(unknown);
+                    unknown.then(|| "its node does not steer its sockets; `weir status` may say why".to_owned())
+                });
                 (namespace, format!("pod {namespace}/{name}"), (*pod.meta.labels).clone(), why_not)
             }
             From::Labels { namespace, labels } if labels.is_empty() => {
@@ -166,7 +179,7 @@ impl<'m> Explainer<'m> {
         of_namespace.filter(|pod| !pod.finished && !labels.is_empty()).find(|pod| carries(pod) && begins(pod))
     }
 
-    fn from_client(&mut self, question: &Question) -> Result<Explanation, String> {
+    fn of_client(&mut self, question: &Question) -> Result<Explanation, String> {
         let client = self.client(&question.from)?;
         let view = client.shown.view;
         let domain = &self.mesh.options.cluster_domain;

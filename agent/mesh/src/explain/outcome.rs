@@ -154,7 +154,7 @@ pub(super) fn by_destinations(way: &str, destinations: &[Destination], by_roll: 
 }
 
 /// At most two decimals, and none that are zero.
-pub(super) fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     let text = format!("{share:.2}");
     format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
 }

@@ -1,5 +1,6 @@
 //! What [`super::Explainer`] is asked: made from the words of a command line or of a URL's query.
 
+use std::fmt::Write as _;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
@@ -179,6 +180,121 @@ impl Question {
     }
 }
 
+/// The words of a question, as they are written on a command line and in a query of the admin endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Words {
+    /// See [`From::client`]; empty = there is none.
+    pub from: String,
+    /// See [`From::gateway`]; empty = there is none.
+    pub gateway: String,
+    /// Of the gateway's server.
+    pub port: Option<u16>,
+    /// Where `from` and `gateway` name none; empty = `default`.
+    pub namespace: String,
+    /// Empty = GET.
+    pub method: String,
+    /// The URL.
+    pub url: String,
+    /// `name: value`
+    pub headers: Vec<String>,
+    /// What chooses among weights.
+    pub roll: Option<u64>,
+    /// The client speaks HTTP/2.
+    pub http2: bool,
+}
+
+impl Words {
+    /// The question that they are.
+    ///
+    /// # Errors
+    /// In words, when they are none.
+    pub fn question(&self) -> Result<Question, String> {
+        let namespace = if self.namespace.is_empty() { "default" } else { &self.namespace };
+        let from = match (&*self.from, &*self.gateway) {
+            ("", "") => return Err("who asks? `from` or `gateway` has to be given".to_owned()),
+            ("", gateway) => From::gateway(gateway, namespace, self.port)?,
+            (client, "") => From::client(client, namespace)?,
+            _ => return Err("either `from` or `gateway`, and not both".to_owned()),
+        };
+        let method = if self.method.is_empty() { "GET" } else { &self.method };
+        Question::new(from, method, &self.url, &self.headers, self.roll, self.http2)
+    }
+
+    /// From a URL's query.
+    ///
+    /// # Errors
+    /// In words, for what cannot be read.
+    pub fn of_query(query: &str) -> Result<Self, String> {
+        let mut words = Self::default();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = decoded(value).ok_or_else(|| format!("`{pair}` cannot be read"))?;
+            let wrong = || format!("`{key}` cannot be `{value}`");
+            match key {
+                "from" => words.from = value,
+                "gateway" => words.gateway = value,
+                "namespace" => words.namespace = value,
+                "method" => words.method = value,
+                "url" => words.url = value,
+                "header" if words.headers.len() < MAX_HEADERS => words.headers.push(value),
+                "header" => return Err(format!("more than {MAX_HEADERS} headers")),
+                "port" => words.port = Some(value.parse().map_err(|_| wrong())?),
+                "roll" => words.roll = Some(value.parse().map_err(|_| wrong())?),
+                "http2" => words.http2 = value.parse().map_err(|_| wrong())?,
+                _ => return Err(format!("`{key}` is not asked for here")),
+            }
+        }
+        Ok(words)
+    }
+
+    /// As a URL's query.
+    pub fn to_query(&self) -> String {
+        let one = |(key, value): (&str, &str)| (!value.is_empty()).then(|| format!("{key}={}", encoded(value)));
+        let texts = [
+            ("from", &*self.from),
+            ("gateway", &self.gateway),
+            ("namespace", &self.namespace),
+            ("method", &self.method),
+            ("url", &self.url),
+        ];
+        let mut parts: Vec<String> = texts.into_iter().filter_map(one).collect();
+        parts.extend(self.headers.iter().map(|header| format!("header={}", encoded(header))));
+        parts.extend(self.port.map(|port| format!("port={port}")));
+        parts.extend(self.roll.map(|roll| format!("roll={roll}")));
+        parts.extend(self.http2.then(|| "http2=true".to_owned()));
+        parts.join("&")
+    }
+}
+
+/// Everything but what means nothing in a query.
+fn encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => encoded.push(byte as char),
+            // Writing to a string cannot fail.
+            other => drop(write!(encoded, "%{other:02X}")),
+        }
+    }
+    encoded
+}
+
+/// `None` for what is no text.
+fn decoded(text: &str) -> Option<String> {
+    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.bytes());
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+                (digit(rest.next())? * 16 + digit(rest.next())?) as u8
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,6 +331,31 @@ mod tests {
         assert_eq!(asked.headers.get_all("x-user").iter().count(), 2);
         assert_eq!(asked.headers["host"], "shop.example.com");
         assert!(ask("web", &["no colon"]).is_err() && ask("web", &["a b: c"]).is_err());
+    }
+
+    #[test]
+    fn words_survive_a_query() {
+        let words = Words {
+            from: "shop/app=web,version=v1".to_owned(),
+            namespace: "other".to_owned(),
+            method: "POST".to_owned(),
+            url: "http://web/a b?c=d&e=%2F+ä".to_owned(),
+            headers: vec!["x-a: 1 & 2".to_owned(), "cookie: a=b; c=d".to_owned()],
+            roll: Some(u64::MAX),
+            http2: true,
+            ..Words::default()
+        };
+        let query = words.to_query();
+        assert!(query.bytes().all(|byte| byte.is_ascii_graphic()), "{query}");
+        assert_eq!(Words::of_query(&query), Ok(words));
+        let gateway = Words { gateway: "shop/public".to_owned(), port: Some(80), ..Words::default() };
+        assert_eq!(Words::of_query(&gateway.to_query()), Ok(gateway));
+        assert_eq!(Words::of_query("url=a+b%20c").map(|words| words.url), Ok("a b c".to_owned()));
+        for wrong in ["url=%zz", "url=%f", "url=%ff", "roll=x", "port=99999", "pods=1"] {
+            assert!(Words::of_query(wrong).is_err(), "{wrong}");
+        }
+        let both = Words { from: "a".to_owned(), gateway: "b".to_owned(), url: "c".to_owned(), ..Words::default() };
+        assert!(both.question().is_err() && Words::default().question().is_err());
     }
 
     #[test]

@@ -72,7 +72,7 @@ fn dialled(host: &str, resolved: String, address: Option<SocketAddr>, port: u16)
 }
 
 fn of_address(describer: &Describer<'_>, host: &str, address: IpAddr, port: u16) -> Resolved {
-    let found = describer.host_at(address).map(|name| name.to_string());
+    let found = describer.host_at(address).map(ToString::to_string);
     let words = found
         .as_ref()
         .map_or_else(|| "an address that no Service has".to_owned(), |name| format!("an address of {name}"));

@@ -24,7 +24,7 @@ fn percent(share: Share) -> String {
 }
 
 /// Everything that a rule says beside its destinations.
-pub(super) fn of_route(route: &Route) -> Vec<Setting> {
+pub(crate) fn of_route(route: &Route) -> Vec<Setting> {
     let origin = route.object.as_ref().map(|object| Origin::new(object, route.at.as_ref()));
     let mut settings = Vec::new();
     let mut say = |feature: Feature, field: &str, value: String| {
@@ -87,7 +87,9 @@ pub(super) fn of_route(route: &Route) -> Vec<Setting> {
     given.cors.iter().for_each(|cors| say(Feature::Cors, "corsPolicy", allowed(cors)));
     if let Some(headers) = &given.headers {
         for (field, changes) in [("headers.request", &headers.request), ("headers.response", &headers.response)] {
-            changed(changes).into_iter().for_each(|value| say(Feature::Headers, field, value));
+            for value in changed(changes) {
+                say(Feature::Headers, field, value);
+            }
         }
     }
     settings.extend(defaults(route, given.timeout.is_none(), given.retries.is_none()));
@@ -137,7 +139,7 @@ pub(super) fn changed(changes: &HeaderChanges) -> Vec<String> {
 }
 
 /// How a cluster's endpoints are chosen and connected to. `by_kernel`: by the kernel, for each connection.
-pub(super) fn of_cluster(policy: &ClusterPolicy, by_kernel: bool, headless: bool) -> Vec<Setting> {
+pub(crate) fn of_cluster(policy: &ClusterPolicy, by_kernel: bool, headless: bool) -> Vec<Setting> {
     let mut settings = Vec::new();
     let lost: Vec<String> =
         if by_kernel { verdict::unkept(policy, headless).map(|(_, lost)| lost).collect() } else { Vec::new() };

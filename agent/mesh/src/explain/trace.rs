@@ -2,7 +2,7 @@
 //! request. Used by [`super`].
 
 use super::model::{ConditionTried, HostTried, ItemTried, Origin, RuleTried};
-use crate::matching::{Condition, HeaderMatch, StringMatch};
+use crate::matching::{Condition, HeaderMatch, HttpMatch, StringMatch};
 use crate::request::RequestView;
 use crate::route::{Lookup, Observer, Rule, Taken, VirtualHost};
 
@@ -83,25 +83,45 @@ fn condition_tried(condition: Condition<'_>, request: &RequestView<'_>, fits: bo
         let values: Vec<_> = values.iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
         (!values.is_empty()).then(|| values.join(","))
     };
-    let (on, wanted, found) = match condition {
-        Condition::Path(path) => ("path".to_owned(), text(path), Some(request.path.to_owned())),
-        Condition::Method(method) => ("method".to_owned(), text(method), Some(request.method.to_string())),
-        Condition::Scheme(scheme) => ("scheme".to_owned(), text(scheme), Some(request.scheme.to_owned())),
-        Condition::Authority(authority) => {
-            ("authority".to_owned(), text(authority), Some(request.authority.to_owned()))
-        }
-        Condition::Header(one) => (format!("header {}", one.name), text(&one.value), header(one)),
-        Condition::WithoutHeader(one) => {
-            (format!("header {}", one.name), format!("not {}", text(&one.value)), header(one))
-        }
+    let found = match condition {
+        Condition::Path(_) => Some(request.path.to_owned()),
+        Condition::Method(_) => Some(request.method.to_string()),
+        Condition::Scheme(_) => Some(request.scheme.to_owned()),
+        Condition::Authority(_) => Some(request.authority.to_owned()),
+        Condition::Header(one) | Condition::WithoutHeader(one) => header(one),
         Condition::QueryParameter(one) => {
             let parameters = request.query.unwrap_or_default().split('&');
             let mut parameters = parameters.map(|one| one.split_once('=').unwrap_or((one, "")));
             let found = parameters.find(|(name, _)| **name == *one.name).filter(|_| request.query.is_some());
-            (format!("query parameter {}", one.name), text(&one.value), found.map(|(_, value)| value.to_owned()))
+            found.map(|(_, value)| value.to_owned())
         }
     };
+    let (on, wanted) = words(condition);
     ConditionTried { on, wanted, found, fits }
+}
+
+/// What a condition is on, and what it wants.
+fn words(condition: Condition<'_>) -> (String, String) {
+    match condition {
+        Condition::Path(path) => ("path".to_owned(), text(path)),
+        Condition::Method(method) => ("method".to_owned(), text(method)),
+        Condition::Scheme(scheme) => ("scheme".to_owned(), text(scheme)),
+        Condition::Authority(authority) => ("authority".to_owned(), text(authority)),
+        Condition::Header(one) => (format!("header {}", one.name), text(&one.value)),
+        Condition::WithoutHeader(one) => (format!("header {}", one.name), format!("not {}", text(&one.value))),
+        Condition::QueryParameter(one) => (format!("query parameter {}", one.name), text(&one.value)),
+    }
+}
+
+/// All conditions of an item.
+pub(crate) fn of_item(item: &HttpMatch) -> String {
+    let mut all = Vec::new();
+    item.all(|condition| {
+        let (on, wanted) = words(condition);
+        all.push(format!("{on} {wanted}"));
+        true
+    });
+    if all.is_empty() { "everything".to_owned() } else { all.join(" and ") }
 }
 
 /// A condition on a text, as users write it.

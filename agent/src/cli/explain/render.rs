@@ -61,7 +61,7 @@ pub(super) fn text(explanation: &Explanation, colours: bool) -> String {
 
 fn head(tree: &mut Tree, explanation: &Explanation) {
     let request = &explanation.request;
-    let headers: String = request.headers.iter().map(|header| format!(" -H '{header}'")).collect();
+    let headers = request.headers.iter().flat_map(|header| [" -H '", header, "'"]).collect::<String>();
     let title = tree.style.bold(&format!("{} {}{headers}", request.method, request.url));
     tree.line(0, &title);
     let client = &explanation.client;
@@ -243,7 +243,9 @@ fn foot(tree: &mut Tree, explanation: &Explanation) {
     for (title, lines) in [("findings", &explanation.findings), ("taken for granted", &explanation.assumptions)] {
         if !lines.is_empty() {
             tree.line(0, title);
-            lines.iter().for_each(|line| tree.line(1, line));
+            for line in lines {
+                tree.line(1, line);
+            }
         }
     }
     let outcome = &explanation.outcome;
