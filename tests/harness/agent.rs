@@ -165,6 +165,18 @@ impl Agent {
         serde_json::from_str(&body).with_context(|| format!("/status is no JSON: {body}"))
     }
 
+    /// The answer of `/explain` to this query, as JSON.
+    ///
+    /// # Errors
+    /// When the agent does not answer 200 with JSON.
+    pub fn explain(&self, query: &str) -> Result<Value> {
+        let (status, body) = get(&self.netns, &format!("/explain?{query}"))?;
+        if status != 200 {
+            bail!("/explain answers {status}: {body}");
+        }
+        serde_json::from_str(&body).with_context(|| format!("/explain is no JSON: {body}"))
+    }
+
     /// The line of a service port (`default/service-b:80`) in `/status`.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The canary: a split by weight over HTTP and over plain TCP, in both families; a change of weights under load that
 //! fails no request and is in force at once; a file that breaks and harms nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -43,6 +43,36 @@ fn http_is_split_90_10_in_both_families() -> Result<()> {
     }
     let accepted = agent.accepted()?;
     ensure!(accepted >= 4000.0, "4,000 connections came through the proxy, it counts {accepted}");
+    Ok(())
+}
+
+#[test]
+fn what_the_agent_explains_is_what_requests_get() -> Result<()> {
+    if !require("what_the_agent_explains_is_what_requests_get", &[Need::Agent]) {
+        return Ok(());
+    }
+    let scene = Canary::new(true)?;
+    scene.split_http(100, 0)?;
+    let agent = Agent::start(&scene.mesh)?;
+    agent.await_verdict(HTTP_PORT, "proxy")?;
+    agent.await_enrolled("default/client", true)?;
+    let told = agent.explain("from=client&url=http://service-b/&header=x-user:+jo")?;
+    ensure!(told["client"]["takes_part"] == true && told["outcome"]["way"] == "proxy", "{told:#}");
+    ensure!(told["kernel"]["verdict"] == "proxy" && told["rules"][0]["takes"] == true, "{told:#}");
+    let destinations = told["destinations"].as_array().cloned().unwrap_or_default();
+    ensure!(destinations.len() == 2 && destinations[0]["share"] == 100.0, "{told:#}");
+    let names = |one: &serde_json::Value| {
+        let endpoints = one["endpoints"].as_array().cloned().unwrap_or_default();
+        let pods = endpoints.iter().filter_map(|endpoint| endpoint["pod"].as_str()?.strip_prefix("default/"));
+        pods.map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let report = HttpLoad::new(scene.http.at(80)).requests(200).fresh().run(scene.client())?;
+    let answered: BTreeSet<String> = report.by_pod.keys().cloned().collect();
+    ensure!(report.failed == 0 && answered == names(&destinations[0]), "{report:?} but {told:#}");
+    ensure!(agent.explain("from=nobody&url=http://service-b/").is_err(), "there is no such pod");
+    ensure!(agent.explain("from=client&url=").is_err(), "that is no URL");
+    let told = agent.explain("from=client&url=http://service-b:81/")?;
+    ensure!(told["outcome"]["way"] == "pass", "no port of the mesh: {told:#}");
     Ok(())
 }
 

@@ -42,7 +42,7 @@ pub(super) struct Args {
     #[arg(long, short, value_name = "NAMESPACE", default_value = "default")]
     namespace: String,
     /// Ask these manifests: files, directories with everything below them, or - for standard input
-    #[arg(long, short = 'f', value_name = "FILE|DIR|-", num_args = 1..)]
+    #[arg(long, short = 'f', value_name = "FILE|DIR|-")]
     manifests: Vec<PathBuf>,
     /// Ask this admin endpoint and no other [default: the one on this node, else the agent of the pod's node]
     #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["manifests", "kubernetes", "kubeconfig", "context"])]

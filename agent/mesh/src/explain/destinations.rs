@@ -17,6 +17,8 @@ pub(super) struct Toward<'a> {
     pub(super) dialled: Option<(PortId, SocketAddr)>,
     /// The kernel connects, and no proxy is in between.
     pub(super) by_kernel: bool,
+    /// The proxy tells clients why nobody answers; else their connection is refused.
+    pub(super) by_proxy: bool,
     /// What of the rule is not done.
     pub(super) unenforced: Features,
 }
@@ -99,8 +101,7 @@ impl Toward<'_> {
     }
 
     fn dead(&self, flag: &str, status: u16, why: String) -> Dead {
-        let proxy = !self.by_kernel;
-        Dead { status: proxy.then_some(status), flag: proxy.then(|| flag.to_owned()), why }
+        Dead { status: self.by_proxy.then_some(status), flag: self.by_proxy.then(|| flag.to_owned()), why }
     }
 
     /// A destination that there is not.

@@ -76,7 +76,8 @@ impl Explainer<'_> {
         }
         // The gateway's pods are clients of the root namespace.
         let view = self.mesh.views.of(&self.mesh.options.root_namespace, &Labels::new());
-        let toward = |unenforced| Toward { mesh: self.mesh, view, dialled: None, by_kernel: false, unenforced };
+        let toward =
+            |unenforced| Toward { mesh: self.mesh, view, dialled: None, by_kernel: false, by_proxy: true, unenforced };
         let by_roll = question.roll.is_some();
         let tried = |found: Option<String>| HostTried { name: question.authority.clone(), found };
         let answer = match &decision {

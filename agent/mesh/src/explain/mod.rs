@@ -244,6 +244,7 @@ impl<'m> Explainer<'m> {
             view: way.view,
             dialled: Some((way.port, way.address)),
             by_kernel,
+            by_proxy: way.verdict == Verdict::Proxy,
             unenforced: Features::default(),
         };
         if service.protocol == Protocol::Http && (question.tls || question.http2) {
@@ -293,13 +294,16 @@ impl<'m> Explainer<'m> {
                     name: "default".to_owned(),
                     action: "forward".to_owned(),
                     settings: settings::of_route(&crate::program::Route::default()),
-                    origin: None,
+                    ..RouteTaken::default()
                 });
                 explanation.destinations = toward.all(&mut self.describer, std::slice::from_ref(plain), Some(plain));
                 None
             }
-            RouteDecision::Forward { route: Some(route), destination, .. } => {
-                explanation.route = Some(taken(route, "forward"));
+            RouteDecision::Forward { route: Some(route), destination, matched } => {
+                let rewrite = route.settings.as_ref().and_then(|settings| settings.rewrite.as_ref());
+                let rewrite = rewrite.filter(|rewrite| rewrite.uri.is_some());
+                let rewritten = rewrite.map(|rewrite| rewrite.path(*matched, request.path).into_owned());
+                explanation.route = Some(RouteTaken { rewritten, ..taken(route, "forward") });
                 let chosen = destination.filter(|_| by_roll);
                 explanation.destinations = toward.all(&mut self.describer, &route.destinations, chosen);
                 outcome::Answer::fault(route, question.roll)
@@ -415,6 +419,7 @@ fn taken(route: &crate::program::Route, action: &str) -> RouteTaken {
         name: route.name.to_string(),
         origin: route.object.as_ref().map(|object| Origin::new(object, route.at.as_ref())),
         action: action.to_owned(),
+        rewritten: None,
         settings: settings::of_route(route),
     }
 }

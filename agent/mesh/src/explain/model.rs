@@ -210,6 +210,9 @@ pub struct RouteTaken {
     pub origin: Option<Origin>,
     /// `forward`, `redirect` or `respond`.
     pub action: String,
+    /// What its `rewrite` makes of the path of this request.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rewritten: Option<String>,
     /// Everything else that it says, or that holds where it says nothing.
     pub settings: Vec<Setting>,
 }

@@ -460,6 +460,18 @@ fn a_rule_says_of_each_condition_what_it_found() {
 }
 
 #[test]
+fn a_rewrite_says_what_becomes_of_the_path() {
+    let rewritten = |path: &str| {
+        let text = CANARY.replace("  - timeout: 3s\n", "  - match: [{uri: {prefix: /v2}}]\n    rewrite: {uri: /}\n");
+        let told = asked(&text, "web", &format!("http://web{path}"), &[]);
+        told.route.and_then(|route| route.rewritten)
+    };
+    assert_eq!(rewritten("/v2/x").as_deref(), Some("//x"));
+    assert_eq!(rewritten("/v2foo?q").as_deref(), Some("/foo"));
+    assert_eq!(rewritten("/other"), None, "no rule takes it");
+}
+
+#[test]
 fn a_subset_that_nobody_defines_is_503_nc() {
     let told = asked(CANARY, "web", "http://web/beta", &["x-user: jason"]);
     assert_eq!(

@@ -127,6 +127,9 @@ fn rules(tree: &mut Tree, explanation: &Explanation) {
         let origin = route.origin.as_ref().map_or_else(|| "the plain service".to_owned(), of);
         let line = format!("route {} {}", route.name, tree.style.dim(&format!("({origin})")));
         tree.line(0, &line);
+        if let Some(path) = &route.rewritten {
+            tree.line(1, &format!("the path becomes {path}"));
+        }
         let own = route.origin.as_ref();
         route.settings.iter().for_each(|one| setting(tree, 1, one, own));
     }
