@@ -109,10 +109,12 @@ fn a_port_that_is_a_name_is_found_in_each_pod() {
     let without = json(&weir(&["explain", "--from", "shop/", "http://app-1/", "-o", "json", "-f", &file]));
     assert_eq!((&without["outcome"]["way"], without["outcome"]["answered"].as_f64()), (&"reject".into(), Some(0.0)));
     assert_eq!(without["destinations"][0]["dead"]["status"], Value::Null, "refused, and not answered: {without:#}");
-    let pods: String = [("v1", 8081), ("v2", 8082)]
-        .iter()
-        .map(|(version, port)| format!("---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: app-1-{version}, namespace: shop}}\nspec: {{template: {{metadata: {{labels: {{app: app-1, version: {version}}}}}, spec: {{containers: [{{name: a, ports: [{{name: apache, containerPort: {port}}}]}}]}}}}}}\n"))
-        .collect();
+    let deployment = |version: &str, port: u16| {
+        format!(
+            "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: app-1-{version}, namespace: shop}}\nspec: {{template: {{metadata: {{labels: {{app: app-1, version: {version}}}}}, spec: {{containers: [{{name: a, ports: [{{name: apache, containerPort: {port}}}]}}]}}}}}}\n"
+        )
+    };
+    let pods = [deployment("v1", 8081), deployment("v2", 8082)].concat();
     let output =
         weir_with(&["explain", "--from", "shop/", "http://app-1/", "-o", "json", "-f", &file, "-f", "-"], &pods);
     let told = json(&output);

@@ -10,7 +10,7 @@ use super::trace::Trace;
 use super::{Explainer, Question, unenforced, view_of};
 use crate::crd::Labels;
 use crate::program::{
-    Connection, Features, GatewayDecision, Handler, ListenerId, WeightedCluster, decide_gateway_observed,
+    Connection, Features, GatewayDecision, GatewayHost, Handler, ListenerId, WeightedCluster, decide_gateway_observed,
 };
 use crate::source::ObjectRef;
 
@@ -60,73 +60,79 @@ impl Explainer<'_> {
             ..Explanation::default()
         };
         let listener = program.gateways.iter().position(|one| one.port == number);
-        let Some(listener) = listener.map(|index| ListenerId(index as u32)) else {
-            explanation.outcome = closed("nothing is bound to the port: no rule leads anywhere from it");
+        match listener {
+            Some(listener) => self.outside(question, ListenerId(listener as u32), &mut explanation),
+            None => explanation.outcome = closed("nothing is bound to the port: no rule leads anywhere from it"),
+        }
+        if explanation.rules.is_empty() && explanation.destinations.is_empty() {
             self.unbound(&full, &mut explanation);
-            return Ok(explanation);
-        };
+        }
+        explanation.outcome.summary = format!("{}; {NOT_OPENED}", explanation.outcome.summary);
+        Ok(explanation)
+    }
+
+    /// Watches the decision of a listener.
+    fn outside(&mut self, question: &Question, listener: ListenerId, explanation: &mut Explanation) {
+        let program = self.mesh.program;
         let connection = Connection { tls: question.tls, sni: Some(&*question.host).filter(|_| question.tls) };
         let request = view_of(question, if question.tls { "https" } else { "http" });
         let mut trace = Trace::default();
         let roll = question.roll.unwrap_or(0);
         let decision = decide_gateway_observed(program, listener, connection, Some(&request), roll, &mut trace);
-        if let Some(chain) = program.gateway_listener(listener).chains(connection).next() {
-            let of_http = matches!(chain.handler, Handler::Http(_));
-            explanation.dialled.protocol = Some(if of_http { "HTTP" } else { "TCP" }.to_owned());
-        }
+        let handler = program.gateway_listener(listener).chains(connection).next().map(|chain| &chain.handler);
+        explanation.dialled.protocol = handler.map(|handler| match handler {
+            Handler::Http(_) => "HTTP".to_owned(),
+            Handler::Tcp(_) => "TCP".to_owned(),
+        });
         // The gateway's pods are clients of the root namespace.
         let view = self.mesh.views.of(&self.mesh.options.root_namespace, &Labels::new());
-        let toward =
-            |unenforced| Toward { mesh: self.mesh, view, dialled: None, by_kernel: false, by_proxy: true, unenforced };
+        let unenforced = match &decision {
+            GatewayDecision::Routed(_, decision) => unenforced(decision),
+            _ => Features::default(),
+        };
+        let toward = Toward { mesh: self.mesh, view, dialled: None, by_kernel: false, by_proxy: true, unenforced };
         let by_roll = question.roll.is_some();
-        let tried = |found: Option<String>| HostTried { name: question.authority.clone(), found };
+        let tried = |found: Option<&GatewayHost>| {
+            vec![HostTried { name: question.authority.clone(), found: found.map(|host| host.name.to_string()) }]
+        };
+        let mismatch =
+            if question.tls { "TLS, where plain HTTP is expected" } else { "plain text, where TLS is expected" };
         let answer = match &decision {
-            GatewayDecision::NoChain => return Ok(ended(explanation, closed("no server takes this name (SNI)"))),
-            GatewayDecision::TlsMismatch if question.tls => {
-                return Ok(ended(explanation, closed("TLS, where plain HTTP is expected")));
-            }
-            GatewayDecision::TlsMismatch => return Ok(ended(explanation, closed("plain text, where TLS is expected"))),
-            GatewayDecision::NotHttp => return Ok(ended(explanation, closed("no HTTP, where HTTP is expected"))),
+            GatewayDecision::NoChain => Err("no server takes this name (SNI)"),
+            GatewayDecision::TlsMismatch => Err(mismatch),
+            GatewayDecision::NotHttp => Err("no HTTP, where HTTP is expected"),
             GatewayDecision::NoHost => {
-                explanation.hosts = vec![tried(None)];
-                Some(Answer::no_host())
+                explanation.hosts = tried(None);
+                Ok(Some(Answer::no_host()))
             }
             GatewayDecision::HttpsRedirect(host) => {
-                explanation.hosts = vec![tried(Some(host.name.to_string()))];
+                explanation.hosts = tried(Some(host));
                 let host = crate::route::split_port(&question.authority).0;
                 let query = question.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
-                Some(Answer::https_redirect(&format!("https://{host}{}{query}", question.path)))
+                Ok(Some(Answer::https_redirect(&format!("https://{host}{}{query}", question.path))))
             }
             GatewayDecision::Forward(chosen) => {
-                let destinations: &[WeightedCluster] =
-                    match program.gateway_listener(listener).chains(connection).next() {
-                        Some(chain) => match &chain.handler {
-                            Handler::Tcp(destinations) => destinations,
-                            Handler::Http(_) => &[],
-                        },
-                        None => &[],
-                    };
+                let destinations: &[WeightedCluster] = match handler {
+                    Some(Handler::Tcp(destinations)) => destinations,
+                    Some(Handler::Http(_)) | None => &[],
+                };
                 let chosen = chosen.filter(|_| by_roll);
-                explanation.destinations = toward(Features::default()).all(&mut self.describer, destinations, chosen);
-                None
+                explanation.destinations = toward.all(&mut self.describer, destinations, chosen);
+                Ok(None)
             }
             GatewayDecision::Routed(host, decision) => {
-                explanation.hosts = vec![tried(Some(host.name.to_string()))];
+                explanation.hosts = tried(Some(host));
                 let nobody = WeightedCluster::default();
-                let toward = toward(unenforced(decision));
-                self.decided(decision, &toward, &nobody, question, &request, &mut explanation)
+                Ok(self.decided(decision, &toward, &nobody, question, &request, explanation))
             }
         };
         explanation.rules = trace.rules;
         explanation.rules_not_reached = trace.not_reached;
         explanation.outcome = match answer {
-            Some(answer) => answer.outcome("gateway"),
-            None => by_destinations("gateway", &explanation.destinations, by_roll),
+            Err(why) => closed(why),
+            Ok(Some(answer)) => answer.outcome("gateway"),
+            Ok(None) => by_destinations("gateway", &explanation.destinations, by_roll),
         };
-        if explanation.rules.is_empty() && explanation.destinations.is_empty() {
-            self.unbound(&full, &mut explanation);
-        }
-        Ok(ended(explanation, Outcome::default()))
     }
 
     fn gateway(&self, namespace: &Arc<str>, name: &Arc<str>) -> Result<ObjectRef, String> {
@@ -151,13 +157,4 @@ impl Explainer<'_> {
 
 fn closed(why: &str) -> Outcome {
     Outcome { way: "gateway".to_owned(), summary: format!("the connection is closed: {why}"), ..Outcome::default() }
-}
-
-/// The answer, unless there is one, and that nobody opens the port.
-fn ended(mut explanation: Explanation, outcome: Outcome) -> Explanation {
-    if explanation.outcome.way.is_empty() {
-        explanation.outcome = outcome;
-    }
-    explanation.outcome.summary = format!("{}; {NOT_OPENED}", explanation.outcome.summary);
-    explanation
 }

@@ -1,0 +1,175 @@
+//! What users' mistakes look like.
+
+use super::super::*;
+use crate::compile::compile;
+use crate::store::Store;
+
+/// The canary of many a text: the pods of version 1 have no label that says so.
+const CANARY: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {weir.mesh/mode: enabled}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop}
+spec: {replicas: 2, template: {metadata: {labels: {app: web}}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web-v2, namespace: shop}
+spec: {template: {metadata: {labels: {app: web, version: v2}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web, namespace: shop}
+spec:
+  host: web
+  subsets:
+  - {name: v1, labels: {version: v1}}
+  - {name: v2, labels: {version: v2}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, namespace: shop}
+spec:
+  hosts: [web]
+  http:
+  - match: [{uri: {prefix: /beta}, headers: {x-user: {exact: jason}}}]
+    route: [{destination: {host: web, subset: v3}}]
+  - timeout: 3s
+    route: [{destination: {host: web, subset: v1}, weight: 90}, {destination: {host: web, subset: v2}, weight: 10}]
+";
+
+fn asked(text: &str, from: &str, url: &str, headers: &[&str]) -> Explanation {
+    let mut store = Store::new();
+    store.set_file("mesh.yaml", text);
+    let (mut snapshot, _) = store.assemble();
+    let assumptions = assume::cluster(&mut snapshot);
+    let from = From::client(from, "shop").expect("a client");
+    if let From::Labels { namespace, labels } = &from {
+        assume::client(&mut snapshot, namespace, labels);
+    }
+    let options = CompileOptions::default();
+    let compiled = compile(&snapshot, &options);
+    let findings = &compiled.findings;
+    let mut mesh = Mesh::new(&snapshot, &options, &compiled.program, &compiled.plan, &compiled.views, findings);
+    mesh.assumptions = assumptions;
+    let headers: Vec<String> = headers.iter().map(|&header| header.to_owned()).collect();
+    let question = Question::new(from, "GET", url, &headers, None, false).expect("a request");
+    Explainer::new(&mesh).explain(&question).expect("there is such a client")
+}
+
+#[test]
+fn an_empty_subset_says_which_label_is_missing() {
+    let told = asked(CANARY, "web", "http://web/", &[]);
+    assert_eq!(told.client.name, "pod shop/web-assumed-1");
+    assert_eq!((&*told.outcome.way, told.outcome.answered), ("proxy", 10.0), "{:?}", told.outcome);
+    let [v1, v2] = &*told.destinations else { panic!("two destinations") };
+    let dead = v1.dead.as_ref().expect("nobody is behind it");
+    assert_eq!((dead.status, dead.flag.as_deref()), (Some(503), Some("UH")));
+    assert_eq!(dead.why, "no ready endpoint of web.shop.svc.cluster.local has the label version=v1");
+    let subset = v1.subset.as_ref().expect("it is one");
+    assert_eq!(subset.origin.as_ref().and_then(|origin| origin.at.as_deref()), Some("mesh.yaml:27:5"));
+    let lacking: Vec<(&str, Option<&str>)> =
+        subset.lacking.iter().map(|one| (&*one.pod, one.labels["version"].as_deref())).collect();
+    let wanted = [("shop/web-assumed-1", None), ("shop/web-assumed-2", None), ("shop/web-v2-assumed-1", Some("v2"))];
+    assert_eq!(lacking, wanted);
+    assert!(v2.dead.is_none() && v2.endpoints.len() == 1 && (v2.share - 10.0).abs() < 0.001);
+    assert_eq!(told.assumptions.len(), 2);
+    assert!(told.findings.iter().any(|finding| finding.contains("IST0173")), "{:?}", told.findings);
+}
+
+#[test]
+fn a_rule_says_of_each_condition_what_it_found() {
+    let told = asked(CANARY, "web", "http://web/beta/x?y", &["x-user: ann"]);
+    let conditions: Vec<(&str, &str, Option<&str>, bool)> = told.rules[0].items[0]
+        .conditions
+        .iter()
+        .map(|one| (&*one.on, &*one.wanted, one.found.as_deref(), one.fits))
+        .collect();
+    let wanted =
+        [("path", "prefix /beta", Some("/beta/x"), true), ("header x-user", "exact jason", Some("ann"), false)];
+    assert_eq!(conditions, wanted);
+    assert_eq!(told.rules.iter().map(|rule| rule.takes).collect::<Vec<_>>(), [false, true]);
+    let settings = &told.route.as_ref().expect("there is one").settings;
+    let timeout = settings.iter().find(|setting| setting.field == "timeout").expect("it is given");
+    assert_eq!(timeout.value, "3s");
+    assert_eq!(timeout.instead.is_some(), told.not_enforced.iter().any(|one| one.field == "timeout"));
+    let retries = settings.iter().find(|setting| setting.field == "retries").expect("there are some always");
+    assert_eq!(retries.value, "2 on reset-before-request,connect-failure,refused-stream");
+    assert_eq!(retries.origin, None, "nobody wrote it");
+}
+
+#[test]
+fn a_rewrite_says_what_becomes_of_the_path() {
+    let rewritten = |path: &str| {
+        let text = CANARY.replace("  - timeout: 3s\n", "  - match: [{uri: {prefix: /v2}}]\n    rewrite: {uri: /}\n");
+        let told = asked(&text, "web", &format!("http://web{path}"), &[]);
+        told.route.and_then(|route| route.rewritten)
+    };
+    assert_eq!(rewritten("/v2/x").as_deref(), Some("//x"));
+    assert_eq!(rewritten("/v2foo?q").as_deref(), Some("/foo"));
+    assert_eq!(rewritten("/other"), None, "no rule takes it");
+}
+
+#[test]
+fn a_subset_that_nobody_defines_is_503_nc() {
+    let told = asked(CANARY, "web", "http://web/beta", &["x-user: jason"]);
+    assert_eq!(
+        (told.outcome.answered, told.outcome.status, told.outcome.flag.as_deref()),
+        (0.0, Some(503), Some("NC"))
+    );
+    let dead = told.destinations[0].dead.as_ref().expect("nobody is behind it");
+    assert_eq!(dead.why, "no DestinationRule defines subset v3 of web.shop.svc.cluster.local");
+}
+
+#[test]
+fn who_does_not_take_part_passes_as_without_weir() {
+    let told = asked(&CANARY.replace("enabled", "disabled"), "web", "http://web", &[]);
+    assert!(!told.client.takes_part);
+    assert_eq!((&*told.outcome.way, told.outcome.answered), ("pass", 100.0));
+}
+
+#[test]
+fn names_are_resolved_as_in_a_pod() {
+    let address = |from: &str, host: &str| asked(CANARY, from, &format!("http://{host}"), &[]).dialled.address;
+    let web = Some("240.0.0.1:80".to_owned());
+    for host in ["web", "WEB", "web.shop", "web.shop.svc", "web.shop.svc.cluster.local", "web.shop.svc.cluster.local."]
+    {
+        assert_eq!(address("shop/", host), web, "{host}");
+    }
+    assert_eq!(address("other/", "web"), None);
+    assert_eq!(address("other/", "web.shop"), web);
+    assert_eq!(address("shop/", "web."), None, "nothing is added to a name that ends");
+    let told = asked(CANARY, "shop/", "http://web:81", &[]);
+    assert_eq!((&*told.outcome.way, told.outcome.answered), ("pass", 0.0), "{}", told.outcome.summary);
+    let told = asked(CANARY, "shop/", "http://example.com", &[]);
+    assert_eq!((&*told.outcome.way, told.outcome.answered), ("pass", 100.0), "{}", told.outcome.summary);
+}
+
+#[test]
+fn what_protects_is_told_and_refuses() {
+    let policy = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: closed, namespace: shop}\nspec: {selector: {matchLabels: {app: web}}}\n";
+    let told = asked(&format!("{CANARY}{policy}"), "shop/", "http://web", &[]);
+    assert_eq!((&*told.outcome.way, told.outcome.answered, told.policy.allowed), ("reject", 0.0, false));
+    assert_eq!(told.policy.origin.expect("somebody did").object, "AuthorizationPolicy shop/closed");
+}
+
+#[test]
+fn rules_for_others_say_for_whom() {
+    let vs = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: outside, namespace: shop}\nspec: {hosts: [web], gateways: [public], http: [{route: [{destination: {host: web}}]}]}\n";
+    let only = CANARY.replace("match: [{uri", "match: [{sourceLabels: {app: other}}, {uri");
+    let told = asked(&format!("{only}{vs}"), "shop/app=web", "http://web", &[]);
+    let why: Vec<&str> = told.left_out.iter().map(|one| &*one.why).collect();
+    let wanted =
+        ["`sourceLabels`: it is for clients with app=other", "it is for public alone, and not for clients in the mesh"];
+    assert_eq!(why, wanted);
+    let told = asked(&only, "shop/app=other", "http://web", &[]);
+    assert!(told.left_out.is_empty() && told.destinations[0].name.contains("|v3|"), "{told:?}");
+}
