@@ -228,3 +228,48 @@ fn diff_tells_of_new_mistakes() {
     let pods: Vec<&Value> = told["changes"].as_array().unwrap().iter().filter(|one| one["area"] == "pod").collect();
     assert!(pods.iter().all(|one| one["how"] == "removed") && !pods.is_empty(), "{told:#}");
 }
+
+/// The shop of a cluster, with what its API server has added.
+const SHOP: &str = "\
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {weir.mesh/mode: enabled}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.96.0.7, selector: {app: web}, ports: [{name: http, port: 80}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, namespace: shop}
+spec: {hosts: [web], http: [{timeout: 3s, route: [{destination: {host: web}}]}]}
+";
+
+#[test]
+fn diff_compares_with_what_a_cluster_holds() {
+    let api = weir_tests::ApiServer::start().unwrap();
+    api.install_istio_crds().unwrap();
+    api.apply(SHOP).unwrap();
+    let kubeconfig = api.kubeconfig();
+    let compared = |text: &str| {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("applied.yaml");
+        std::fs::write(&file, text).unwrap();
+        weir(&["diff", "--kubeconfig", kubeconfig.to_str().unwrap(), file.to_str().unwrap(), "-o", "json"])
+    };
+    let rule = SHOP.rsplit("---").next().unwrap();
+    let same = compared(rule);
+    assert_eq!(same.status.code(), Some(0), "{}{}", text(&same.stdout), text(&same.stderr));
+    let output = compared(&rule.replace("3s", "5s"));
+    let told = json(&output);
+    assert_eq!(output.status.code(), Some(1));
+    let changes = told["changes"].as_array().unwrap();
+    assert_eq!(changes.len(), 1, "{told:#}");
+    assert_eq!((&changes[0]["fields"][0]["old"], &changes[0]["fields"][0]["new"]), (&"3s".into(), &"5s".into()));
+    // Who asks for a pod that is not there learns it before any agent is looked for.
+    let arguments = ["explain", "--kubeconfig", kubeconfig.to_str().unwrap(), "--from", "shop/nobody", "http://web/"];
+    let output = weir(&arguments);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("pod shop/nobody"), "{}", text(&output.stderr));
+}
