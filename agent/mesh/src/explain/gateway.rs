@@ -26,9 +26,11 @@ impl Explainer<'_> {
         port: Option<u16>,
     ) -> Result<Explanation, String> {
         let full = format!("{namespace}/{name}");
-        let gateway = self.gateway(namespace, name)?;
+        let gateways = self.gateways(namespace, name)?;
         let wanted = port.unwrap_or(question.port);
-        let ports = self.describer.gateway_ports(&gateway).unwrap_or_default();
+        let ports: Vec<_> =
+            gateways.iter().flat_map(|one| self.describer.gateway_ports(one).unwrap_or_default()).collect();
+        let gateway = ObjectRef { name: Arc::clone(name), ..gateways[0].clone() };
         let Some((server, number, at)) =
             ports.iter().find(|(server, own, _)| *server == wanted || (port.is_some() && *own == wanted)).cloned()
         else {
@@ -135,11 +137,14 @@ impl Explainer<'_> {
         };
     }
 
-    fn gateway(&self, namespace: &Arc<str>, name: &Arc<str>) -> Result<ObjectRef, String> {
-        let key = (Arc::clone(namespace), Arc::clone(name));
-        let snapshot = &self.mesh.snapshot;
-        let own = snapshot.gateways.get(&key).map(|gateway| gateway.meta.object.clone());
-        own.ok_or_else(|| format!("there is no Gateway {namespace}/{name}"))
+    /// Istio's Gateway of this name, or what the listeners of the Gateway API's come to, which are called after it. At
+    /// least one.
+    fn gateways(&self, namespace: &Arc<str>, name: &Arc<str>) -> Result<Vec<ObjectRef>, String> {
+        let of_name = |own: &str| own == &**name || own.strip_prefix(&**name).is_some_and(|rest| rest.starts_with('~'));
+        let all = self.mesh.snapshot.gateways.values().map(|gateway| &gateway.meta.object);
+        let found: Vec<ObjectRef> =
+            all.filter(|one| one.namespace == *namespace && of_name(&one.name)).cloned().collect();
+        if found.is_empty() { Err(format!("there is no Gateway {namespace}/{name} of weir's")) } else { Ok(found) }
     }
 
     /// Rules that name the gateway, and lead nowhere from here.

@@ -173,3 +173,36 @@ fn rules_for_others_say_for_whom() {
     let told = asked(&only, "shop/app=other", "http://web", &[]);
     assert!(told.left_out.is_empty() && told.destinations[0].name.contains("|v3|"), "{told:?}");
 }
+
+#[test]
+fn gateways_of_either_kind_are_found_by_their_name() {
+    let api = "---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: gw, namespace: shop}
+spec: {gatewayClassName: weir, listeners: [{name: http, port: 80, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: r, namespace: shop}
+spec: {parentRefs: [{name: gw}], hostnames: [x.example.com], rules: [{matches: [{path: {type: PathPrefix, value: /a}}], backendRefs: [{name: web, port: 80}]}]}
+";
+    let mut store = Store::new();
+    store.set_file("mesh.yaml", &format!("{CANARY}{api}"));
+    let (mut snapshot, _) = store.assemble();
+    assume::cluster(&mut snapshot);
+    let options = CompileOptions::default();
+    let compiled = compile(&snapshot, &options);
+    let mesh = Mesh::new(&snapshot, &options, &compiled.program, &compiled.plan, &compiled.views, &[]);
+    let mut explainer = Explainer::new(&mesh);
+    let mut ask = |gateway: &str, url: &str| {
+        let from = From::gateway(gateway, "shop", None).expect("a name");
+        explainer.explain(&Question::new(from, "GET", url, &[], None, false).expect("a request"))
+    };
+    let told = ask("gw", "http://x.example.com/a/b").expect("there is one");
+    assert!(told.outcome.answered > 99.0, "{told:?}");
+    assert_eq!(told.dialled.object.expect("it is one").object, "Gateway shop/gw");
+    let told = ask("gw", "http://x.example.com/b").expect("there is one");
+    assert_eq!(told.outcome.status, Some(404), "{told:?}");
+    assert!(ask("gw", "http://x.example.com:81/").is_err() && ask("g", "http://x.example.com/").is_err());
+}
