@@ -5,7 +5,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use weir_tests::mesh;
 
-use crate::{ground, packages};
+use crate::test::PROFILE;
+use crate::{ground, packages, workspace};
 
 /// Which measurement.
 #[derive(Debug, clap::Args)]
@@ -16,10 +17,34 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
+    /// The pure core alone: compiling a large cluster, the change of one object, and deciding among many routes
+    Core(Core),
     /// A large cluster, through the tests' API server: time to ready, memory, CPU, bytes, and single endpoint changes
     Scale(Scale),
     /// The core by itself: decisions with a thousand rules, a compilation of a large mesh, the change of one rule in it
     Decide,
+}
+
+#[derive(Debug, clap::Args)]
+struct Core {
+    /// Services, each with two ports
+    #[arg(long, default_value_t = 10_000)]
+    services: u64,
+    /// Endpoints, spread evenly over the services
+    #[arg(long, default_value_t = 50_000)]
+    endpoints: u64,
+    /// VirtualServices, each with a DestinationRule
+    #[arg(long, default_value_t = 5_000)]
+    virtual_services: u64,
+    /// Routes on one host, to decide among
+    #[arg(long, default_value_t = 1_000)]
+    routes: u64,
+    /// Fail where a figure is worse than what is promised
+    #[arg(long)]
+    check: bool,
+    /// Take the program as it is
+    #[arg(long)]
+    no_build: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -50,6 +75,7 @@ struct Scale {
 /// When something does not build or run.
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
+        What::Core(core) => run_core(core),
         What::Scale(scale) => run_scale(scale),
         What::Decide => run_decide(),
     }
@@ -66,6 +92,29 @@ fn run_decide() -> Result<()> {
     Ok(())
 }
 
+fn run_core(core: &Core) -> Result<()> {
+    // This program is target/debug/xtask; the bench is beside it, in the profile that is measured.
+    let target = std::env::current_exe()?.ancestors().nth(2).context("this program is in target/debug")?.to_owned();
+    if !core.no_build {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.current_dir(workspace::root()).args(["build", "--locked", "--profile", PROFILE, "-p", "weir-bench"]);
+        succeed(&mut cargo)?;
+    }
+    let mut command = Command::new(target.join(PROFILE).join("weir-bench-core"));
+    for (name, number) in [
+        ("services", core.services),
+        ("endpoints", core.endpoints),
+        ("virtual-services", core.virtual_services),
+        ("routes", core.routes),
+    ] {
+        command.arg(format!("--{name}={number}"));
+    }
+    if core.check {
+        command.arg("--check");
+    }
+    succeed(&mut command)
+}
+
 fn run_scale(scale: &Scale) -> Result<()> {
     ground::require_root("bench scale")?;
     ground::prepare(packages::MESH, scale.no_build)?;
@@ -79,6 +128,10 @@ fn run_scale(scale: &Scale) -> Result<()> {
     ] {
         command.arg(format!("--{name}={number}"));
     }
+    succeed(&mut command)
+}
+
+fn succeed(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("starting {}", command.get_program().display()))?;
     if !status.success() {
         bail!("{}: {status}", command.get_program().display());

@@ -5,6 +5,7 @@ mod bench;
 mod build_ebpf;
 mod demo;
 mod e2e;
+mod fuzz;
 mod ground;
 mod image;
 mod packages;
@@ -34,6 +35,8 @@ enum Command {
     Demo(demo::Args),
     /// Install weir in a real cluster, and check what its users came for
     E2e(e2e::Args),
+    /// Feed the pure core with inputs that nobody would write
+    Fuzz(fuzz::Args),
     /// Make the container images, as tars that a node can import
     Image(image::Args),
     /// Run a canary under load for minutes or days, with everything changing around it
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf(options) => build_ebpf::run(&options),
         Command::Demo(args) => demo::run(&args),
         Command::E2e(args) => e2e::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Image(args) => image::run(&args),
         Command::Soak(args) => soak::run(&args),
         Command::Test(args) => test::run(&args),

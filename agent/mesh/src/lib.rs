@@ -7,6 +7,7 @@
 //! - [`store`]: files in, objects out; a broken file or object keeps its last good version
 //! - [`snapshot`]: everything the compiler may see
 //! - [`compile`]: `Snapshot → (Program, KernelPlan, Vec<Finding>)`
+//! - [`features`]: every field that may be written, and whether it is in force
 //! - [`analysis`]: what is wrong with the manifests taken together, found without compiling them
 //! - [`program`]: what the proxy runs on
 //! - [`plan`]: what the kernel shall hold
@@ -21,6 +22,7 @@ pub mod compile;
 pub mod crd;
 pub mod diff;
 pub mod explain;
+pub mod features;
 pub mod finding;
 pub mod matching;
 pub mod plan;

@@ -14,7 +14,7 @@ pub use check::{Fault, MAX_FAULTS, Problem, check, to_camel_case};
 pub use duration::parse as parse_duration;
 pub use pattern::Pattern;
 pub use suggest::{nearest, place_of};
-pub use tables::{group_has_kind, message_of, nearest_kind, versions_of};
+pub use tables::{group_has_kind, kinds, message_of, nearest_kind, versions_of};
 
 /// A map with a fixed set of fields.
 #[derive(Debug)]

@@ -20,6 +20,7 @@ mod encryption;
 mod enforced;
 mod enrolment;
 mod entries;
+mod fields;
 mod findings;
 mod gateway_api;
 mod gateways;

@@ -101,6 +101,11 @@ pub fn message_of(api_version: &str, kind: &str) -> Option<&'static Message> {
         .map(|(.., message)| *message)
 }
 
+/// Every kind that is checked: group, kind, versions with the newest first, and what an object of it may hold.
+pub fn kinds() -> impl Iterator<Item = (&'static str, &'static str, &'static [&'static str], &'static Message)> {
+    KINDS.iter().copied()
+}
+
 /// The versions of a kind that is checked, whatever version its `apiVersion` says.
 pub fn versions_of(api_version: &str, kind: &str) -> Option<&'static [&'static str]> {
     let (group, _) = api_version.split_once('/')?;

@@ -1,0 +1,206 @@
+//! The fields of Istio's networking kinds. Read through [`super::KINDS`].
+
+use super::{Feature, no, part, yes};
+
+/// What becomes of a match with a condition that is not evaluated.
+const NEVER: &str = "the match takes nothing, so that it does not take more than was meant (Error)";
+/// What becomes of a request whose rule does something that is not done.
+const ERROR: &str = "requests that the rule takes are answered with 503 (Error)";
+
+const PATHS: &str = "routing::paths_match_as_in_istio";
+const HEADERS: &str = "routing::headers_match_as_in_istio";
+const ITEMS: &str = "routing::items_are_alternatives_and_name_the_route";
+const FIRST: &str = "routing::the_first_rule_that_matches_wins_and_weights_need_no_hundred";
+const OTHER_PORT: &str = "routing::rules_for_another_port_or_gateway_leave_the_plain_service";
+const CANARY: &str = "canary::a_canary_splits_by_weight_and_falls_back_by_weight";
+const MISSING: &str = "routing::destinations_that_do_not_exist_keep_their_share";
+const RARER: &str = "actions::rarer_conditions_are_looked_at";
+const DELEGATE: &str = "delegates::rules_of_a_delegate_stand_where_the_root_delegates";
+const CLIENTS: &str = "clients::tcp_and_tls_rules_choose_their_clients_and_addresses_too";
+const TCP_MATCH: &str = "fields::a_tcp_match_is_for_its_port_and_for_the_mesh";
+const TCP: &str = "verdicts::tcp_routes_are_weights_in_the_kernel";
+
+pub(super) const VIRTUAL_SERVICE: &[Feature] = &[
+    yes("hosts", "routing::every_form_of_a_host_is_known_and_short_names_are_the_clients_own"),
+    yes("exportTo", "views::a_rule_exported_to_a_namespace_is_for_its_clients"),
+    part(
+        "gateways",
+        "canary::rules_for_gateways_alone_change_nothing_in_the_mesh",
+        "`mesh` is in force; what is for gateways is for nobody, as none is served",
+    ),
+    yes("http", FIRST),
+    yes("http[].name", ITEMS),
+    yes("http[].match", ITEMS),
+    yes("http[].match[].name", ITEMS),
+    yes("http[].match[].uri", PATHS),
+    yes("http[].match[].uri.{exact,prefix,regex}", PATHS),
+    yes("http[].match[].ignoreUriCase", PATHS),
+    yes("http[].match[].method", PATHS),
+    yes("http[].match[].method.{exact,regex}", PATHS),
+    yes("http[].match[].method.prefix", "fields::a_match_by_the_beginning_of_the_method_is_a_match"),
+    yes("http[].match[].headers", HEADERS),
+    yes("http[].match[].headers.*.{exact,prefix,regex}", HEADERS),
+    yes("http[].match[].port", "fields::a_match_for_a_port_is_for_no_other"),
+    yes("http[].match[].gateways", OTHER_PORT),
+    yes("http[].match[].{authority,scheme,queryParams,withoutHeaders}", RARER),
+    yes("http[].match[].{authority,scheme,queryParams.*,withoutHeaders.*}.{exact,prefix,regex}", RARER),
+    yes("http[].match[].sourceLabels", "clients::source_labels_choose_the_clients_of_a_rule"),
+    yes("http[].match[].sourceNamespace", "clients::source_namespace_is_the_clients_own"),
+    no("http[].match[].statPrefix", "a name for statistics that Envoy alone keeps: nothing is lost"),
+    yes("http[].route", CANARY),
+    yes("http[].route[].destination", CANARY),
+    yes("http[].route[].destination.{host,subset}", CANARY),
+    yes("http[].route[].destination.{port,port.number}", MISSING),
+    yes("http[].route[].weight", FIRST),
+    no("http[].route[].headers", "headers are forwarded as they are (Warning)"),
+    yes("http[].delegate", DELEGATE),
+    yes("http[].delegate.{name,namespace}", DELEGATE),
+    no("http[].{redirect,directResponse}", ERROR),
+    no("http[].rewrite", "requests are forwarded with the path and host that the client sent (Error)"),
+    no("http[].timeout", "requests wait as long as the client does (Warning)"),
+    no("http[].retries", "a failed request is not repeated (Warning)"),
+    no("http[].fault", ""),
+    no("http[].fault.abort", "no request is aborted: all of them are forwarded (Error)"),
+    no("http[].fault.delay", "no request is delayed (Warning)"),
+    no("http[].{mirror,mirrors,mirrorPercentage,mirrorPercent,mirror_percent}", "nothing is mirrored (Warning)"),
+    no("http[].headers", "headers are forwarded as they are (Warning)"),
+    no("http[].corsPolicy", "the application answers preflight requests (Warning)"),
+    yes("tcp", TCP),
+    yes("tcp[].match", TCP_MATCH),
+    yes("tcp[].match[].{port,gateways}", TCP_MATCH),
+    yes("tcp[].match[].{destinationSubnets,sourceLabels}", CLIENTS),
+    yes("tcp[].match[].sourceNamespace", "fields::a_tcp_match_is_for_clients_of_its_namespace"),
+    no("tcp[].match[].sourceSubnet", NEVER),
+    yes("tcp[].route", TCP),
+    yes("tcp[].route[].{destination,weight}", TCP),
+    yes("tcp[].route[].destination.{host,subset}", TCP),
+    yes("tcp[].route[].destination.{port,port.number}", TCP_MATCH),
+    no("tls", "TLS connections go to the service that was dialled (Error)"),
+];
+
+const SUBSETS: &str = "canary::subsets_that_no_rule_defines_are_reported_each_and_work_once_it_comes";
+const BALANCERS: &str = "canary::round_robin_over_all_pods_is_the_proxys";
+const IN_KERNEL: &str = "verdicts::what_the_kernel_does_without_is_told";
+const OF_SUBSET: &str = "fields::a_subset_has_its_own_balancer_and_timeout";
+const OF_PORT: &str = "fields::a_port_has_its_own_balancer_and_timeout";
+const TIMEOUT: &str = "verdicts::a_load_balancer_on_a_tcp_port_stays_in_the_kernel";
+const TLS: &str = "encryption::every_mode_but_disable_closes_every_kind_of_port";
+const SUBSET_TLS: &str = "encryption::a_subset_closes_what_leads_to_it_and_nothing_else";
+const PORT_TLS: &str = "encryption::the_most_specific_level_decides";
+
+const LB: &str = "ROUND_ROBIN, RANDOM, LEAST_REQUEST and LEAST_CONN are in force; PASSTHROUGH is LEAST_REQUEST (Error). \
+                  What the kernel balances is balanced at random (Info)";
+const CONNECT: &str = "in force in the proxy; where the kernel balances, the client's own timeout is (Info)";
+const DISABLE: &str = "DISABLE is in force; what any other mode is for refuses (Error)";
+const NOT_LIMITED: &str = "no limit of it is in force (Warning)";
+const NO_HASH: &str = "clients do not stick to an endpoint: LEAST_REQUEST (Error)";
+const NO_LOCALITY: &str = "endpoints of every locality are used alike (Error)";
+const LOCALITY: &str = "enforced::no_retries_and_switched_off_localities_are_in_force";
+const NO_WARMUP: &str = "new endpoints get their full share at once (Warning)";
+const NO_OUTLIERS: &str = "no endpoint is ejected (Warning)";
+const NO_TUNNEL: &str = "connections are not tunnelled (Error)";
+const NO_PROXY_PROTOCOL: &str = "no PROXY header is sent (Error)";
+const NO_BUDGET: &str = "retries have no budget (Warning)";
+const NOT_SPOKEN: &str = "no TLS is spoken, so nothing of it is used";
+
+pub(super) const DESTINATION_RULE: &[Feature] = &[
+    yes("host", "views::the_clients_destination_rule_comes_first_even_by_a_wildcard_and_hides_the_owners_subsets"),
+    yes("exportTo", "fields::a_destination_rule_is_for_whom_it_is_exported_to"),
+    yes("subsets", SUBSETS),
+    yes("subsets[].{name,labels}", SUBSETS),
+    yes("trafficPolicy{,.loadBalancer}", BALANCERS),
+    yes("subsets[].trafficPolicy{,.loadBalancer}", OF_SUBSET),
+    yes("{,subsets[].}trafficPolicy.portLevelSettings{,[].port,[].port.number,[].loadBalancer}", OF_PORT),
+    part("trafficPolicy.loadBalancer.simple", IN_KERNEL, LB),
+    part("subsets[].trafficPolicy.loadBalancer.simple", OF_SUBSET, LB),
+    part("{,subsets[].}trafficPolicy.portLevelSettings[].loadBalancer.simple", OF_PORT, LB),
+    no("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash", NO_HASH),
+    part(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.{localityLbSetting,zoneAwareLbSetting}",
+        LOCALITY,
+        NO_LOCALITY,
+    ),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.{localityLbSetting,zoneAwareLbSetting}.enabled",
+        LOCALITY,
+    ),
+    no(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.localityLbSetting.{distribute,failover,failoverPriority}",
+        NO_LOCALITY,
+    ),
+    no(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.zoneAwareLbSetting.{failover,failoverPriority,minClusterSize}",
+        NO_LOCALITY,
+    ),
+    no("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.{warmup,warmupDurationSecs}", NO_WARMUP),
+    yes("trafficPolicy.connectionPool{,.tcp}", TIMEOUT),
+    yes("subsets[].trafficPolicy.connectionPool{,.tcp}", OF_SUBSET),
+    yes("{,subsets[].}trafficPolicy.portLevelSettings[].connectionPool{,.tcp}", OF_PORT),
+    part("trafficPolicy.connectionPool.tcp.connectTimeout", TIMEOUT, CONNECT),
+    part("subsets[].trafficPolicy.connectionPool.tcp.connectTimeout", OF_SUBSET, CONNECT),
+    part("{,subsets[].}trafficPolicy.portLevelSettings[].connectionPool.tcp.connectTimeout", OF_PORT, CONNECT),
+    no(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.tcp.{maxConnections,idleTimeout,maxConnectionDuration,tcpKeepalive}",
+        "it is not in force (Warning)",
+    ),
+    no("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http", NOT_LIMITED),
+    no("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection", NO_OUTLIERS),
+    part("trafficPolicy.tls{,.mode}", TLS, DISABLE),
+    part("subsets[].trafficPolicy.tls{,.mode}", SUBSET_TLS, DISABLE),
+    part("{,subsets[].}trafficPolicy.portLevelSettings[].tls{,.mode}", PORT_TLS, DISABLE),
+    no(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.tls.{caCertificates,caCrl,clientCertificate,credentialName,insecureSkipVerify,privateKey,sni,subjectAltNames}",
+        NOT_SPOKEN,
+    ),
+    no("{,subsets[].}trafficPolicy.proxyProtocol", NO_PROXY_PROTOCOL),
+    no("{,subsets[].}trafficPolicy.retryBudget", NO_BUDGET),
+    no("{,subsets[].}trafficPolicy.tunnel", NO_TUNNEL),
+    yes(
+        "workloadSelector{,.matchLabels}",
+        "clients::a_rule_with_a_workload_selector_comes_before_one_without_and_is_for_its_namespace_alone",
+    ),
+];
+
+pub(super) const GATEWAY: &[Feature] = &[no("", "compiled and decided, but no port is opened for it (Warning)")];
+
+const STATIC: &str = "entries::static_endpoints_are_balanced_as_those_of_a_service";
+const OF_ENTRY: &str = "entries::rules_and_subsets_hold_for_its_hosts";
+const SELECTED: &str = "entries::selected_pods_and_workload_entries_are_endpoints";
+const NO_WEIGHTS: &str = "endpoints are used alike; nothing says so";
+const NO_NAMES: &str = "IP addresses are; nothing is sent to a name or a path (Warning)";
+
+pub(super) const SERVICE_ENTRY: &[Feature] = &[
+    part("hosts", OF_ENTRY, "names are; what stands for many hosts (`*.`) passes as without weir (Warning)"),
+    part("addresses", STATIC, "single addresses are; connections to a range pass as without weir (Warning)"),
+    yes("ports{,[].number,[].name,[].protocol,[].targetPort}", STATIC),
+    part(
+        "resolution",
+        "entries::what_cannot_be_resolved_passes_and_is_told_of",
+        "STATIC is; connections to hosts of any other pass as without weir, and what rules send to them finds no \
+         endpoint (Warning)",
+    ),
+    yes("endpoints{,[].ports}", STATIC),
+    part("endpoints[].address", STATIC, NO_NAMES),
+    yes("endpoints[].labels", OF_ENTRY),
+    no("endpoints[].{weight,locality,network}", NO_WEIGHTS),
+    no("endpoints[].serviceAccount", "no identity is looked at"),
+    yes("workloadSelector{,.labels}", SELECTED),
+    part(
+        "exportTo",
+        "entries::what_is_not_for_everybody_steers_nobody",
+        "`*` is; of any other, connections to its addresses pass as without weir, whoever the client is (Warning)",
+    ),
+    no("location", "clients see no difference: no mutual TLS is spoken"),
+    no("subjectAltNames", "no TLS is spoken, so nothing of it is looked at"),
+];
+
+pub(super) const WORKLOAD_ENTRY: &[Feature] = &[
+    part("address", SELECTED, NO_NAMES),
+    yes("{labels,ports}", SELECTED),
+    no("{weight,locality,network}", NO_WEIGHTS),
+    no("serviceAccount", "no identity is looked at"),
+];
+
+pub(super) const WORKLOAD_GROUP: &[Feature] = &[no("", "it changes nothing (Warning)")];
+
+pub(super) const SIDECAR: &[Feature] = &[no("", "it limits nothing (Warning)")];

@@ -1,0 +1,60 @@
+//! `cargo xtask fuzz`: inputs that nobody would write, for the pure core, one target after the other on one thread. What
+//! fails is put into `tests/fuzz/corpus/TARGET`, which the unit tests replay.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::workspace;
+
+/// Which targets, and for how long.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only this one
+    #[arg(value_parser = TARGETS)]
+    target: Option<String>,
+    /// For each target
+    #[arg(long, default_value_t = 10.0)]
+    minutes: f64,
+    /// The same seed and the same corpus make the same inputs
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Take the program as it is
+    #[arg(long)]
+    no_build: bool,
+}
+
+const TARGETS: [&str; 4] = ["compile", "matching", "analyze", "schema"];
+
+/// As fast as that makes it, and with the checks of a debug build: an overflow is a fault too.
+const OPTIMISED: &str = "profile.dev.opt-level=2";
+
+/// Builds and fuzzes.
+///
+/// # Errors
+/// When it does not build, or a target failed.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if !args.no_build {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.current_dir(workspace::root()).args(["build", "--locked", "-p", "weir-fuzz", "--config", OPTIMISED]);
+        let status = cargo.status().context("starting cargo")?;
+        if !status.success() {
+            bail!("{cargo:?}: {status}");
+        }
+    }
+    // This program is target/debug/xtask, and the fuzzer is beside it.
+    let program = std::env::current_exe()?.with_file_name("weir-fuzz");
+    let mut failed = Vec::new();
+    for target in TARGETS.into_iter().filter(|target| args.target.as_deref().is_none_or(|only| only == *target)) {
+        let mut fuzzer = Command::new(&program);
+        fuzzer.arg(target).arg(format!("--minutes={}", args.minutes)).arg(format!("--seed={}", args.seed));
+        let status = fuzzer.status().with_context(|| format!("starting {}", program.display()))?;
+        if !status.success() {
+            failed.push(target);
+        }
+    }
+    if !failed.is_empty() {
+        bail!("faults in {}: see tests/fuzz/corpus", failed.join(", "));
+    }
+    Ok(())
+}
