@@ -119,21 +119,29 @@ pub(crate) fn virtual_service(service: usize, share: usize) -> String {
     )
 }
 
-/// A service with as many routes, each written by `of`, which tells its `uri`.
-pub(crate) fn routes(count: usize, of: impl Fn(usize) -> String) -> Store {
+/// The name of the route of a number.
+pub(crate) fn route_name(number: usize) -> String {
+    format!("r{number:04}")
+}
+
+/// A service with as many routes, each with the match that `item` writes and two destinations by weight; and, with
+/// `rest`, one more that takes everything.
+pub(crate) fn routes(count: usize, item: impl Fn(usize) -> String, rest: bool) -> Store {
     let mut text = "apiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: shop}\n\
                     spec: {clusterIP: 10.96.0.1, selector: {app: a}, ports: [{name: http, port: 80}]}\n---\n\
+                    apiVersion: v1\nkind: Service\nmetadata: {name: b, namespace: shop}\n\
+                    spec: {clusterIP: 10.96.0.2, selector: {app: a}, ports: [{name: http, port: 80}]}\n---\n\
                     apiVersion: v1\nkind: Pod\nmetadata: {name: a-1, namespace: shop, labels: {app: a}}\n\
                     status: {phase: Running, podIPs: [{ip: 10.0.0.1}]}\n---\n\
                     apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a, namespace: shop}\n\
                     spec:\n  hosts: [a]\n  http:\n"
         .to_owned();
+    let to = "route: [{destination: {host: a}, weight: 9}, {destination: {host: b}, weight: 1}]";
     for number in 0..count {
-        let _ = write!(
-            text,
-            "  - name: r{number}\n    match: [{{uri: {}}}]\n    route: [{{destination: {{host: a}}}}]\n",
-            of(number)
-        );
+        let _ = write!(text, "  - name: {}\n    match: [{}]\n    {to}\n", route_name(number), item(number));
+    }
+    if rest {
+        let _ = write!(text, "  - name: {}\n    {to}\n", route_name(count));
     }
     let mut store = Store::new();
     store.set_file("routes.yaml", &text);

@@ -1,4 +1,5 @@
-//! Runs one input: a panic becomes a sentence, and so does taking too long. Used by `main` and by the replay.
+//! Runs one input: a panic becomes a sentence, and so does taking too long. What counts is CPU time:
+//! a busy machine is no fault of an input. Used by `main` and by the replay.
 
 use std::cell::RefCell;
 use std::panic;
@@ -7,8 +8,7 @@ use std::time::Duration;
 use crate::Target;
 use crate::features::Features;
 
-/// CPU time: on a busy machine an input may wait much longer. One of 32 KiB takes a few milliseconds with optimisation;
-/// what takes this long grows faster than its length.
+/// One of 32 KiB takes a few milliseconds with optimisation; what takes this long grows faster than its length.
 pub const TIME_LIMIT: Duration = Duration::from_secs(1);
 
 thread_local! {
@@ -31,6 +31,15 @@ pub struct Failure {
     pub text: String,
 }
 
+/// What became of an input.
+#[derive(Debug)]
+pub struct Outcome {
+    /// CPU time of this thread.
+    pub took: Duration,
+    /// What it showed, or why it failed.
+    pub result: Result<Features, Failure>,
+}
+
 /// The CPU time of this thread.
 fn cpu_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -39,11 +48,8 @@ fn cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// What the input showed.
-///
-/// # Errors
-/// When it panicked or took longer than `limit`.
-pub fn run(target: Target, input: &[u8], limit: Duration) -> Result<Features, Failure> {
+/// Runs it. It fails when it panics, or takes more CPU time than `limit`.
+pub fn run(target: Target, input: &[u8], limit: Duration) -> Outcome {
     let started = cpu_time();
     let result = panic::catch_unwind(|| {
         let mut features = Features::default();
@@ -51,7 +57,7 @@ pub fn run(target: Target, input: &[u8], limit: Duration) -> Result<Features, Fa
         features
     });
     let took = cpu_time().saturating_sub(started);
-    match result {
+    let result = match result {
         Ok(_) if took > limit => {
             Err(Failure { place: "too slow".to_owned(), text: format!("took {took:?}, more than {limit:?}") })
         }
@@ -62,5 +68,6 @@ pub fn run(target: Target, input: &[u8], limit: Duration) -> Result<Features, Fa
             let text = SAID.with(|said| if said.borrow().is_empty() { payload } else { said.take() });
             Err(Failure { place: text.lines().next().unwrap_or_default().to_owned(), text })
         }
-    }
+    };
+    Outcome { took, result }
 }

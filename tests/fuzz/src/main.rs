@@ -22,8 +22,10 @@ use weir_fuzz::minimise::minimise;
 use weir_fuzz::search::Search;
 use weir_fuzz::{Target, corpus};
 
-/// After this an input is given up, and the child with it.
+/// CPU time after which an input is given up, and the child with it.
 const HANG: Duration = Duration::from_secs(20);
+/// An input that takes more CPU time than this is no fault, but worth a look: the slowest is told and kept.
+const SLOW: Duration = Duration::from_millis(100);
 /// What a child may map: a hundred times what an input takes.
 const MEMORY: u64 = 4 << 30;
 /// Different faults after which there is enough to do.
@@ -102,7 +104,7 @@ fn parent(arguments: &Arguments) -> Result<usize> {
             let input = fs::read(&current)?;
             say(&format!("died of signal {signal} with an input of {} bytes; minimising", input.len()));
             // Each attempt is a process; one that hangs would take its time in each.
-            let smallest = if signal == libc::SIGALRM {
+            let smallest = if signal == libc::SIGXCPU {
                 input
             } else {
                 minimise(&input, |candidate| {
@@ -131,9 +133,9 @@ fn one(target: Target, file: &Path) -> Result<usize> {
     limit()?;
     guard::install();
     let input = fs::read(file)?;
-    // SAFETY: alarm has no preconditions; its signal ends this process.
-    unsafe { libc::alarm(HANG.as_secs() as u32) };
-    match guard::run(target, &input, TIME_LIMIT) {
+    // The kernel sends SIGXCPU, which ends this process.
+    set_limit(libc::RLIMIT_CPU, HANG.as_secs())?;
+    match guard::run(target, &input, TIME_LIMIT).result {
         Ok(_) => Ok(0),
         Err(failure) => {
             say(&failure.text);
@@ -143,25 +145,50 @@ fn one(target: Target, file: &Path) -> Result<usize> {
 }
 
 fn limit() -> Result<()> {
-    let limit = libc::rlimit { rlim_cur: MEMORY, rlim_max: MEMORY };
+    set_limit(libc::RLIMIT_AS, MEMORY)
+}
+
+fn set_limit(of: libc::__rlimit_resource_t, limit: u64) -> Result<()> {
+    let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
     // SAFETY: the pointer is to a whole rlimit that lives as long as the call.
-    if unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) } != 0 {
+    if unsafe { libc::setrlimit(of, &raw const limit) } != 0 {
         bail!("setrlimit: {}", io::Error::last_os_error());
     }
     Ok(())
 }
 
-/// Ends the process by a signal when an input does not come to an end. `begun` is when the input was begun, in
-/// milliseconds since the start, plus one; 0 = none is.
-fn watch(begun: &AtomicU64, started: Instant) -> ! {
-    loop {
-        thread::sleep(Duration::from_millis(500));
-        let at = begun.load(Ordering::Relaxed);
-        if at > 0 && started.elapsed() > Duration::from_millis(at - 1) + HANG {
+/// The clock of the CPU time of the thread that calls this, which other threads can read.
+fn own_clock() -> Result<libc::clockid_t> {
+    let mut clock = 0;
+    // SAFETY: the thread is the caller, which lives, and the pointer is to a whole clock id.
+    let error = unsafe { libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut clock) };
+    if error != 0 {
+        bail!("pthread_getcpuclockid: {}", io::Error::from_raw_os_error(error));
+    }
+    Ok(clock)
+}
+
+/// What a clock says; `None` when its thread has ended.
+fn read(clock: libc::clockid_t) -> Option<Duration> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a whole timespec that lives as long as the call; a clock of no thread is an error.
+    let failed = unsafe { libc::clock_gettime(clock, &raw mut time) } != 0;
+    (!failed).then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+}
+
+/// Ends the process by a signal when an input does not come to an end. `number` is how many inputs were begun.
+fn watch(number: &AtomicU64, clock: libc::clockid_t) {
+    let (mut last, mut begun) = (0, Duration::ZERO);
+    while let Some(now) = read(clock) {
+        let current = number.load(Ordering::Relaxed);
+        if current != last {
+            (last, begun) = (current, now);
+        } else if now.saturating_sub(begun) > HANG {
             say(&format!("an input takes longer than {HANG:?}"));
             // SAFETY: ends this process; nothing is held that others wait for.
-            unsafe { libc::kill(libc::getpid(), libc::SIGALRM) };
+            unsafe { libc::kill(libc::getpid(), libc::SIGXCPU) };
         }
+        thread::sleep(Duration::from_millis(500));
     }
 }
 
@@ -174,8 +201,8 @@ fn child(arguments: &Arguments, current: &Path) -> Result<usize> {
     let file = File::create(current).with_context(|| format!("creating {}", current.display()))?;
     let started = Instant::now();
     let begun = Arc::new(AtomicU64::new(0));
-    let watched = Arc::clone(&begun);
-    thread::spawn(move || watch(&watched, started));
+    let (watched, clock) = (Arc::clone(&begun), own_clock()?);
+    thread::spawn(move || watch(&watched, clock));
 
     let mut pending = search.kept().to_vec();
     let mut faults = BTreeSet::new();
@@ -194,22 +221,25 @@ fn child(arguments: &Arguments, current: &Path) -> Result<usize> {
         let input = pending.pop().unwrap_or_else(|| search.input());
         file.set_len(input.len() as u64)?;
         file.write_all_at(&input, 0)?;
-        let before = started.elapsed();
-        begun.store(before.as_millis() as u64 + 1, Ordering::Relaxed);
-        let result = guard::run(target, &input, TIME_LIMIT);
-        begun.store(0, Ordering::Relaxed);
-        slowest = slowest.max(started.elapsed().saturating_sub(before));
+        begun.fetch_add(1, Ordering::Relaxed);
+        let outcome = guard::run(target, &input, TIME_LIMIT);
+        if outcome.took > SLOW.max(slowest) {
+            let kept = std::env::temp_dir().join(format!("weir-fuzz-slow-{}", target.name()));
+            fs::write(&kept, &input)?;
+            say(&format!("SLOW {:.1?}: {} bytes, kept as {}", outcome.took, input.len(), kept.display()));
+        }
+        slowest = slowest.max(outcome.took);
         runs += 1;
-        match result {
+        match outcome.result {
             Ok(features) => search.learn(input, &features),
             Err(failure) if faults.insert(failure.place.clone()) => {
                 say(&format!("FAULT {}", failure.text));
                 let smallest = minimise(&input, |candidate| {
                     // Minimising is part of the run: no attempt may hang either.
-                    begun.store(started.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
-                    guard::run(target, candidate, TIME_LIMIT).is_err_and(|other| other.place == failure.place)
+                    begun.fetch_add(1, Ordering::Relaxed);
+                    let again = guard::run(target, candidate, TIME_LIMIT).result;
+                    again.is_err_and(|other| other.place == failure.place)
                 });
-                begun.store(0, Ordering::Relaxed);
                 say(&format!("kept as {}", corpus::keep(target, &smallest)?.display()));
             }
             Err(_) => {}

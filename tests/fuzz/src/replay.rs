@@ -7,7 +7,7 @@ use crate::Target;
 use crate::guard;
 use crate::search::Search;
 
-/// Without optimisation, on a machine that does other things.
+/// Of CPU time, without optimisation.
 const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 fn replay(target: Target, changed: usize) {
@@ -16,7 +16,7 @@ fn replay(target: Target, changed: usize) {
     assert!(!inputs.is_empty());
     let mut all = BTreeSet::new();
     for input in inputs {
-        match guard::run(target, &input, TIME_LIMIT) {
+        match guard::run(target, &input, TIME_LIMIT).result {
             Ok(features) => {
                 all.extend(features.0.iter().copied());
                 search.learn(input, &features);
@@ -28,7 +28,7 @@ fn replay(target: Target, changed: usize) {
     assert_eq!(of_corpus, all.len());
     for number in 0..changed {
         let input = search.input();
-        match guard::run(target, &input, TIME_LIMIT) {
+        match guard::run(target, &input, TIME_LIMIT).result {
             Ok(features) => search.learn(input, &features),
             Err(failure) => panic!("input {number}: {}\n{}", failure.text, String::from_utf8_lossy(&input)),
         }

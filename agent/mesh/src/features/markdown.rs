@@ -6,31 +6,35 @@ use super::{Feature, KINDS, Kind, Support, fields, of};
 
 const HEAD: &str = "# Features
 
-Every field of the kinds that users write, and whether it is in force. **yes**: it is, and the test that is named shows
-it; **in part**: some of its values are; **no**: what happens instead, and as what a finding says so, where one does.
+Every field of the kinds that users write, and whether it is in force. **yes**: the agent does it to real connections and
+requests, and the test that is named shows it; **in part**: so with some of its values; **decided**: it is compiled, and
+what becomes of a request is decided (the test shows that, and so does `cargo run -p weir-mesh --example simulate`), but
+the agent does not do it yet; **no**: it is not looked at. What happens instead is said, and as what a finding tells of
+it, where one does.
 Fields below one that is not in force are listed with it. All fields, in force or not, are checked by `weir validate`.
 `[]` is an item of a list, `*` any key of a map, and `{a,b}` stands for several fields, `{,a}` for one with and without.
 
-Made from `agent/mesh/src/features`, whose tests hold it against the schema and the tests.
+Made from `agent/mesh/src/features`, whose tests hold it against the schema, the tests and what the compiler tells.
 
-| kind | fields in force | in part | not |
-|---|---|---|---|
+| kind | fields in force | in part | decided | not |
+|---|---|---|---|---|
 ";
 
 /// The page. Writing to a String cannot fail.
 pub fn page() -> String {
     let mut page = HEAD.to_owned();
     for kind in KINDS {
-        let mut counts = [0; 3];
+        let mut counts = [0; 4];
         for feature in fields(kind.group, kind.kind).iter().filter_map(|field| of(kind.features, field)) {
             counts[match feature.support {
                 Support::Yes(_) => 0,
                 Support::Part(..) => 1,
-                Support::No(_) => 2,
+                Support::Decided(..) => 2,
+                Support::No(_) => 3,
             }] += 1;
         }
-        let [yes, part, no] = counts;
-        let _ = writeln!(page, "| [{}](#{}) | {yes} | {part} | {no} |", title(kind), anchor(kind));
+        let [yes, part, decided, no] = counts;
+        let _ = writeln!(page, "| [{}](#{}) | {yes} | {part} | {decided} | {no} |", title(kind), anchor(kind));
     }
     for kind in KINDS {
         section(&mut page, kind);
@@ -67,6 +71,7 @@ fn section(page: &mut String, kind: &Kind) {
         let (word, instead, test) = match feature.support {
             Support::Yes(test) => ("yes", "", test),
             Support::Part(test, others) => ("in part", others, test),
+            Support::Decided(test, instead) => ("decided", instead, test),
             Support::No(instead) => ("no", instead, ""),
         };
         let below = fields.iter().filter_map(|field| {

@@ -2,7 +2,7 @@
 //! where it is not. docs/features.md is made of these tables; the tests hold them against the schema's.
 //!
 //! To change one: an entry [`yes`] or [`part`] is about its own field alone, so each field below needs its own; an entry
-//! [`no`] is about everything below it that has no entry. Paths begin below `spec`; `[]` is an item of a list, `*` any
+//! [`decided`] or [`no`] is about everything below it that has no entry. Paths begin below `spec`; `[]` is an item of a list, `*` any
 //! key of a map, `{a,b}` stands for several. Then `WEIR_BLESS=1 cargo test -p weir-mesh features`.
 
 use crate::schema::{self, Message, Type};
@@ -30,7 +30,10 @@ pub enum Support {
     Yes(&'static str),
     /// Some of its values are; the test, and what holds for the others.
     Part(&'static str, &'static str),
-    /// It is not, nor anything below it that has no entry of its own; what happens instead.
+    /// It is compiled and decided, as the test shows, but the data path does not do it yet; what happens instead. So it is
+    /// with everything below it that has no entry of its own.
+    Decided(&'static str, &'static str),
+    /// It is not looked at, nor anything below it that has no entry of its own; what happens instead.
     No(&'static str),
 }
 
@@ -40,6 +43,10 @@ const fn yes(path: &'static str, test: &'static str) -> Feature {
 
 const fn part(path: &'static str, test: &'static str, others: &'static str) -> Feature {
     Feature { path, support: Support::Part(test, others) }
+}
+
+const fn decided(path: &'static str, test: &'static str, instead: &'static str) -> Feature {
+    Feature { path, support: Support::Decided(test, instead) }
 }
 
 const fn no(path: &'static str, instead: &'static str) -> Feature {
@@ -100,7 +107,7 @@ impl Feature {
 /// What is said of a field of the schema, found by the most specific entry; `None` when nothing is.
 pub fn of<'f>(features: &'f [Feature], path: &str) -> Option<&'f Feature> {
     let fits = |feature: &Feature, entry: &str| match feature.support {
-        Support::No(_) => {
+        Support::Decided(..) | Support::No(_) => {
             entry.is_empty()
                 || path.strip_prefix(entry).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         }

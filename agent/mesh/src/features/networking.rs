@@ -1,11 +1,11 @@
 //! The fields of Istio's networking kinds. Read through [`super::KINDS`].
 
-use super::{Feature, no, part, yes};
+use super::{Feature, decided, no, part, yes};
 
 /// What becomes of a match with a condition that is not evaluated.
-const NEVER: &str = "the match takes nothing, so that it does not take more than was meant (Error)";
+const NEVER: &str = "this match takes nothing, so that it does not take more than was meant (Error)";
 /// What becomes of a request whose rule does something that is not done.
-const ERROR: &str = "requests that the rule takes are answered with 503 (Error)";
+const ERROR: &str = "requests that this rule takes are answered with 503 (Error)";
 
 const PATHS: &str = "routing::paths_match_as_in_istio";
 const HEADERS: &str = "routing::headers_match_as_in_istio";
@@ -18,6 +18,10 @@ const RARER: &str = "actions::rarer_conditions_are_looked_at";
 const DELEGATE: &str = "delegates::rules_of_a_delegate_stand_where_the_root_delegates";
 const CLIENTS: &str = "clients::tcp_and_tls_rules_choose_their_clients_and_addresses_too";
 const TCP_MATCH: &str = "fields::a_tcp_match_is_for_its_port_and_for_the_mesh";
+const SETTINGS: &str = "decided::timeouts_and_rewrites_are_compiled";
+const HEADERS_SENT: &str = "actions::headers_and_cors_are_ready_to_be_sent";
+const REDIRECTS: &str = "actions::redirects_and_direct_responses_are_decided";
+const FAULTS: &str = "actions::a_fault_without_a_percentage_strikes_nobody";
 const TCP: &str = "verdicts::tcp_routes_are_weights_in_the_kernel";
 
 pub(super) const VIRTUAL_SERVICE: &[Feature] = &[
@@ -26,7 +30,7 @@ pub(super) const VIRTUAL_SERVICE: &[Feature] = &[
     part(
         "gateways",
         "canary::rules_for_gateways_alone_change_nothing_in_the_mesh",
-        "`mesh` is in force; what is for gateways is for nobody, as none is served",
+        "`mesh` is in force; what is for gateways is compiled and decided, but no port is opened for them",
     ),
     yes("http", FIRST),
     yes("http[].name", ITEMS),
@@ -52,19 +56,31 @@ pub(super) const VIRTUAL_SERVICE: &[Feature] = &[
     yes("http[].route[].destination.{host,subset}", CANARY),
     yes("http[].route[].destination.{port,port.number}", MISSING),
     yes("http[].route[].weight", FIRST),
-    no("http[].route[].headers", "headers are forwarded as they are (Warning)"),
+    decided(
+        "http[].route[].headers",
+        "decided::headers_of_a_destination_are_its_own",
+        "headers are forwarded as they are (Warning)",
+    ),
     yes("http[].delegate", DELEGATE),
     yes("http[].delegate.{name,namespace}", DELEGATE),
-    no("http[].{redirect,directResponse}", ERROR),
-    no("http[].rewrite", "requests are forwarded with the path and host that the client sent (Error)"),
-    no("http[].timeout", "requests wait as long as the client does (Warning)"),
-    no("http[].retries", "a failed request is not repeated (Warning)"),
-    no("http[].fault", ""),
-    no("http[].fault.abort", "no request is aborted: all of them are forwarded (Error)"),
-    no("http[].fault.delay", "no request is delayed (Warning)"),
-    no("http[].{mirror,mirrors,mirrorPercentage,mirrorPercent,mirror_percent}", "nothing is mirrored (Warning)"),
-    no("http[].headers", "headers are forwarded as they are (Warning)"),
-    no("http[].corsPolicy", "the application answers preflight requests (Warning)"),
+    decided("http[].{redirect,directResponse}", REDIRECTS, ERROR),
+    decided("http[].rewrite", SETTINGS, "requests are forwarded with the path and host that the client sent (Error)"),
+    decided("http[].timeout", SETTINGS, "requests wait as long as the client does (Warning)"),
+    decided(
+        "http[].retries",
+        "actions::a_retries_block_does_what_istio_does",
+        "a failed request is not repeated (Warning)",
+    ),
+    decided("http[].fault", FAULTS, "what it holds says it"),
+    decided("http[].fault.abort", FAULTS, "no request is aborted: all of them are forwarded (Error)"),
+    decided("http[].fault.delay", FAULTS, "no request is delayed (Warning)"),
+    decided(
+        "http[].{mirror,mirrors,mirrorPercentage,mirrorPercent,mirror_percent}",
+        "actions::a_mirror_without_a_percentage_gets_everything",
+        "nothing is mirrored (Warning)",
+    ),
+    decided("http[].headers", HEADERS_SENT, "headers are forwarded as they are (Warning)"),
+    decided("http[].corsPolicy", HEADERS_SENT, "the application answers preflight requests (Warning)"),
     yes("tcp", TCP),
     yes("tcp[].match", TCP_MATCH),
     yes("tcp[].match[].{port,gateways}", TCP_MATCH),
@@ -75,7 +91,7 @@ pub(super) const VIRTUAL_SERVICE: &[Feature] = &[
     yes("tcp[].route[].{destination,weight}", TCP),
     yes("tcp[].route[].destination.{host,subset}", TCP),
     yes("tcp[].route[].destination.{port,port.number}", TCP_MATCH),
-    no("tls", "TLS connections go to the service that was dialled (Error)"),
+    decided("tls", CLIENTS, "TLS connections go to the service that was dialled (Error)"),
 ];
 
 const SUBSETS: &str = "canary::subsets_that_no_rule_defines_are_reported_each_and_work_once_it_comes";
@@ -88,13 +104,20 @@ const TLS: &str = "encryption::every_mode_but_disable_closes_every_kind_of_port"
 const SUBSET_TLS: &str = "encryption::a_subset_closes_what_leads_to_it_and_nothing_else";
 const PORT_TLS: &str = "encryption::the_most_specific_level_decides";
 
-const LB: &str = "ROUND_ROBIN, RANDOM, LEAST_REQUEST and LEAST_CONN are in force; PASSTHROUGH is LEAST_REQUEST (Error). \
-                  What the kernel balances is balanced at random (Info)";
+const LB: &str = "ROUND_ROBIN, RANDOM, LEAST_REQUEST and LEAST_CONN are in force; PASSTHROUGH: requests go to the \
+                  endpoint with fewer active requests (LEAST_REQUEST) (Error). What the kernel balances is balanced at \
+                  random (Info)";
 const CONNECT: &str = "in force in the proxy; where the kernel balances, the client's own timeout is (Info)";
-const DISABLE: &str = "DISABLE is in force; what any other mode is for refuses (Error)";
+const DISABLE: &str = "DISABLE is in force; of any other mode, connections that it is for are refused, as they would not be encrypted \
+                       (Error)";
 const NOT_LIMITED: &str = "no limit of it is in force (Warning)";
-const NO_HASH: &str = "clients do not stick to an endpoint: LEAST_REQUEST (Error)";
+const POOL: &str = "policy::zero_is_as_if_a_limit_were_not_given";
+const OUTLIERS: &str = "policy::defaults_are_istios_and_one_object_holds_them_for_all";
+const HASH: &str = "policy::a_hash_has_a_key_and_a_table_and_a_cookie_is_made_only_with_a_ttl";
+const FAILOVER: &str = "policy::locality_fails_over_only_with_outlier_detection";
+const NO_HASH: &str = "clients do not stick to an endpoint (LEAST_REQUEST) (Error)";
 const NO_LOCALITY: &str = "endpoints of every locality are used alike (Error)";
+const NOR_BY_IT: &str = "endpoints of every locality are used alike";
 const LOCALITY: &str = "enforced::no_retries_and_switched_off_localities_are_in_force";
 const NO_WARMUP: &str = "new endpoints get their full share at once (Warning)";
 const NO_OUTLIERS: &str = "no endpoint is ejected (Warning)";
@@ -114,7 +137,7 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
     part("trafficPolicy.loadBalancer.simple", IN_KERNEL, LB),
     part("subsets[].trafficPolicy.loadBalancer.simple", OF_SUBSET, LB),
     part("{,subsets[].}trafficPolicy.portLevelSettings[].loadBalancer.simple", OF_PORT, LB),
-    no("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash", NO_HASH),
+    decided("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash", HASH, NO_HASH),
     part(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.{localityLbSetting,zoneAwareLbSetting}",
         LOCALITY,
@@ -124,27 +147,34 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.{localityLbSetting,zoneAwareLbSetting}.enabled",
         LOCALITY,
     ),
-    no(
+    decided(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.localityLbSetting.{distribute,failover,failoverPriority}",
-        NO_LOCALITY,
+        FAILOVER,
+        NOR_BY_IT,
     ),
-    no(
+    decided(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.zoneAwareLbSetting.{failover,failoverPriority,minClusterSize}",
-        NO_LOCALITY,
+        FAILOVER,
+        NOR_BY_IT,
     ),
-    no("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.{warmup,warmupDurationSecs}", NO_WARMUP),
+    decided(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.{warmup,warmupDurationSecs}",
+        "decided::policies_of_every_sort_are_compiled",
+        NO_WARMUP,
+    ),
     yes("trafficPolicy.connectionPool{,.tcp}", TIMEOUT),
     yes("subsets[].trafficPolicy.connectionPool{,.tcp}", OF_SUBSET),
     yes("{,subsets[].}trafficPolicy.portLevelSettings[].connectionPool{,.tcp}", OF_PORT),
     part("trafficPolicy.connectionPool.tcp.connectTimeout", TIMEOUT, CONNECT),
     part("subsets[].trafficPolicy.connectionPool.tcp.connectTimeout", OF_SUBSET, CONNECT),
     part("{,subsets[].}trafficPolicy.portLevelSettings[].connectionPool.tcp.connectTimeout", OF_PORT, CONNECT),
-    no(
+    decided(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.tcp.{maxConnections,idleTimeout,maxConnectionDuration,tcpKeepalive}",
+        POOL,
         "it is not in force (Warning)",
     ),
-    no("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http", NOT_LIMITED),
-    no("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection", NO_OUTLIERS),
+    decided("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http", POOL, NOT_LIMITED),
+    decided("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection", OUTLIERS, NO_OUTLIERS),
     part("trafficPolicy.tls{,.mode}", TLS, DISABLE),
     part("subsets[].trafficPolicy.tls{,.mode}", SUBSET_TLS, DISABLE),
     part("{,subsets[].}trafficPolicy.portLevelSettings[].tls{,.mode}", PORT_TLS, DISABLE),
@@ -152,16 +182,48 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.tls.{caCertificates,caCrl,clientCertificate,credentialName,insecureSkipVerify,privateKey,sni,subjectAltNames}",
         NOT_SPOKEN,
     ),
-    no("{,subsets[].}trafficPolicy.proxyProtocol", NO_PROXY_PROTOCOL),
-    no("{,subsets[].}trafficPolicy.retryBudget", NO_BUDGET),
-    no("{,subsets[].}trafficPolicy.tunnel", NO_TUNNEL),
+    decided(
+        "{,subsets[].}trafficPolicy.proxyProtocol",
+        "policy::settings_of_a_port_replace_their_level_and_drop_what_they_do_not_give",
+        NO_PROXY_PROTOCOL,
+    ),
+    decided("{,subsets[].}trafficPolicy.retryBudget", "policy::a_subset_overrides_block_by_block", NO_BUDGET),
+    decided("{,subsets[].}trafficPolicy.tunnel", "decided::policies_of_every_sort_are_compiled", NO_TUNNEL),
     yes(
         "workloadSelector{,.matchLabels}",
         "clients::a_rule_with_a_workload_selector_comes_before_one_without_and_is_for_its_namespace_alone",
     ),
 ];
 
-pub(super) const GATEWAY: &[Feature] = &[no("", "compiled and decided, but no port is opened for it (Warning)")];
+const NO_PORT: &str = "no port is opened for it (Warning)";
+const NO_CERTIFICATE: &str = "not looked at: a Secret is named, and files are not read";
+const SERVED: &str = "gateways::rules_are_bound_by_name_host_and_namespace";
+const BEHIND: &str = "gateways::a_port_is_the_one_behind_the_service_of_the_gateway";
+const ENDS_TLS: &str = "gateways::plain_requests_are_sent_to_https_where_a_server_says_so";
+
+pub(super) const GATEWAY: &[Feature] = &[
+    decided("selector", "gateways::a_gateway_for_other_pods_is_not_served", NO_PORT),
+    decided("servers", SERVED, NO_PORT),
+    decided("servers[].hosts", SERVED, NO_PORT),
+    decided("servers[].port", BEHIND, NO_PORT),
+    decided("servers[].port.{number,protocol}", BEHIND, NO_PORT),
+    decided("servers[].port.name", ENDS_TLS, NO_PORT),
+    no("servers[].port.targetPort", "deprecated, and not looked at: the Service in front of the gateway says it"),
+    no("servers[].name", "not shown anywhere"),
+    decided("servers[].bind", "decided::a_server_may_be_bound_to_one_address", NO_PORT),
+    no("servers[].defaultEndpoint", "not looked at"),
+    decided("servers[].tls", ENDS_TLS, NO_PORT),
+    decided("servers[].tls.{httpsRedirect,mode}", ENDS_TLS, NO_PORT),
+    decided("servers[].tls.{credentialName,credentialNames}", ENDS_TLS, NO_PORT),
+    no(
+        "servers[].tls.{serverCertificate,privateKey,caCertificates,caCrl,caCertCredentialName,tlsCertificates}",
+        NO_CERTIFICATE,
+    ),
+    no(
+        "servers[].tls.{cipherSuites,minProtocolVersion,maxProtocolVersion,subjectAltNames,verifyCertificateHash,verifyCertificateSpki,insecureSkipVerify}",
+        "not looked at",
+    ),
+];
 
 const STATIC: &str = "entries::static_endpoints_are_balanced_as_those_of_a_service";
 const OF_ENTRY: &str = "entries::rules_and_subsets_hold_for_its_hosts";

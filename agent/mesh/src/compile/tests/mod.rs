@@ -15,6 +15,7 @@ use crate::store::Store;
 mod actions;
 mod canary;
 mod clients;
+mod decided;
 mod delegates;
 mod encryption;
 mod enforced;

@@ -6,6 +6,8 @@ use std::path::Path;
 use super::{Feature, KINDS, Support, fields, markdown, of};
 use crate::schema;
 
+mod agreement;
+
 #[test]
 fn every_kind_of_the_schema_is_there_once() {
     let listed: Vec<(&str, &str)> = KINDS.iter().map(|kind| (kind.group, kind.kind)).collect();
@@ -63,7 +65,7 @@ fn every_test_that_is_named_exists() {
     }
     for kind in KINDS {
         for feature in kind.features {
-            if let Support::Yes(test) | Support::Part(test, _) = feature.support {
+            if let Support::Yes(test) | Support::Part(test, _) | Support::Decided(test, _) = feature.support {
                 assert!(known.contains(test), "{} {}: there is no test {test}", kind.kind, feature.path);
             }
         }
