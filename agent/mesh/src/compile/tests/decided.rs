@@ -78,7 +78,7 @@ fn policies_of_every_sort_are_compiled() {
     assert_eq!((tunnel.post, &*tunnel.host, tunnel.port), (true, "example.com", 443));
     let warmup = |balancer: &str| {
         let policy = policy(&format!("{{loadBalancer: {{simple: RANDOM, {balancer}}}}}"));
-        let warmup = policy.load_balancer.as_ref().and_then(|block| block.value.warmup.clone()).expect("given");
+        let warmup = policy.load_balancer.as_ref().and_then(|block| block.value.warmup).expect("given");
         (warmup.duration, warmup.minimum, warmup.aggression_thousandths)
     };
     let whole = warmup("warmup: {duration: 9s, minimumPercent: 25, aggression: 2}");
