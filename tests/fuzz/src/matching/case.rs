@@ -6,10 +6,12 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::expression::Expression;
 
-const MAX_RULES: usize = 6;
+/// Hosts with 16 rules and more have an index of them: about half of all cases.
+const MAX_RULES: usize = 32;
 const MAX_REQUESTS: usize = 8;
 const METHODS: [&str; 4] = ["GET", "POST", "get", "PURGE"];
 const HEADERS: [&str; 4] = ["x-a", "x-b", "cookie", "user-agent"];
+const PARAMETERS: [&str; 3] = ["a", "b", "k"];
 const SUBSETS: [&str; 5] = ["", "v1", "v2", "v3", "v9"];
 /// Names of `a` and `b` in forms that are known and that are not.
 const AUTHORITIES: [&str; 14] = [
@@ -61,6 +63,8 @@ pub(super) enum Want {
     Regex(Expression),
     /// There at all.
     Present,
+    /// Of the header `cookie`, in the words that Istio's users know: one of its cookies is this.
+    Cookie(String),
 }
 
 /// One item of `match[]`.
@@ -70,6 +74,9 @@ pub(super) struct Item {
     pub(super) ignore_case: bool,
     pub(super) method: Option<Want>,
     pub(super) headers: Vec<(&'static str, Want)>,
+    pub(super) without_headers: Vec<(&'static str, Want)>,
+    pub(super) query: Vec<(&'static str, Want)>,
+    pub(super) authority: Option<Want>,
     pub(super) port: Option<u16>,
     /// Not for the mesh.
     pub(super) at_gateway: bool,
@@ -99,6 +106,8 @@ pub struct Request {
     pub(super) authority: String,
     pub(super) method: &'static str,
     pub(super) path: String,
+    /// In order; a name may be there more than once.
+    pub(super) query: Vec<(&'static str, String)>,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) roll: u64,
 }
@@ -148,6 +157,14 @@ impl Case {
 }
 
 impl Want {
+    fn of_header(name: &str, bytes: &mut Bytes<'_>) -> Self {
+        if name == "cookie" && bytes.below(2) == 1 {
+            Self::Cookie(cookie(bytes))
+        } else {
+            Self::from_bytes(bytes, true, word)
+        }
+    }
+
     fn from_bytes(bytes: &mut Bytes<'_>, of_header: bool, word: impl Fn(&mut Bytes<'_>) -> String) -> Self {
         match bytes.below(if of_header { 4 } else { 3 }) {
             0 => Self::Exact(word(bytes)),
@@ -163,6 +180,7 @@ impl Want {
             Self::Prefix(text) => format!("{{prefix: '{text}'}}"),
             Self::Regex(expression) => format!("{{regex: '{}'}}", expression.pattern()),
             Self::Present => "{}".to_owned(),
+            Self::Cookie(pair) => format!("{{regex: '^(.*?;)?({pair})(;.*)?$'}}"),
         }
     }
 }
@@ -173,8 +191,13 @@ impl Item {
         parts.extend(self.uri.as_ref().map(|want| format!("uri: {}", want.yaml())));
         parts.extend(self.ignore_case.then(|| "ignoreUriCase: true".to_owned()));
         parts.extend(self.method.as_ref().map(|want| format!("method: {}", want.yaml())));
-        let headers: Vec<String> = self.headers.iter().map(|(name, want)| format!("{name}: {}", want.yaml())).collect();
-        parts.extend((!headers.is_empty()).then(|| format!("headers: {{{}}}", headers.join(", "))));
+        for (field, wanted) in
+            [("headers", &self.headers), ("withoutHeaders", &self.without_headers), ("queryParams", &self.query)]
+        {
+            let wanted: Vec<String> = wanted.iter().map(|(name, want)| format!("{name}: {}", want.yaml())).collect();
+            parts.extend((!wanted.is_empty()).then(|| format!("{field}: {{{}}}", wanted.join(", "))));
+        }
+        parts.extend(self.authority.as_ref().map(|want| format!("authority: {}", want.yaml())));
         parts.extend(self.port.map(|port| format!("port: {port}")));
         parts.extend(self.at_gateway.then(|| "gateways: [edge]".to_owned()));
         parts.join(", ")
@@ -185,12 +208,22 @@ fn word(bytes: &mut Bytes<'_>) -> String {
     (0..=bytes.below(4)).map(|_| bytes.letter()).collect()
 }
 
+/// Letters that a regular expression means as they are.
+fn cookie(bytes: &mut Bytes<'_>) -> String {
+    format!("{}={}", bytes.one(&["a", "b"]), bytes.one(&["a", "b", "2", "A", "ab", ""]))
+}
+
 fn path(bytes: &mut Bytes<'_>) -> String {
     format!("/{}", if bytes.below(3) == 0 { String::new() } else { word(bytes) })
 }
 
 fn rule(bytes: &mut Bytes<'_>) -> Rule {
-    let items = (0..bytes.below(4)).map(|_| item(bytes)).collect();
+    // Few rules take everything: none that comes after one is ever reached.
+    let items = match bytes.below(16) {
+        0 => 0,
+        more => 1 + more % 3,
+    };
+    let items = (0..items).map(|_| item(bytes)).collect();
     let mut destinations: Vec<Destination> = (0..=bytes.below(3))
         .map(|_| {
             let host = bytes.one(&["a", "a", "a", "b", "missing"]);
@@ -218,12 +251,30 @@ fn item(bytes: &mut Bytes<'_>) -> Item {
     for bit in [0x10, 0x20] {
         let name = bytes.one(&HEADERS);
         if asked & bit != 0 && item.headers.iter().all(|(other, _)| *other != name) {
-            item.headers.push((name, Want::from_bytes(bytes, true, word)));
+            item.headers.push((name, Want::of_header(name, bytes)));
         }
+    }
+    let rarer = bytes.next();
+    if rarer & 0x03 == 0x03 {
+        let name = bytes.one(&HEADERS);
+        item.without_headers.push((name, Want::of_header(name, bytes)));
+    }
+    for bits in [0x0c, 0x18] {
+        let name = bytes.one(&PARAMETERS);
+        if rarer & bits == bits && item.query.iter().all(|(other, _)| *other != name) {
+            item.query.push((name, Want::from_bytes(bytes, true, word)));
+        }
+    }
+    if rarer & 0x60 == 0x60 {
+        item.authority = Some(Want::from_bytes(bytes, false, |bytes| match bytes.one(&AUTHORITIES) {
+            "" => "a".to_owned(),
+            name => name.to_owned(),
+        }));
     }
     item.port = (asked & 0x40 != 0).then(|| bytes.one(&[80, 81, 82]));
     item.at_gateway = asked & 0x81 == 0x81;
     let empty = item.uri.is_none() && item.method.is_none() && item.headers.is_empty();
+    let empty = empty && item.without_headers.is_empty() && item.query.is_empty() && item.authority.is_none();
     if empty && item.port.is_none() && !item.at_gateway {
         // An item without a condition is refused; this one takes everything.
         item.uri = Some(Want::Prefix("/".to_owned()));
@@ -245,9 +296,21 @@ fn request(bytes: &mut Bytes<'_>) -> Request {
         authority: bytes.one(&AUTHORITIES).to_owned(),
         method: bytes.one(&METHODS),
         path: path(bytes),
-        headers: (0..bytes.below(4)).map(|_| (bytes.one(&HEADERS), header_value(bytes))).collect(),
+        query: (0..bytes.below(4)).map(|_| (bytes.one(&PARAMETERS), header_value(bytes))).collect(),
+        headers: (0..bytes.below(4)).map(|_| header(bytes)).collect(),
         roll,
     }
+}
+
+fn header(bytes: &mut Bytes<'_>) -> (&'static str, String) {
+    let name = bytes.one(&HEADERS);
+    let value = if name == "cookie" && bytes.below(2) == 1 {
+        let cookies: Vec<String> = (0..=bytes.below(3)).map(|_| cookie(bytes)).collect();
+        cookies.join(bytes.one(&[";", "; "]))
+    } else {
+        header_value(bytes)
+    };
+    (name, value)
 }
 
 fn header_value(bytes: &mut Bytes<'_>) -> String {

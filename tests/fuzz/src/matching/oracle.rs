@@ -72,12 +72,23 @@ fn takes(item: &Item, request: &Request) -> bool {
         _ => fits(want, &request.path),
     });
     let method = item.method.as_ref().is_none_or(|want| fits(want, request.method));
+    let authority = item.authority.as_ref().is_none_or(|want| fits(want, &request.authority));
+    let header = |name: &str| {
+        let named = request.headers.iter().filter(|(other, _)| *other == name);
+        let values: Vec<&str> = named.map(|(_, value)| &**value).collect();
+        (!values.is_empty()).then(|| values.join(","))
+    };
+    let first = |name: &str| request.query.iter().find(|(other, _)| *other == name).map(|(_, value)| value);
     uri && method
-        && item.headers.iter().all(|(name, want)| {
-            let values: Vec<&str> =
-                request.headers.iter().filter(|(other, _)| other == name).map(|(_, value)| &**value).collect();
-            !values.is_empty() && fits(want, &values.join(","))
+        && authority
+        && item.headers.iter().all(|(name, want)| header(name).is_some_and(|value| fits(want, &value)))
+        && item.without_headers.iter().all(|(name, want)| match (header(name), want) {
+            (Some(value), want) => !fits(want, &value),
+            (None, Want::Present) => true,
+            // A header that is not there counts as an empty one.
+            (None, want) => !fits(want, ""),
         })
+        && item.query.iter().all(|(name, want)| first(name).is_some_and(|value| fits(want, value)))
 }
 
 fn fits(want: &Want, text: &str) -> bool {
@@ -86,6 +97,7 @@ fn fits(want: &Want, text: &str) -> bool {
         Want::Prefix(wanted) => text.get(..wanted.len()) == Some(wanted),
         Want::Regex(expression) => expression.takes(text),
         Want::Present => true,
+        Want::Cookie(pair) => text.split(';').any(|cookie| cookie == pair),
     }
 }
 
