@@ -2,6 +2,7 @@
 //! for every request, and by `explain`.
 
 use crate::request::RequestView;
+use crate::route::Rule;
 
 mod index;
 mod string;
@@ -86,12 +87,8 @@ impl HttpMatch {
     /// Whether `fits` is true of every condition; asks no further once one is not.
     #[inline]
     pub fn all<'m>(&'m self, mut fits: impl FnMut(Condition<'m>) -> bool) -> bool {
-        self.uri.as_ref().is_none_or(|uri| fits(Condition::Path(uri))) && self.all_beside_path(fits)
-    }
-
-    #[inline]
-    fn all_beside_path<'m>(&'m self, mut fits: impl FnMut(Condition<'m>) -> bool) -> bool {
-        self.method.as_ref().is_none_or(|method| fits(Condition::Method(method)))
+        self.uri.as_ref().is_none_or(|uri| fits(Condition::Path(uri)))
+            && self.method.as_ref().is_none_or(|method| fits(Condition::Method(method)))
             && self.headers.iter().all(|header| fits(Condition::Header(header)))
             && self.more.as_ref().is_none_or(|more| more.all(fits))
     }
@@ -99,11 +96,6 @@ impl HttpMatch {
     /// True when every condition fits.
     pub fn matches(&self, request: &RequestView<'_>) -> bool {
         self.all(|condition| condition.fits(request))
-    }
-
-    /// True when every condition but the one on the path fits.
-    pub fn matches_beside_path(&self, request: &RequestView<'_>) -> bool {
-        self.all_beside_path(|condition| condition.fits(request))
     }
 
     /// True when it takes every request.

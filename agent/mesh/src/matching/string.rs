@@ -7,8 +7,9 @@ use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 use regex::Regex;
 
-/// A header that is sent several times is joined here before a regex looks at it. Longer ones are joined on the heap.
-const JOINED: usize = 1024;
+/// Of a header that is sent several times the values are joined, and a path is brought into lower case, in so much of the
+/// stack. Longer ones are on the heap.
+pub(super) const JOINED: usize = 1024;
 
 /// `exact`, `prefix` or `regex` of one string.
 #[derive(Clone, Debug)]
@@ -101,30 +102,38 @@ impl HeaderMatch {
 
     /// Whether its value fits; `None` when it is absent.
     fn fits(&self, headers: &HeaderMap) -> Option<bool> {
-        let mut values = headers.get_all(&self.name).iter();
-        let first = values.next()?;
-        if values.next().is_none() || matches!(self.value, StringMatch::Present) {
-            return Some(self.value.matches_bytes(first.as_bytes()));
+        if matches!(self.value, StringMatch::Present) {
+            return headers.contains_key(&self.name).then_some(true);
         }
-        let all = || headers.get_all(&self.name).iter().map(HeaderValue::as_bytes);
-        let length = all().map(|value| value.len() + 1).sum::<usize>() - 1;
-        let mut buffer = [0_u8; JOINED];
-        let joined = match buffer.get_mut(..length) {
-            Some(joined) => {
-                let mut rest = &mut *joined;
-                for (number, value) in all().enumerate() {
-                    let comma = usize::from(number > 0);
-                    let (head, tail) = rest.split_at_mut(comma + value.len());
-                    head[..comma].fill(b',');
-                    head[comma..].copy_from_slice(value);
-                    rest = tail;
-                }
-                Cow::Borrowed(&*joined)
-            }
-            None => Cow::Owned(all().collect::<Vec<_>>().join(&b',')),
-        };
-        Some(self.value.matches_bytes(&joined))
+        with_value(headers, &self.name, |value| self.value.matches_bytes(value))
     }
+}
+
+/// What `look` says of the value of a header, several joined by `,`; `None` when it is absent.
+pub(super) fn with_value<T>(headers: &HeaderMap, name: &HeaderName, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next()?;
+    if values.next().is_none() {
+        return Some(look(first.as_bytes()));
+    }
+    let all = || headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    let length = all().map(|value| value.len() + 1).sum::<usize>() - 1;
+    let mut buffer = [0_u8; JOINED];
+    let joined = match buffer.get_mut(..length) {
+        Some(joined) => {
+            let mut rest = &mut *joined;
+            for (number, value) in all().enumerate() {
+                let comma = usize::from(number > 0);
+                let (head, tail) = rest.split_at_mut(comma + value.len());
+                head[..comma].fill(b',');
+                head[comma..].copy_from_slice(value);
+                rest = tail;
+            }
+            Cow::Borrowed(&*joined)
+        }
+        None => Cow::Owned(all().collect::<Vec<_>>().join(&b',')),
+    };
+    Some(look(&joined))
 }
 
 /// One query parameter of a match.
