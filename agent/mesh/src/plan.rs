@@ -94,7 +94,7 @@ pub struct WeightedGroup {
     pub subset: Arc<str>,
     /// Share = `weight / Σ weights`.
     pub weight: u32,
-    /// The endpoints among which the share is spread evenly.
+    /// The endpoints among which the share is spread evenly; one that shall get more is there several times.
     pub endpoints: Arc<[SocketAddr]>,
 }
 

@@ -26,9 +26,9 @@ use crate::snapshot::Snapshot;
 mod beyond;
 
 /// The table of ports that carry no HTTP.
-const NO_HOSTS: HostTableId = HostTableId(0);
+pub(super) const NO_HOSTS: HostTableId = HostTableId(0);
 /// Where Istio answers for hosts that no service has.
-const PORT_OF_OTHER_HOSTS: u16 = 80;
+pub(super) const PORT_OF_OTHER_HOSTS: u16 = 80;
 /// Label of a namespace: `http` asks for telemetry of requests.
 const TELEMETRY: &str = "weir.mesh/telemetry";
 
@@ -158,7 +158,11 @@ impl<'s> ViewRules<'s> {
         delegations: &Delegations<'s>,
         options: &CompileOptions,
     ) -> BTreeSet<usize> {
-        let policy_differs = |service: usize| self.policies[service] != everybody.policies[service];
+        let differs = |service: usize| {
+            let registered = &registry.services[service];
+            self.policies[service] != everybody.policies[service]
+                || registered.is_seen_by(self.client.namespace.as_ref()) != registered.is_seen_by(None)
+        };
         // Everybody fits no condition on clients.
         let meant = |vs: &&'s VirtualService| {
             let tls = vs.tls.iter().flat_map(|route| &route.items).map(|item| &item.conditions);
@@ -170,11 +174,11 @@ impl<'s> ViewRules<'s> {
         (0..registry.services.len())
             .filter(|&service| {
                 let (own, common) = (&self.rules[service], &everybody.rules[service]);
-                policy_differs(service)
+                differs(service)
                     || own.len() != common.len()
                     || own.iter().zip(common).any(|(a, b)| !std::ptr::eq(*a, *b))
                     || own.iter().any(meant)
-                    || routes::targets(own, delegations, registry, &options.cluster_domain).any(policy_differs)
+                    || routes::targets(own, delegations, registry, &options.cluster_domain).any(differs)
             })
             .collect()
     }
@@ -217,8 +221,11 @@ struct PortRules<'s> {
 
 impl<'s, 'f> Build<'_, 's, 'f> {
     fn view(&mut self, view: &ViewRules<'s>) {
-        for service in (0..self.registry.services.len()).filter(|s| self.registry.services[*s].is_asked_for()) {
-            if view.view != 0 && !view.changed.contains(&service) {
+        let by = view.client.namespace.as_ref();
+        for service in 0..self.registry.services.len() {
+            let registered = &self.registry.services[service];
+            let differs = view.view == 0 || view.changed.contains(&service);
+            if !differs || !registered.is_asked_for() || !registered.is_seen_by(by) {
                 continue;
             }
             if view.view == 0 {
@@ -355,19 +362,19 @@ impl<'s, 'f> Build<'_, 's, 'f> {
                 }
             } else {
                 let decision = facts.decide(self.findings);
-                for address in &registered.object.addresses {
-                    let key = PlanKey { view: view.view, address: Some(*address), port: number, udp: false };
+                for address in registered.addresses() {
+                    let key = PlanKey { view: view.view, address: Some(address), port: number, udp: false };
                     match self.plan.services.entry(key) {
                         Entry::Vacant(free) => {
-                            let entry = facts.planned(&decision, *address);
+                            let entry = facts.planned(&decision, address);
                             free.insert(shared(self.former, &key, entry));
                         }
                         Entry::Occupied(_) => self.trace.contended = true,
                     }
                 }
             }
-            for address in &registered.object.addresses {
-                self.destinations.entry((view.view, *address, number)).or_insert(id);
+            for address in registered.addresses() {
+                self.destinations.entry((view.view, address, number)).or_insert(id);
             }
             let http2 = match &rules.http {
                 Some(http) => http.catch_all().unwrap_or_default().into(),
@@ -403,7 +410,7 @@ impl<'s, 'f> Build<'_, 's, 'f> {
         if registered.entry.is_none() {
             names.extend([format!("{name}.{namespace}"), format!("{name}.{namespace}.svc")]);
         }
-        let addresses = registered.object.addresses.iter().map(IpAddr::to_string);
+        let addresses = registered.addresses().map(|address| address.to_string());
         let table = self.table(view, number);
         let index = table.add(&registered.fqdn, names.into_iter().chain(addresses), rules);
         table.hosts[index as usize].headless = registered.is_headless();
@@ -416,8 +423,11 @@ impl<'s, 'f> Build<'_, 's, 'f> {
     /// not as for everybody.
     fn other_hosts(&mut self, view: &ViewRules<'s>) {
         let registry = self.registry;
-        let (exact, suffixes) = self.hosts.others(|host| registry.is_asked_for(host));
+        let (exact, suffixes) = self.hosts.others(|host| registry.is_asked_for(host, None));
         for host in exact {
+            if registry.is_asked_for(host, view.client.namespace.as_ref()) {
+                continue;
+            }
             let vs = self.hosts.resolve(&view.client, host, self.findings);
             let rules = self.router(view).http(&vs, PORT_OF_OTHER_HOSTS).map(|http| http.rules);
             let names = || [host.to_string(), format!("{host}.")].into_iter();

@@ -15,6 +15,10 @@ use crate::finding::{Severity, code};
 use crate::program::{Cluster, ClusterId, ClusterPolicy, INVALID_BACKEND, Program, WeightedCluster};
 use crate::source::ObjectRef;
 
+/// Places among which the endpoints of a cluster whose weights differ are spread: what one gets is off by less than a
+/// hundredth of all.
+const MAX_PLACES: usize = 256;
+
 /// Clusters, each made once: views that see the same share it.
 #[derive(Default)]
 pub(super) struct Clusters<'f> {
@@ -186,6 +190,10 @@ impl Router<'_, '_, '_> {
             return nowhere(destination.port.unwrap_or(dialled));
         };
         let registered = &registry.services[service];
+        if !registered.is_seen_by(self.client.namespace.as_ref()) {
+            self.unseen(vs, destination, registered);
+            return nowhere(destination.port.unwrap_or(dialled));
+        }
         if registered.object.kind == ServiceType::ExternalName {
             self.missing(vs, destination, "host (a service of type ExternalName is not supported yet)", &host, None);
             return nowhere(destination.port.unwrap_or(dialled));
@@ -229,6 +237,20 @@ impl Router<'_, '_, '_> {
         self.findings.with_help(Severity::Error, code::REFERENCE, &vs.meta, destination.mark, message, help);
     }
 
+    /// Of rules for the host itself nobody is told: who does not see it does not ask for it.
+    fn unseen(&mut self, vs: &VirtualService, destination: &RouteDestination, service: &Registered<'_>) {
+        let domain = &self.options.cluster_domain;
+        let is_own = |host: &str| *expand(host, vs.meta.namespace(), domain) == *service.fqdn;
+        if vs.hosts.iter().any(|(host, _)| is_own(host)) {
+            return;
+        }
+        let (host, name) = (&destination.host, &service.object.meta.object);
+        let message = format!(
+            "{host} is not for all clients of this rule (exportTo of {name}): those who do not see it are refused its share"
+        );
+        self.findings.push(Severity::Warning, code::REFERENCE, &vs.meta, destination.mark, message);
+    }
+
     fn port_missing(&mut self, vs: &VirtualService, destination: &RouteDestination, service: &Registered<'_>) {
         let numbers: Vec<String> = service.ports.iter().map(|p| p.port.number.to_string()).collect();
         let host = &destination.host;
@@ -244,7 +266,7 @@ impl Router<'_, '_, '_> {
 }
 
 /// The endpoints of a service port whose pods carry these labels, if any are asked for; those with an IPv4 address, and
-/// the others.
+/// the others. One of weight 3 is there three times.
 pub(super) fn members(
     registry: &Registry<'_>,
     port: &RegisteredPort<'_>,
@@ -254,8 +276,27 @@ pub(super) fn members(
         let wanted = labels.filter(|labels| !labels.is_empty());
         backend.ready && wanted.is_none_or(|labels| backend.carries(labels, &registry.pods))
     });
-    let (endpoints4, endpoints6): (Vec<_>, Vec<_>) = chosen.map(|b| b.address).partition(SocketAddr::is_ipv4);
-    (endpoints4.into(), endpoints6.into())
+    let chosen = chosen.map(|backend| (backend.address, backend.weight));
+    let (endpoints4, endpoints6): (Vec<_>, Vec<_>) = chosen.partition(|(address, _)| address.is_ipv4());
+    (by_weight(&endpoints4), by_weight(&endpoints6))
+}
+
+/// Each endpoint as often as its weight says, by turns, so that going round serves them by weight.
+fn by_weight(endpoints: &[(SocketAddr, u32)]) -> Arc<[SocketAddr]> {
+    let common = endpoints.iter().fold(0, |common, (_, weight)| greatest_common_divisor(common, *weight));
+    let total: u64 = endpoints.iter().map(|(_, weight)| u64::from(weight / common.max(1))).sum();
+    let most = MAX_PLACES.max(endpoints.len()) as u64;
+    let places = |weight: u32| {
+        let weight = u64::from(weight / common.max(1));
+        if total <= most { weight } else { (weight * most / total).max(1) }
+    };
+    let turns = endpoints.iter().map(|(_, weight)| places(*weight)).max().unwrap_or(0);
+    let turn = |turn| endpoints.iter().filter(move |(_, weight)| places(*weight) > turn).map(|(address, _)| *address);
+    (0..turns).flat_map(turn).collect()
+}
+
+fn greatest_common_divisor(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
 /// Envoy's name of a cluster.

@@ -72,7 +72,13 @@ fn tell(meta: &Metadata, severity: Severity, mark: Mark, path: &str, instead: &s
 pub(super) fn virtual_service(vs: &VirtualService, findings: &mut Findings) {
     for (position, route) in vs.http.iter().enumerate() {
         for (feature, mark, field) in asked_for(route) {
-            let (severity, instead) = instead(feature);
+            let (severity, mut instead) = instead(feature);
+            let mut field = field;
+            if feature == Feature::Retries && *vs.meta.object.kind == *"HTTPRoute" {
+                // All that such a rule can ask for of them.
+                (field, instead) =
+                    ("timeouts.backendRequest".to_owned(), "one try may last as long as the client waits");
+            }
             // Rules of the Gateway API are in another order here than they were written.
             let path = match &*vs.meta.object.kind {
                 "VirtualService" => format!("spec.http[{position}].{field}"),

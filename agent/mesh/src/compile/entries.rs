@@ -1,19 +1,27 @@
 //! Hosts of ServiceEntries as services of the registry: their ports, their endpoints and who comes first.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::Findings;
 use super::registry::{Backend, Registered, RegisteredPort, Registry, has_labels, protocol_of};
-use super::visibility::is_public;
-use crate::crd::{Mark, Metadata, Port, Resolution, ServiceEntry, TargetPort, Workload};
+use crate::crd::{EntryHost, Mark, Metadata, Port, Resolution, ServiceEntry, ServiceType, TargetPort, Workload};
 use crate::finding::{Severity, code};
 use crate::snapshot::Snapshot;
 
-/// Whether connections to its addresses are weir's business. Of a host that is for some clients alone, everybody else
-/// would be steered too.
+/// Whether connections to its addresses are weir's business.
 pub(super) fn is_asked_for(entry: &ServiceEntry) -> bool {
-    entry.resolution == Resolution::Static && is_public(&entry.export_to)
+    entry.resolution == Resolution::Static
+}
+
+/// Whether an entry adds to a service that has its host already: to a Service of its own namespace its endpoints, to an
+/// older entry there, for the same clients, ports and addresses too.
+fn adds_to(entry: &ServiceEntry, first: &Registered<'_>) -> bool {
+    let alike = match first.entry {
+        Some(own) => is_asked_for(own) && own.export_to == entry.export_to,
+        None => first.object.kind == ServiceType::ClusterIp,
+    };
+    is_asked_for(entry) && entry.meta.namespace() == first.namespace() && alike
 }
 
 /// The entries that somebody sees, the oldest first.
@@ -24,12 +32,19 @@ fn visible(snapshot: &Snapshot) -> Vec<&ServiceEntry> {
     entries
 }
 
-/// Adds the hosts that no Service has; of several entries for one host the oldest has it.
+/// Adds the hosts of entries. What several have for one host of a namespace is put together; of several namespaces a
+/// Service comes first, then the oldest entry.
 pub(super) fn register<'s>(snapshot: &'s Snapshot, registry: &mut Registry<'s>) {
     for entry in visible(snapshot) {
         for host in &entry.hosts {
             // Many hosts in one: nobody has the endpoints of each.
-            if host.name.starts_with('*') || registry.by_host.contains_key(&host.name) {
+            if host.name.starts_with('*') {
+                continue;
+            }
+            if let Some(first) = registry.find(&host.name) {
+                if adds_to(entry, &registry.services[first]) {
+                    add(entry, host, first, snapshot, registry);
+                }
                 continue;
             }
             let ports = host.service.ports.iter().filter(|port| !port.udp).map(|port| RegisteredPort {
@@ -40,8 +55,39 @@ pub(super) fn register<'s>(snapshot: &'s Snapshot, registry: &mut Registry<'s>) 
             let ports = ports.collect();
             registry.by_host.insert(Arc::clone(&host.name), registry.services.len());
             let fqdn = Arc::clone(&host.name);
-            registry.services.push(Registered { object: &host.service, entry: Some(entry), fqdn, ports });
+            let object = &host.service;
+            registry.services.push(Registered { object, entry: Some(entry), fqdn, ports, more_addresses: Vec::new() });
         }
+    }
+}
+
+/// Adds what an entry has for a host to what is there.
+fn add<'s>(
+    entry: &'s ServiceEntry,
+    host: &'s EntryHost,
+    first: usize,
+    snapshot: &'s Snapshot,
+    registry: &mut Registry<'s>,
+) {
+    for port in host.service.ports.iter().filter(|port| !port.udp) {
+        let endpoints = endpoints(entry, port, snapshot, registry);
+        let protocol = protocol_of(port).0;
+        let service = &mut registry.services[first];
+        match service.position(port.number) {
+            Some(position) if service.entry.is_none() || service.ports[position].protocol == protocol => {
+                let held = &mut service.ports[position].endpoints;
+                held.extend(endpoints);
+                held.sort_by_key(|backend| backend.address);
+                held.dedup_by_key(|backend| backend.address);
+            }
+            None if service.entry.is_some() => service.ports.push(RegisteredPort { port, protocol, endpoints }),
+            _ => {}
+        }
+    }
+    let service = &mut registry.services[first];
+    if service.entry.is_some() {
+        let new: Vec<IpAddr> = host.service.addresses.iter().copied().filter(|ip| !service.has(*ip)).collect();
+        service.more_addresses.extend(new);
     }
 }
 
@@ -56,7 +102,14 @@ fn endpoints(entry: &ServiceEntry, port: &Port, snapshot: &Snapshot, registry: &
         let number = workload.port(&port.name).unwrap_or(target);
         let labels = Some(Arc::new(workload.labels.clone()));
         let address = |ip| SocketAddr::new(ip, number);
-        workload.ip().map(|ip| Backend { address: address(ip), pod: None, labels, is_pod: false, ready: true })
+        workload.ip().map(|ip| Backend {
+            address: address(ip),
+            pod: None,
+            labels,
+            is_pod: false,
+            ready: true,
+            weight: workload.weight,
+        })
     };
     let mut found: Vec<Backend> = entry.endpoints.iter().filter_map(of_workload).collect();
     if let Some(selector) = &entry.selector {
@@ -69,6 +122,7 @@ fn endpoints(entry: &ServiceEntry, port: &Port, snapshot: &Snapshot, registry: &
                 labels: None,
                 is_pod: true,
                 ready: true,
+                weight: 1,
             }));
         }
         let own = |other: &Metadata| other.namespace() == entry.meta.namespace() && has_labels(&other.labels, selector);
@@ -83,10 +137,6 @@ fn endpoints(entry: &ServiceEntry, port: &Port, snapshot: &Snapshot, registry: &
 /// What is written and does not do what it seems to.
 pub(super) fn lint(snapshot: &Snapshot, registry: &Registry<'_>, findings: &mut Findings) {
     for entry in visible(snapshot) {
-        if !is_public(&entry.export_to) && entry.resolution == Resolution::Static {
-            let message = "exportTo is not told apart yet: connections to its addresses pass as without weir, whoever the client is; rules of every namespace may send to its hosts";
-            findings.push(Severity::Warning, code::NOT_SUPPORTED, &entry.meta, Mark::default(), message.to_owned());
-        }
         for workload in entry.endpoints.iter().filter(|workload| workload.ip().is_none()) {
             if entry.resolution == Resolution::Static {
                 findings.push(
@@ -111,14 +161,7 @@ pub(super) fn lint(snapshot: &Snapshot, registry: &Registry<'_>, findings: &mut 
             }
             let first = registry.find(&host.name).map(|index| &registry.services[index]);
             if let Some(first) = first.filter(|first| !first.entry.is_some_and(|own| std::ptr::eq(own, entry))) {
-                let name = &first.object.meta.object;
-                findings.push(
-                    Severity::Warning,
-                    code::NO_EFFECT,
-                    &entry.meta,
-                    host.mark,
-                    format!("{} has no effect here: {name} comes first for the same host", host.name),
-                );
+                shared(entry, host, first, findings);
             }
         }
         if is_asked_for(entry) && entry.hosts.iter().all(|host| host.service.addresses.is_empty()) {
@@ -130,5 +173,32 @@ pub(super) fn lint(snapshot: &Snapshot, registry: &Registry<'_>, findings: &mut 
                 "it has no addresses: connections pass as without weir, and rules may send to its hosts".to_owned(),
             );
         }
+    }
+}
+
+/// Tells what of a host that another object has too is not in force.
+fn shared(entry: &ServiceEntry, host: &EntryHost, first: &Registered<'_>, findings: &mut Findings) {
+    let name = &first.object.meta.object;
+    let mut tell = |message: String| {
+        findings.push(Severity::Warning, code::NO_EFFECT, &entry.meta, host.mark, message);
+    };
+    if !adds_to(entry, first) {
+        tell(format!("{} has no effect here: {name} comes first for the same host", host.name));
+        return;
+    }
+    for port in host.service.ports.iter().filter(|port| !port.udp) {
+        let held = first.position(port.number).map(|position| &first.ports[position]);
+        let why = match (held, first.entry) {
+            (None, None) => "does not have",
+            (Some(held), Some(_)) if held.protocol != protocol_of(port).0 => "has for another protocol",
+            _ => continue,
+        };
+        tell(format!(
+            "port {} of {} has no effect: {name} comes first for the host, and {why} it",
+            port.number, host.name
+        ));
+    }
+    if first.entry.is_none() && !host.service.addresses.is_empty() {
+        tell(format!("addresses of {} have no effect: those of {name} are in force", host.name));
     }
 }

@@ -7,7 +7,9 @@ use super::destinations::host_help;
 use super::registry::{Registered, Registry, has_labels, protocol_of};
 use super::visibility::expand;
 use super::{CompileOptions, EXCLUDED_NAMESPACES, Findings, enforced, entries};
-use crate::crd::{DestinationRule, HttpMatchItem, HttpRoute, Labels, Mark, ServiceType, Subset, VirtualService};
+use crate::crd::{
+    DestinationRule, HttpMatchItem, HttpRoute, Labels, Mark, ServiceType, Sidecar, Subset, VirtualService,
+};
 use crate::finding::{Severity, code};
 use crate::program::Protocol;
 use crate::snapshot::Snapshot;
@@ -24,6 +26,9 @@ pub(super) fn lint(snapshot: &Snapshot, registry: &Registry<'_>, options: &Compi
         port_names(service, findings);
         addresses(service, findings);
     }
+    for sidecar in snapshot.sidecars.values() {
+        self::sidecar(sidecar, registry, findings);
+    }
     for vs in snapshot.virtual_services.values() {
         enforced::virtual_service(vs, findings);
         // Of a route of the Gateway API its own conditions tell.
@@ -35,6 +40,28 @@ pub(super) fn lint(snapshot: &Snapshot, registry: &Registry<'_>, options: &Compi
         enforced::destination_rule(rule, findings);
         destination_rule(rule, snapshot, registry, options, findings);
     }
+}
+
+/// To hide a host from some clients takes an entry for each of its ports and each class of them: what Sidecars hide of a
+/// large mesh is most of it, so it stays visible.
+fn sidecar(sidecar: &Sidecar, registry: &Registry<'_>, findings: &mut Findings) {
+    let mut hidden = registry.services.iter().filter(|one| !sidecar.shows(one.namespace(), &one.fqdn));
+    let Some(first) = hidden.next() else { return };
+    let others = match hidden.count() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let host = &first.fqdn;
+    findings.with_help(
+        Severity::Warning,
+        code::NOT_SUPPORTED,
+        &sidecar.meta,
+        Mark::default(),
+        format!(
+            "spec.egress hides {host}{others}, and visibility is not narrowed by it: its clients reach them, and the rules for them apply"
+        ),
+        Some("let exportTo of the rules and services say who sees them".to_owned()),
+    );
 }
 
 fn port_names(service: &Registered<'_>, findings: &mut Findings) {

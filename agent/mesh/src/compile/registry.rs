@@ -8,6 +8,7 @@ use foldhash::fast::RandomState;
 
 use super::CompileOptions;
 use super::entries;
+use super::visibility::sees;
 use crate::crd::{EndpointSlice, Labels, Pod, Port, Service, ServiceEntry, ServiceType, TargetPort};
 use crate::program::Protocol;
 use crate::snapshot::{Key, Snapshot};
@@ -40,6 +41,8 @@ pub(super) struct Registered<'s> {
     pub(super) fqdn: Arc<str>,
     /// Its TCP ports.
     pub(super) ports: Vec<RegisteredPort<'s>>,
+    /// Addresses that further ServiceEntries for the host give it.
+    pub(super) more_addresses: Vec<IpAddr>,
 }
 
 impl Registered<'_> {
@@ -61,8 +64,23 @@ impl Registered<'_> {
         is_headless(self.object)
     }
 
+    /// Where clients ask for it.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.object.addresses.iter().chain(&self.more_addresses).copied()
+    }
+
+    /// Whether this is one of its addresses.
+    pub(super) fn has(&self, address: IpAddr) -> bool {
+        self.addresses().any(|own| own == address)
+    }
+
+    /// Whether clients of this namespace know of it; `None` = everybody.
+    pub(super) fn is_seen_by(&self, namespace: Option<&Arc<str>>) -> bool {
+        self.entry.is_none_or(|entry| sees(namespace, &entry.meta, &entry.export_to))
+    }
+
     /// False for what clients do not ask for by its own ports: an alias of another host, and a host of a ServiceEntry
-    /// whose endpoints are not known here, or that is not for everybody. Rules may still name it.
+    /// whose endpoints are not known here. Rules may still name it.
     pub(super) fn is_asked_for(&self) -> bool {
         self.object.kind != ServiceType::ExternalName && self.entry.is_none_or(entries::is_asked_for)
     }
@@ -93,6 +111,8 @@ pub(super) struct Backend {
     pub(super) is_pod: bool,
     /// False only for those of headless services.
     pub(super) ready: bool,
+    /// Its share among the others; never 0.
+    pub(super) weight: u32,
 }
 
 impl Backend {
@@ -186,7 +206,13 @@ impl<'s> Registry<'s> {
                 })
                 .collect();
             registry.by_host.insert(Arc::clone(&fqdn), registry.services.len());
-            registry.services.push(Registered { object: service, entry: None, fqdn, ports });
+            registry.services.push(Registered {
+                object: service,
+                entry: None,
+                fqdn,
+                ports,
+                more_addresses: Vec::new(),
+            });
         }
         entries::register(snapshot, &mut registry);
         registry.entangle();
@@ -217,9 +243,10 @@ impl<'s> Registry<'s> {
         self.by_host.get(fqdn.strip_suffix('.').unwrap_or(fqdn)).copied()
     }
 
-    /// Whether clients ask for this host by its own ports.
-    pub(super) fn is_asked_for(&self, fqdn: &str) -> bool {
-        self.find(fqdn).is_some_and(|index| self.services[index].is_asked_for())
+    /// Whether clients of this namespace ask for this host by its own ports; `None` = everybody.
+    pub(super) fn is_asked_for(&self, fqdn: &str, by: Option<&Arc<str>>) -> bool {
+        let service = self.find(fqdn).map(|index| &self.services[index]);
+        service.is_some_and(|service| service.is_asked_for() && service.is_seen_by(by))
     }
 
     fn endpoints_of(
@@ -266,7 +293,7 @@ impl<'s> Registry<'s> {
                     }
                     let address = SocketAddr::new(*address, target.number);
                     let is_pod = endpoint.pod.is_some() || pod.is_some();
-                    found.push(Backend { address, pod, labels: None, is_pod, ready: endpoint.ready });
+                    found.push(Backend { address, pod, labels: None, is_pod, ready: endpoint.ready, weight: 1 });
                 }
             }
         }
@@ -290,6 +317,7 @@ impl<'s> Registry<'s> {
                     labels: None,
                     is_pod: true,
                     ready: pod.ready,
+                    weight: 1,
                 }));
             }
         }

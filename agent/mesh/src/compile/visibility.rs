@@ -1,4 +1,4 @@
-//! Who sees a rule (`exportTo`, `sourceLabels`, `sourceNamespace`, `workloadSelector`), and the views that follow:
+//! Who sees a rule or a host (`exportTo`, `sourceLabels`, `sourceNamespace`, `workloadSelector`), and the views that follow:
 //! classes of clients who find something that not everybody does. Every other client is of view 0.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -191,6 +191,9 @@ impl ViewTable {
         let mut marks = Marks::default();
         for vs in snapshot.virtual_services.values().filter(|vs| vs.in_mesh()) {
             marks.virtual_service(vs);
+        }
+        for entry in snapshot.service_entries.values() {
+            narrow(&entry.meta, &entry.export_to, &mut marks.namespaces);
         }
         for rule in snapshot.destination_rules.values() {
             let own = rule.meta.namespace();

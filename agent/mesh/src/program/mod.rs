@@ -227,9 +227,9 @@ pub struct Cluster {
     pub port: u16,
     /// Everything that holds toward it.
     pub policy: Arc<ClusterPolicy>,
-    /// Ready endpoints with an IPv4 address.
+    /// Ready endpoints with an IPv4 address; one that shall get more than others is there several times.
     pub endpoints4: Arc<[SocketAddr]>,
-    /// Ready endpoints with an IPv6 address.
+    /// Ready endpoints with an IPv6 address, likewise.
     pub endpoints6: Arc<[SocketAddr]>,
 }
 

@@ -13,7 +13,9 @@ impl<'s> Build<'_, 's, '_> {
         let domain = &self.options.cluster_domain;
         let is_service = |vs: &VirtualService| {
             let mut hosts = vs.hosts.iter();
-            hosts.any(|(host, _)| self.registry.is_asked_for(&expand(host, vs.meta.namespace(), domain)))
+            hosts.any(|(host, _)| {
+                self.registry.is_asked_for(&expand(host, vs.meta.namespace(), domain), Some(vs.meta.namespace()))
+            })
         };
         let unused: Vec<&VirtualService> =
             snapshot.virtual_services.values().map(|vs| &**vs).filter(|vs| !vs.in_mesh() || !is_service(vs)).collect();

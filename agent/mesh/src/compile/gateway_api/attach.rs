@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::status::{Condition, ParentStatus, RouteStatus};
-use super::{CompileOptions, Snapshot, api, backends, common, is_own, listener_name};
+use super::{CompileOptions, Snapshot, api, backends, common, is_own, listener_name, within};
 use crate::crd::gateway_api::{AllowedNamespaces, ParentRef, Route, RouteKind};
 use crate::snapshot::Key;
 
@@ -105,7 +105,7 @@ fn to_listeners(
             why = Condition::no("NotAllowedByListeners", message);
             continue;
         }
-        let hosts = hosts(route, listener);
+        let hosts = hosts(route, gateway, listener);
         if hosts.is_empty() {
             let message = format!("listener {} is for {}", listener.name, listener.hostname);
             why = Condition::no("NoMatchingListenerHostname", message);
@@ -126,13 +126,20 @@ fn to_listeners(
     if any { Condition::yes("Accepted") } else { why }
 }
 
-/// The hosts that a route and a listener have in common.
-fn hosts(route: &Route, listener: &api::Listener) -> Vec<Arc<str>> {
-    let own: Arc<str> = if listener.hostname.is_empty() { "*".into() } else { Arc::clone(&listener.hostname) };
+/// The hosts that a route and a listener have in common, without those that another listener of the Gateway on the same
+/// port is more specific for: their requests are that one's alone.
+fn hosts(route: &Route, gateway: &api::Gateway, listener: &api::Listener) -> Vec<Arc<str>> {
+    let name = |listener: &api::Listener| -> Arc<str> {
+        if listener.hostname.is_empty() { "*".into() } else { Arc::clone(&listener.hostname) }
+    };
+    let own = name(listener);
     if route.hostnames.is_empty() || route.kind == RouteKind::Tcp {
         return vec![own];
     }
-    route.hostnames.iter().filter_map(|host| common(host, &own)).map(Arc::clone).collect()
+    let beside = gateway.listeners.iter().filter(|other| other.port == listener.port).map(name);
+    let narrower: Vec<Arc<str>> = beside.filter(|other| *other != own && within(other, &own)).collect();
+    let is_left = |host: &&Arc<str>| !narrower.iter().any(|other| within(host, other));
+    route.hostnames.iter().filter_map(|host| common(host, &own)).filter(is_left).map(Arc::clone).collect()
 }
 
 fn is_allowed(route: &Route, gateway: &api::Gateway, listener: &api::Listener, snapshot: &Snapshot) -> bool {

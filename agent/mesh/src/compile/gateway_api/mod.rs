@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::gateways::common;
+use super::gateways::{common, within};
 use super::{CompileOptions, Findings};
 use crate::crd::gateway_api::{self as api, Route, RouteKind};
 use crate::crd::{

@@ -11,7 +11,7 @@ use super::{CompileOptions, Snapshot, VirtualService, backends, empty, filters};
 use crate::crd::gateway_api::{Filter, PathMatch, Route, RouteMatch, RouteRule};
 use crate::crd::{Action, HttpMatchItem, HttpRoute, HttpSettings, Marked, Mirror};
 use crate::matching::{HeaderMatch, HttpMatch, MoreConditions, QueryMatch, StringMatch};
-use crate::program::Share;
+use crate::program::{RetryPolicy, Share};
 
 /// Where a rule stands among all for its host.
 type Precedence = (Reverse<(u8, usize)>, Reverse<(bool, usize, usize)>, usize, usize, usize);
@@ -166,6 +166,16 @@ fn settings(
         }
     }
     settings.mirrors = mirrors.into();
-    let nothing = settings.headers.is_none() && settings.rewrite.is_none() && settings.mirrors.is_empty();
+    settings.timeout = rule.timeouts.request;
+    // Nothing is said of how often is tried, so what holds for everybody does.
+    settings.retries = rule.timeouts.backend_request.map(|limit| {
+        let retries = RetryPolicy { per_try_timeout: Some(*limit), ..RetryPolicy::none_given() };
+        Marked::new(limit.mark, Arc::new(retries))
+    });
+    let nothing = settings.headers.is_none()
+        && settings.rewrite.is_none()
+        && settings.mirrors.is_empty()
+        && settings.timeout.is_none()
+        && settings.retries.is_none();
     (!nothing).then(|| Box::new(settings))
 }

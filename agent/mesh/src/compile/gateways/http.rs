@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::super::destinations::Router;
 use super::super::registry::Map;
 use super::{Bindings, Bound, names};
-use crate::crd::{ServerProtocol, VirtualService};
+use crate::crd::{ServerHost, ServerProtocol, VirtualService};
 use crate::program::{GatewayHost, Handler, HttpHandler};
 use crate::route::{Rule, VirtualHost};
 
@@ -52,9 +52,9 @@ pub(super) fn handler<'s>(servers: &[Bound<'_>], bindings: &Bindings<'s>, router
                 filling.rules.extend(new.into_iter().map(|rule| (rule, vs)));
             }
         }
-        for host in bound.server.hosts.iter().filter(|_| redirects) {
+        for host in bound.server.hosts.iter().filter(|host| redirects || is_isolated(bound, host, servers)) {
             let at = at(&host.name, &mut hosts);
-            hosts[at].requires_tls = true;
+            hosts[at].requires_tls |= redirects;
         }
     }
     if hosts.is_empty() {
@@ -66,6 +66,19 @@ pub(super) fn handler<'s>(servers: &[Bound<'_>], bindings: &Bindings<'s>, router
         return Handler::Http(HttpHandler { name: route_name(servers), hosts, suffixes, ..HttpHandler::default() });
     }
     Handler::Http(finish(route_name(servers), hosts))
+}
+
+/// Whether a less specific listener of the same Gateway of the Gateway API would get the requests for a host of this one,
+/// where this one has no rules for it: they are nobody's.
+fn is_isolated(bound: &Bound<'_>, host: &ServerHost, servers: &[Bound<'_>]) -> bool {
+    let of_one = |other: &&Bound<'_>| {
+        let (meta, own) = (&other.gateway.meta, &bound.gateway.meta);
+        let gateway = |name: &str| name.split_once('~').map(|(gateway, _)| gateway.to_owned());
+        meta.namespace() == own.namespace()
+            && gateway(own.name()).is_some_and(|name| gateway(meta.name()).is_some_and(|other| other == name))
+    };
+    let others = servers.iter().filter(of_one).flat_map(|other| &other.server.hosts);
+    others.into_iter().any(|other| other.name != host.name && names::within(&host.name, &other.name))
 }
 
 fn finish(name: Box<str>, hosts: Vec<Filling<'_>>) -> HttpHandler {

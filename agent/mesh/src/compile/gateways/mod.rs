@@ -28,7 +28,7 @@ mod layer4;
 mod names;
 mod ports;
 
-pub(super) use names::common;
+pub(super) use names::{common, within};
 pub(super) use ports::opened;
 
 /// Which pods are the gateway's.

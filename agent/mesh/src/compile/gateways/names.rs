@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::crd::{Server, VirtualService};
 
 /// Whether every name that fits `inner` fits `outer`. `*.example.com` is not for `example.com` itself.
-pub(super) fn within(inner: &str, outer: &str) -> bool {
+pub(in crate::compile) fn within(inner: &str, outer: &str) -> bool {
     match (inner.strip_prefix('*'), outer.strip_prefix('*')) {
         (_, Some("")) => true,
         (None, None) => inner == outer,

@@ -75,3 +75,25 @@ fn an_object_that_came_from_no_file_has_no_place() {
     assert_eq!(compiled.verdict("10.96.0.1").0, Verdict::Reject);
     assert!(compiled.findings.iter().all(|f| f.at.is_none()));
 }
+
+#[test]
+fn what_a_sidecar_hides_and_is_seen_all_the_same_is_told() {
+    let told = |egress: &str| {
+        let text = [
+            shop(HTTP),
+            service("other", "x", "10.96.0.8", HTTP),
+            service("other", "y", "10.96.0.9", HTTP),
+            rule("Sidecar", "shop", "default", &format!("{{egress: [{{hosts: [{egress}]}}]}}")),
+        ];
+        let (compiled, _) = with_store(&[("test.yaml", &text.concat())], &CompileOptions::default());
+        compiled
+            .found(code::NOT_SUPPORTED)
+            .into_iter()
+            .filter(|one| one.contains("Sidecar shop/default"))
+            .collect::<Vec<_>>()
+    };
+    let own = told("./*");
+    assert!(own.len() == 1 && own[0].contains("hides x.other.svc.cluster.local and 1 more"), "{own:?}");
+    assert!(own[0].contains("visibility is not narrowed"), "{own:?}");
+    assert_eq!(told("'*/*'"), Vec::<String>::new());
+}

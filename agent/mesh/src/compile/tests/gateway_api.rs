@@ -275,3 +275,81 @@ fn grpc_methods_are_paths() {
     assert_eq!(compiled.call(80, false, "h", "/shop.Cart/List"), of("*", "b"));
     assert_eq!(compiled.call(80, false, "h", "/shop.Cart2/List"), "*:80 -> 404");
 }
+
+#[test]
+fn timeouts_are_those_of_the_rule_and_of_each_try() {
+    use std::time::Duration;
+
+    let mesh = |rules: &str| {
+        let spec = format!("{{parentRefs: [{{kind: Service, group: '', name: b}}], rules: [{rules}]}}");
+        outside(&[edge(), api("HTTPRoute", "shop", "r", &spec)].concat())
+    };
+    let of = |timeouts: &str| {
+        let compiled = mesh(&format!("{{timeouts: {timeouts}, {TO_A}}}"));
+        let port = compiled.port(0, "10.96.0.2", 80).expect("a service");
+        let source = Source { namespace: "shop", view: 0 };
+        let host = crate::route::host(&compiled.program, port, &source, "b").expect("its host");
+        let settings = host.rules[0].route.settings.clone();
+        let tries = host.rules[0].route.retries();
+        let told = compiled.found(code::NOT_SUPPORTED);
+        (settings.and_then(|settings| settings.timeout), tries.per_try_timeout, tries.attempts, told)
+    };
+    let second = Duration::from_secs(1);
+    let (request, one_try, attempts, told) = of("{request: 10s, backendRequest: 1s}");
+    assert_eq!((request, one_try, attempts), (Some(10 * second), Some(second), 2));
+    for what in ["timeout (rule shop.r.0)", "timeouts.backendRequest (rule shop.r.0)"] {
+        assert!(told.iter().any(|one| one.contains(what)), "{told:?}");
+    }
+    assert_eq!(of("{request: 0s, backendRequest: 0s}"), (None, None, 2, Vec::new()), "zero is no limit");
+}
+
+#[test]
+fn what_a_rule_asks_for_that_is_no_part_of_the_standard_is_told() {
+    let spec =
+        format!("{{parentRefs: [{{kind: Service, group: '', name: b}}], rules: [{{retry: {{attempts: 2}}, {TO_A}}}]}}");
+    let text = [edge(), api("HTTPRoute", "shop", "r", &spec)].concat();
+    let (_, findings) = with_store(&[("test.yaml", &text)], &CompileOptions::default());
+    let told =
+        findings.iter().any(|one| one.message.contains("spec.rules[0].retry") && one.code == code::NOT_SUPPORTED);
+    assert!(told, "{findings:?}");
+}
+
+#[test]
+fn requests_are_for_the_most_specific_listener_alone() {
+    let listener = |name: &str, host: &str| {
+        format!("{{name: {name}, port: 80, protocol: HTTP{host}, allowedRoutes: {{namespaces: {{from: All}}}}}}")
+    };
+    let listeners = [
+        listener("any", ""),
+        listener("wild", ", hostname: '*.example.com'"),
+        listener("one", ", hostname: one.example.com"),
+        listener("empty", ", hostname: empty.example.com"),
+    ];
+    let route = |name: &str, section: &str, hosts: &str, to: &str| {
+        let parent = format!("{{name: gw, namespace: edge, sectionName: {section}}}");
+        api("HTTPRoute", "shop", name, &format!("{{parentRefs: [{parent}], {hosts}rules: [{{{to}}}]}}"))
+    };
+    let text = [
+        api("Gateway", "edge", "gw", &format!("{{gatewayClassName: weir, listeners: [{}]}}", listeners.join(", "))),
+        edge()
+            .split_once("---\napiVersion: v1")
+            .map(|(_, rest)| format!("---\napiVersion: v1{rest}"))
+            .expect("services"),
+        route("any", "any", "", TO_A),
+        route("wild", "wild", "", TO_B),
+        route("one", "one", "hostnames: [one.example.com], ", TO_A),
+        // It is bound to a listener that never gets these requests.
+        route("stray", "wild", "hostnames: [one.example.com, two.example.com], ", TO_B),
+    ];
+    let compiled = outside(&text.concat());
+    for (host, to) in [
+        ("elsewhere.org", of("*", "a")),
+        ("other.example.com", of("*.example.com", "b")),
+        ("two.example.com", of("two.example.com", "b")),
+        ("one.example.com", of("one.example.com", "a")),
+    ] {
+        assert_eq!(compiled.call(80, false, host, "/"), to, "{host}");
+    }
+    let nothing = compiled.call(80, false, "empty.example.com", "/");
+    assert!(nothing.ends_with("404"), "{nothing}");
+}

@@ -264,3 +264,12 @@ fn rules_of_several_objects_come_in_the_order_of_their_age_and_the_rest_last() {
         assert_eq!(compiled.call(80, false, "a.example.com", path), found);
     }
 }
+
+#[test]
+fn a_server_that_passes_everything_on_is_told_of() {
+    let server = "{port: {number: 15443, name: tls, protocol: TLS}, hosts: ['*.local'], tls: {mode: AUTO_PASSTHROUGH}}";
+    let compiled = outside(&gateway("edge", "gw", server));
+    assert_eq!(compiled.call(15443, true, "b.local", "/"), "no listener");
+    let told = compiled.found(code::NOT_SUPPORTED);
+    assert!(told.iter().any(|one| one.contains("AUTO_PASSTHROUGH")), "{told:?}");
+}

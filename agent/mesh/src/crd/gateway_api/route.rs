@@ -1,8 +1,12 @@
 //! HTTPRoute, GRPCRoute, TLSRoute and TCPRoute: where they are attached, and their rules.
 
+use std::time::Duration;
+
 use super::filter::Filter;
 use super::matches::RouteMatch;
 use super::{Arc, Fault, Fields, GROUP, Mark, Metadata, Notes, group, text};
+use crate::crd::duration_or_zero;
+use crate::crd::fields::Marked;
 use crate::finding::Severity;
 
 /// A route of any of the four kinds.
@@ -105,6 +109,17 @@ pub struct RouteRule {
     pub filters: Box<[Filter]>,
     /// `backendRefs`
     pub backends: Box<[BackendRef]>,
+    /// `timeouts`
+    pub timeouts: Timeouts,
+}
+
+/// How long a rule waits. None of them is zero, which asks for no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// `request`: for everything, retries included.
+    pub request: Option<Marked<Duration>>,
+    /// `backendRequest`: for one try.
+    pub backend_request: Option<Marked<Duration>>,
 }
 
 /// Where a rule sends.
@@ -154,6 +169,7 @@ impl Route {
                 matches: Box::default(),
                 filters: Box::default(),
                 backends: Box::default(),
+                timeouts: Timeouts::default(),
             });
         }
         Ok(Self { meta, kind, parents: parents.into(), hostnames, rules: rules.into() })
@@ -189,14 +205,25 @@ impl RouteRule {
             note_others(&backend.filters, notes);
             backends.push(backend);
         }
-        for key in ["timeouts", "retry", "sessionPersistence"] {
+        let timeouts = match fields.map("timeouts")? {
+            Some(mut given) if kind == RouteKind::Http => Timeouts::decode(&mut given)?,
+            _ => Timeouts::default(),
+        };
+        for key in ["retry", "sessionPersistence"] {
             if let Some(entry) = fields.entry(key) {
                 let path = fields.path_of(key);
                 notes.unsupported(Severity::Warning, entry.mark, &path, "requests are forwarded without it");
             }
         }
         let name = text(&mut fields, "name")?;
-        Ok(Self { mark: fields.mark, name, matches: matches.into(), filters, backends: backends.into() })
+        Ok(Self { mark: fields.mark, name, matches: matches.into(), filters, backends: backends.into(), timeouts })
+    }
+}
+
+impl Timeouts {
+    fn decode(fields: &mut Fields<'_>) -> Result<Self, Fault> {
+        let mut given = |key| Ok::<_, Fault>(duration_or_zero(fields, key)?.filter(|limit| !limit.is_zero()));
+        Ok(Self { request: given("request")?, backend_request: given("backendRequest")? })
     }
 }
 

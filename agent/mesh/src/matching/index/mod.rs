@@ -22,8 +22,8 @@ mod texts;
 use keys::{Place, Text, keys};
 use texts::{Collected, Texts};
 
-/// Below this many rules trying them in order is as fast, and the index costs memory for each host.
-const WORTH_IT: usize = 16;
+/// Below this many rules trying them in order is about as fast, and the index costs memory for each host.
+const WORTH_IT: usize = 8;
 
 /// A rule, and one of its items; [`NO_ITEM`] for a rule without any.
 type Item = (u32, u32);
