@@ -479,7 +479,7 @@ enum Otherwise {
     Rules(Vec<Rule>),
 }
 
-fn carries_http(protocol: Protocol) -> bool {
+pub(super) fn carries_http(protocol: Protocol) -> bool {
     matches!(protocol, Protocol::Http | Protocol::Http2 | Protocol::Detect)
 }
 

@@ -85,6 +85,11 @@ impl ByHost {
         self.exact.shrink_to_fit();
     }
 
+    /// The exact hosts that end so.
+    pub(super) fn ending<'a>(&'a self, suffix: &'a str) -> impl Iterator<Item = &'a Arc<str>> {
+        self.exact.iter().map(|(host, _)| host).filter(move |host| host.ends_with(suffix))
+    }
+
     pub(super) fn of<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a Key> {
         let suffixes = self.suffixes.iter().filter(move |(suffix, _)| host.ends_with(&**suffix)).map(|(_, key)| key);
         let from = self.exact.partition_point(|(other, _)| **other < *host);
@@ -122,7 +127,11 @@ impl Trace {
 
     /// Where a service stands among all.
     pub(super) fn place(&self, service: &Key) -> Option<u32> {
-        self.services[..self.of_kubernetes].binary_search(service).ok().map(|place| place as u32)
+        let (named, others) = self.services.split_at(self.of_kubernetes);
+        let found = named.binary_search(service).ok();
+        // Those of ServiceEntries are few beside Services, and rules for them fewer.
+        let found = found.or_else(|| Some(self.of_kubernetes + others.iter().position(|other| other == service)?));
+        found.map(|place| place as u32)
     }
 
     /// The services whose rules send to this one.

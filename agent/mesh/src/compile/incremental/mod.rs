@@ -1,4 +1,4 @@
-//! The common changes — endpoints that come, go or change their readiness, and their pods; a VirtualService for services —
+//! The common changes — endpoints that come, go or change their readiness, and their pods; a VirtualService —
 //! without compiling the whole mesh. Called by the agent; a change to anything else, or one whose reach is not plain, is left to [`super::compile`].
 //!
 //! What such a change reaches is cut out of the snapshot: the services whose endpoints it touches, those that send to
@@ -6,12 +6,12 @@
 //! they were, and as they are. Only when the first comes to exactly what is in force, entries and the endpoints of every
 //! cluster that they can hang on, is the difference to the second used; so a cut that misses something costs a
 //! compilation. Services and namespaces being the same, everything in the program stays as it is but for the endpoints of
-//! some clusters, and for the rules of the services that a changed VirtualService names (`rules`).
+//! some clusters, and for the rules of the hosts that a changed VirtualService is for (`reach`, `rules`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::compile::build::Former;
+use crate::compile::build::{Former, NO_HOSTS, PORT_OF_OTHER_HOSTS};
 use crate::compile::destinations::members;
 use crate::compile::registry::{Registry, SERVICE_NAME, has_labels};
 use crate::compile::trace::{Trace, fqdn, service_of};
@@ -27,8 +27,10 @@ use crate::store::Change;
 /// A change that reaches more services than this is compiled with everything else: by then that is hardly dearer.
 const MAX_REACH: usize = 256;
 
+mod reach;
 mod rules;
 
+use reach::Reach;
 use rules::Patch;
 
 /// Compiles, and remembers what later changes need to know.
@@ -114,11 +116,7 @@ impl Compiler {
         let trace = self.trace.as_mut().filter(|trace| !trace.contended && !trace.is_littered())?;
         let domain = &options.cluster_domain;
         let touched = trace.touched(snapshot, changes)?;
-        let mut ruled = BTreeSet::new();
-        for change in changes.iter().filter(|change| is_rule(change)) {
-            let now = snapshot.virtual_services.get(&key_of(change)).map(|vs| &**vs);
-            ruled.extend(rules::ruled(change, now, snapshot, domain)?);
-        }
+        let reach = Reach::of(changes, snapshot, trace, domain)?;
         for change in changes.iter().filter(|change| &*change.object.kind == "Pod") {
             let now = snapshot.pods.get(&key_of(change)).map(|pod| &**pod);
             let before = match &change.before {
@@ -130,18 +128,18 @@ impl Compiler {
             }
         }
         let mut affected = touched.clone();
-        affected.extend(ruled.iter().cloned());
+        affected.extend(reach.services.iter().cloned());
         affected.extend(touched.iter().flat_map(|key| trace.dependents(key)).cloned());
         let guarded = |namespace: &Arc<str>| {
             *namespace == options.root_namespace || touched.iter().any(|(own, _)| own == namespace)
         };
-        if affected.len() > MAX_REACH
+        if affected.len() + reach.entries.len() + reach.others.len() > MAX_REACH
             || affected.iter().any(|key| snapshot.services.get(key).is_none_or(|s| s.kind != ServiceType::ClusterIp))
             || snapshot.protections.values().any(|p| p.restricts && guarded(p.meta.namespace()))
         {
             return None;
         }
-        let after = trace.cut(snapshot, changes, &affected, options)?;
+        let after = trace.cut(snapshot, changes, &affected, &reach, in_force.program, options)?;
         let mut before = after.clone();
         for change in changes {
             before.remove(&change.object);
@@ -150,15 +148,15 @@ impl Compiler {
             }
         }
         let (was, is) = (Part::of(&before, options), Part::of(&after, options));
-        let services = is.services(&was, &affected, snapshot, in_force.plan, options)?;
+        let services = is.services(&was, &affected, &reach, &after, in_force.plan, options)?;
         let pods = is.pods(&was, changes, in_force.plan)?;
-        let findings = is.findings(&was, changes, in_force.findings)?;
+        let findings = is.findings(&was, changes, &reach, in_force.findings)?;
         let mut program = Program { generation: options.generation, ..in_force.program.clone() };
         for (id, cluster) in trace.members(&touched, &before, &after, in_force.program, options)? {
             program.clusters[id.index()] = Arc::new(cluster);
         }
-        if !ruled.is_empty() {
-            let patch = Patch::of(&ruled, trace, [&was, &is], in_force.program, &program, snapshot, options)?;
+        if !reach.is_empty() {
+            let patch = Patch::of(&reach, trace, [&was, &is], in_force.program, &program, &after, options)?;
             patch.apply(&mut program, trace);
         }
         for change in changes.iter().filter(|change| is_rule(change)) {
@@ -229,6 +227,8 @@ impl Trace {
         snapshot: &Snapshot,
         changes: &[Change],
         affected: &BTreeSet<Key>,
+        reach: &Reach,
+        program: &Program,
         options: &CompileOptions,
     ) -> Option<Snapshot> {
         let domain = &options.cluster_domain;
@@ -242,12 +242,18 @@ impl Trace {
         for key in affected {
             rules.extend(self.virtual_services.of(&fqdn(key, domain)).cloned());
         }
+        for host in reach.entries.iter().chain(&reach.others) {
+            rules.extend(self.virtual_services.of(host).cloned());
+        }
+        if !(reach.others.is_empty() && reach.suffixes.is_empty()) {
+            // Hosts that no service has are answered for where some service has their port.
+            let ports = program.ports.iter().filter(|port| port.number == PORT_OF_OTHER_HOSTS);
+            services.extend(ports.filter(|port| port.hosts != NO_HOSTS).find_map(|port| named(&port.host, domain)));
+        }
         for key in rules {
             let converted = || self.converted.get(&key);
             let Some(vs) = snapshot.virtual_services.get(&key).or_else(converted) else { continue };
-            let own = |name: &Arc<str>| if name.is_empty() { Arc::clone(&key.0) } else { Arc::clone(name) };
-            for delegate in vs.delegates() {
-                let key = (own(&delegate.namespace), Arc::clone(&delegate.name));
+            for key in reach::parts(vs) {
                 let Some(part) = snapshot.virtual_services.get(&key) else { continue };
                 mentioned(part, domain, &mut services);
                 cut.virtual_services.insert(key, Arc::clone(part));
@@ -258,6 +264,11 @@ impl Trace {
         for change in changes {
             if let Some(Object::VirtualService(before)) = &change.before {
                 mentioned(before, domain, &mut services);
+                for key in reach::parts(before) {
+                    let Some(part) = snapshot.virtual_services.get(&key) else { continue };
+                    mentioned(part, domain, &mut services);
+                    cut.virtual_services.insert(key, Arc::clone(part));
+                }
             }
         }
         let mut pods: BTreeSet<Key> = BTreeSet::new();
@@ -427,17 +438,21 @@ impl Part {
         &self,
         was: &Self,
         affected: &BTreeSet<Key>,
-        snapshot: &Snapshot,
+        reach: &Reach,
+        cut: &Snapshot,
         in_force: &KernelPlan,
         options: &CompileOptions,
     ) -> Option<Vec<(PlanKey, Arc<PlannedService>)>> {
         let mut changed = Vec::new();
         let views = || std::iter::once(0).chain(options.views.ids.values().copied());
-        for service in affected.iter().filter_map(|key| snapshot.services.get(key)) {
-            for port in service.ports.iter().filter(|port| !port.udp && !port.sctp) {
-                for (address, view) in service.addresses.iter().flat_map(|address| views().map(move |v| (*address, v)))
+        let registry = Registry::new(cut, options);
+        let named = affected.iter().map(|key| Arc::from(fqdn(key, &options.cluster_domain)));
+        for host in named.chain(reach.entries.iter().cloned()) {
+            let service = &registry.services[registry.find(&host)?];
+            for port in &service.ports {
+                for (address, view) in service.addresses().flat_map(|address| views().map(move |view| (address, view)))
                 {
-                    let key = PlanKey { view, address: Some(address), port: port.number, udp: false };
+                    let key = PlanKey { view, address: Some(address), port: port.port.number, udp: false };
                     let of = |plan: &'_ KernelPlan| plan.services.get(&key).cloned();
                     let (before, now) = (of(&was.plan), of(&self.plan));
                     if of(in_force) != before || before.is_some() != now.is_some() {
@@ -473,14 +488,22 @@ impl Part {
     /// `Some(None)` when they are the same. One that goes may have another reason elsewhere, unless it is about a pod, or
     /// about a rule that has changed: all that bears on that is in the cut.
     #[expect(clippy::option_option, reason = "not to be told, and nothing to tell, are two things")]
-    fn findings(&self, was: &Self, changes: &[Change], in_force: &[Finding]) -> Option<Option<Vec<Finding>>> {
+    fn findings(
+        &self,
+        was: &Self,
+        changes: &[Change],
+        reach: &Reach,
+        in_force: &[Finding],
+    ) -> Option<Option<Vec<Finding>>> {
         if self.findings == was.findings {
             return Some(None);
         }
         let mut all: BTreeSet<Finding> = in_force.iter().cloned().collect();
         for gone in was.findings.difference(&self.findings) {
             let object = gone.object.as_ref()?;
-            let is_changed = changes.iter().any(|change| is_rule(change) && change.object == *object);
+            let is_changed = changes.iter().any(|change| is_rule(change) && change.object == *object)
+                || (&*object.kind == "VirtualService"
+                    && reach.roots.contains(&(Arc::clone(&object.namespace), Arc::clone(&object.name))));
             if !(is_changed || &*object.kind == "Pod") || !all.remove(gone) {
                 return None;
             }

@@ -1,59 +1,23 @@
-//! Changed VirtualServices: the rules of the services that they name, taken from the cut and put in the place of those in
+//! Changed VirtualServices: the rules of the hosts that they are for, taken from the cut and put in the place of those in
 //! force.
 //!
 //! The clusters of a cut have numbers of their own. One stands for a cluster in force that is the same, endpoints and
 //! policy included, and was chosen in the same way; what is new is added at the end. Clusters that nobody is sent to any
 //! more stay until the next compilation of everything, which [`Trace::is_littered`] asks for in time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Part;
+use super::{Part, Reach};
 use crate::compile::CompileOptions;
+use crate::compile::build::{NO_HOSTS, PORT_OF_OTHER_HOSTS, carries_http};
+use crate::compile::registry::Registry;
 use crate::compile::trace::{Selection, Trace, fqdn};
-use crate::compile::visibility::{expand, tell_alike};
-use crate::crd::{Object, ServiceType, VirtualService};
 use crate::program::{Cluster, ClusterId, HostTableId, Program, RouteSettings, ServicePort, WeightedCluster};
 use crate::route::{HostTable, Rule, VirtualHost};
 use crate::snapshot::{Key, Snapshot};
-use crate::store::Change;
 
-/// The services whose rules change with a VirtualService. `None` when its reach is not plain: it is not for the mesh
-/// alone, delegates or is delegated to, names hosts that are not services with an address, or tells other clients apart
-/// than before.
-pub(super) fn ruled(
-    change: &Change,
-    now: Option<&VirtualService>,
-    snapshot: &Snapshot,
-    domain: &str,
-) -> Option<BTreeSet<Key>> {
-    let before = match &change.before {
-        None => None,
-        Some(Object::VirtualService(before)) => Some(&**before),
-        Some(_) => return None,
-    };
-    if !tell_alike(before, now) {
-        return None;
-    }
-    let mut services = BTreeSet::new();
-    for vs in before.into_iter().chain(now) {
-        let outside = vs.gateways.iter().any(|gateway| **gateway != *"mesh");
-        if !vs.in_mesh() || outside || vs.is_delegate() || vs.delegates().next().is_some() {
-            return None;
-        }
-        for (host, _) in &vs.hosts {
-            let key = super::named(&expand(host, vs.meta.namespace(), domain), domain)?;
-            let service = snapshot.services.get(&key)?;
-            if service.kind != ServiceType::ClusterIp || service.addresses.is_empty() {
-                return None;
-            }
-            services.insert(key);
-        }
-    }
-    Some(services)
-}
-
-/// What the rules of some services come to.
+/// What the rules of some hosts come to.
 #[derive(Default)]
 pub(super) struct Patch {
     /// Clusters that are new, in order, and how their endpoints were chosen.
@@ -149,28 +113,29 @@ impl<'a> Numbers<'a> {
 }
 
 impl Patch {
-    /// The rules of `ruled` as they are now. `program` is what is in force but for the endpoints of its clusters, which
+    /// The rules of what the changes reach as they are now. `program` is what is in force but for the endpoints of its clusters, which
     /// are as they are now. `None` unless `was` is what is in force.
     pub(super) fn of(
-        ruled: &BTreeSet<Key>,
+        reach: &Reach,
         trace: &Trace,
         [was, is]: [&Part; 2],
         in_force: &Program,
         program: &Program,
-        snapshot: &Snapshot,
+        cut: &Snapshot,
         options: &CompileOptions,
     ) -> Option<Self> {
         let mut patch = Self::default();
         let mut before = Numbers::new(trace, was, &in_force.clusters);
         let mut after = Numbers { added: Some(Vec::new()), ..Numbers::new(trace, is, &program.clusters) };
         let views: Vec<u32> = std::iter::once(0).chain(options.views.ids.values().copied()).collect();
-        for key in ruled {
-            let service = snapshot.services.get(key)?;
-            let host = fqdn(key, &options.cluster_domain);
-            for number in service.ports.iter().filter(|port| !port.udp && !port.sctp).map(|port| port.number) {
+        let registry = Registry::new(cut, options);
+        let named = reach.services.iter().map(|key| Arc::from(fqdn(key, &options.cluster_domain)));
+        for host in named.chain(reach.entries.iter().cloned()) {
+            let service = &registry.services[registry.find(&host)?];
+            for (number, protocol) in service.ports.iter().map(|port| (port.port.number, port.protocol)) {
                 for view in &views {
-                    for address in &service.addresses {
-                        let at = (*view, *address, number);
+                    for address in service.addresses() {
+                        let at = (*view, address, number);
                         let of = |program: &Program| program.destinations.get(&at).copied();
                         match (of(in_force), of(&was.program), of(&is.program)) {
                             (None, None, None) => {}
@@ -187,23 +152,25 @@ impl Patch {
                             _ => return None,
                         }
                     }
-                    let at = |program| table(program, *view, service.addresses.first().copied()?, number);
-                    let found =
-                        [in_force, &was.program, &is.program].map(|program| place(program, at(program)?, &host));
-                    match found {
-                        [None, None, None] => {}
-                        [Some((table, position, held)), Some((.., then)), Some((.., now))] => {
-                            if before.host(then)? != **held {
-                                return None;
-                            }
-                            let now = after.host(now)?;
-                            if now != **held {
-                                patch.hosts.entry(table.index()).or_default().insert(position, Arc::new(now));
-                            }
-                        }
-                        _ => return None,
+                    if !carries_http(protocol) {
+                        continue;
                     }
+                    let found = [in_force, &was.program, &is.program]
+                        .map(|program| place(program, table(program, *view, number)?, &host));
+                    patch.host(found, &mut before, &mut after)?;
                 }
+            }
+        }
+        for view in &views {
+            let programs = [in_force, &was.program, &is.program];
+            let tables = programs.map(|program| Some((program, table(program, *view, PORT_OF_OTHER_HOSTS)?)));
+            for host in &reach.others {
+                let found = tables.map(|table| table.and_then(|(program, table)| place(program, table, host)));
+                patch.host(found, &mut before, &mut after)?;
+            }
+            for suffix in &reach.suffixes {
+                let found = tables.map(|table| table.and_then(|(program, table)| of_suffix(program, table, suffix)));
+                patch.host(found, &mut before, &mut after)?;
             }
         }
         patch.added = after.added.unwrap_or_default();
@@ -214,6 +181,29 @@ impl Patch {
             }
         }
         Some(patch)
+    }
+
+    /// A host that is in force, in the cut as it was, and as it is. `None` where it comes or goes, or is not in force so.
+    fn host(&mut self, found: [Option<Found<'_>>; 3], before: &mut Numbers<'_>, after: &mut Numbers<'_>) -> Option<()> {
+        match found {
+            [None, None, None] => {}
+            [Some(held), Some(then), Some(now)] => match [held.host, then.host, now.host] {
+                // Hidden from the clients of a view.
+                [None, None, None] => {}
+                [Some(host), Some(then), Some(now)] => {
+                    if before.host(then)? != **host {
+                        return None;
+                    }
+                    let now = after.host(now)?;
+                    if now != **host {
+                        self.hosts.entry(held.table.index()).or_default().insert(held.position, Arc::new(now));
+                    }
+                }
+                _ => return None,
+            },
+            _ => return None,
+        }
+        Some(())
     }
 
     /// Puts the rules into the program, and what they lead to into the trace.
@@ -248,20 +238,33 @@ impl Patch {
     }
 }
 
-/// The table in which a view has the hosts of a port: its own, or everybody's.
-fn table(program: &Program, view: u32, address: std::net::IpAddr, number: u16) -> Option<HostTableId> {
+/// The table in which a view has the hosts of a port number: its own, or everybody's.
+fn table(program: &Program, view: u32, number: u16) -> Option<HostTableId> {
     if view > 0 {
         return program.overlays.get(&(view, number)).copied();
     }
-    Some(program.port(*program.destinations.get(&(0, address, number))?).hosts)
+    program.ports.iter().find(|port| port.number == number && port.hosts != NO_HOSTS).map(|port| port.hosts)
 }
 
-fn place<'p>(
-    program: &'p Program,
+/// An entry of a table.
+struct Found<'p> {
     table: HostTableId,
-    host: &str,
-) -> Option<(HostTableId, usize, &'p Arc<VirtualHost>)> {
-    let own = program.host_tables.get(table.index())?;
-    let position = *own.names.get(host)? as usize;
-    Some((table, position, own.hosts.get(position)?))
+    position: usize,
+    /// `None`: it is nobody's.
+    host: Option<&'p Arc<VirtualHost>>,
+}
+
+fn found(program: &Program, table: HostTableId, index: u32) -> Option<Found<'_>> {
+    let (own, position) = (program.host_tables.get(table.index())?, index as usize);
+    Some(Found { table, position, host: own.hosts.get(position) })
+}
+
+fn place<'p>(program: &'p Program, table: HostTableId, host: &str) -> Option<Found<'p>> {
+    let index = *program.host_tables.get(table.index())?.names.get(host)?;
+    found(program, table, index)
+}
+
+fn of_suffix<'p>(program: &'p Program, table: HostTableId, suffix: &str) -> Option<Found<'p>> {
+    let (_, index) = program.host_tables.get(table.index())?.suffixes.iter().find(|(own, _)| **own == *suffix)?;
+    found(program, table, *index)
 }

@@ -97,7 +97,7 @@ fn slice(random: &mut Random, namespace: &str, service: &str) -> String {
             let n = random.below(8);
             let ready = random.below(4) > 0;
             let target =
-                if random.below(12) == 0 { String::new() } else { format!(", targetRef: {{kind: Pod, name: p{n}}}") };
+                if random.below(40) == 0 { String::new() } else { format!(", targetRef: {{kind: Pod, name: p{n}}}") };
             format!("{{addresses: [{}], conditions: {{ready: {ready}}}{target}}}", address(namespace, n))
         })
         .collect();
@@ -153,17 +153,69 @@ fn target(random: &mut Random) -> String {
     let subset = random.one(&["", ", subset: v1", ", subset: v2"]);
     let port = random.one(&[", port: {number: 80}", ", port: {number: 81}"]);
     let (service, namespace) = (random.one(&SERVICES), random.one(&NAMESPACES));
-    format!(
-        "{{destination: {{host: {service}.{namespace}.svc.cluster.local{subset}{port}}}, weight: {}}}",
-        1 + random.below(5)
-    )
+    let host = match random.below(12) {
+        0 => "db.internal".to_owned(),
+        _ => format!("{service}.{namespace}.svc.cluster.local"),
+    };
+    format!("{{destination: {{host: {host}{subset}{port}}}, weight: {}}}", 1 + random.below(5))
+}
+
+/// VirtualServices that keep their hosts, by name: hosts of ServiceEntries, hosts that nobody has, many of those, and of
+/// a service by what another says.
+const KEEPERS: [(&str, &str); 6] = [
+    ("entry", "db.internal"),
+    ("dns", "api.internal"),
+    ("exact", "a.example.com"),
+    ("wild", "\"*.example.com\""),
+    ("root", "a"),
+    ("part", ""),
+];
+
+/// Rules of one of [`KEEPERS`].
+fn keeper(random: &mut Random, namespace: &str) -> (String, String) {
+    let (name, host) = KEEPERS[random.below(KEEPERS.len() as u64) as usize];
+    let (one, two) = (target(random), target(random));
+    let export = random.one(&["", "", "", "", "", ", exportTo: [\".\"]"]);
+    // Who tells other clients apart than before is compiled with everything else.
+    let matching = match namespace {
+        "two" => "match: [{uri: {prefix: /x/y}, sourceLabels: {app: a}}], ",
+        _ => random.one(&["", "match: [{uri: {prefix: /x}}], "]),
+    };
+    let first = match name {
+        "root" => format!("{{{matching}delegate: {{name: part, namespace: {}}}}}", random.one(&NAMESPACES[..2])),
+        _ => format!("{{{matching}route: [{one}]}}"),
+    };
+    let hosts = if host.is_empty() { String::new() } else { format!("hosts: [{host}], ") };
+    let spec = format!("{{{hosts}http: [{first}, {{route: [{one}, {two}]}}]{export}}}");
+    (format!("VirtualService {namespace}/{name}"), vs(namespace, name, &spec))
+}
+
+/// A ServiceEntry for one of the hosts of [`KEEPERS`].
+fn walk_entry(random: &mut Random, namespace: &str) -> (String, String) {
+    let static_one = random.below(2) == 0;
+    let (name, host, resolution) =
+        if static_one { ("db", "db.internal", "STATIC") } else { ("api", "api.internal", "DNS") };
+    let endpoints = match resolution {
+        "DNS" => String::new(),
+        _ => format!(
+            ", endpoints: [{{address: 192.0.2.{}, weight: {}}}, {{address: 192.0.2.9, labels: {{version: v1}}}}]",
+            1 + random.below(3),
+            1 + random.below(3)
+        ),
+    };
+    let export = random.one(&["", "", ", exportTo: [\".\"]"]);
+    let spec = format!(
+        "{{hosts: [{host}], addresses: [10.99.0.{}], ports: [{{number: 80, name: http, protocol: HTTP}}], resolution: {resolution}{endpoints}{export}}}",
+        name.len()
+    );
+    (format!("ServiceEntry {namespace}/{name}"), rule("ServiceEntry", namespace, name, &spec))
 }
 
 /// One edit, mostly one of those that happen most; with `rules`, half of them are of VirtualServices.
 fn edit(random: &mut Random, world: &mut World, rules: bool) {
     let (namespace, service) = (random.one(&NAMESPACES), random.one(&SERVICES));
     let export = random.one(&["", "", ", exportTo: [\".\"]", ", exportTo: [\"*\"]", ", exportTo: [one]"]);
-    let dice = if rules && random.below(2) == 0 { VIRTUAL_SERVICE } else { random.below(40) };
+    let dice = if rules && random.below(2) == 0 { VIRTUAL_SERVICE } else { random.below(41) };
     let (name, text) = match dice {
         0..18 => (format!("EndpointSlice {namespace}/{service}-1"), slice(random, namespace, service)),
         18..32 => {
@@ -171,6 +223,8 @@ fn edit(random: &mut Random, world: &mut World, rules: bool) {
             (format!("Pod {namespace}/p{n}"), walk_pod(random, namespace, n))
         }
         32..34 => (format!("Service {namespace}/{service}"), walk_service(random, namespace, service)),
+        VIRTUAL_SERVICE if random.below(2) == 0 => keeper(random, namespace),
+        40 => walk_entry(random, namespace),
         VIRTUAL_SERVICE | 35 => {
             let (host, targets) = (host(random), [target(random), target(random)].join(", "));
             let matching =
@@ -225,6 +279,7 @@ fn edit(random: &mut Random, world: &mut World, rules: bool) {
 #[test]
 fn an_update_comes_to_what_everything_comes_to() {
     let (mut updates, mut moved, mut ruled) = (0, 0, 0);
+    let mut kept = KEEPERS.map(|(name, _)| (name, 0));
     for (seed, steps, rules) in walks() {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let mut world = World::new();
@@ -236,6 +291,17 @@ fn an_update_comes_to_what_everything_comes_to() {
             }
             for n in 0..8 {
                 world.insert(format!("Pod {namespace}/p{n}"), walk_pod(&mut random, namespace, n));
+            }
+        }
+        if rules {
+            for _ in 0..12 {
+                let namespace = random.one(&NAMESPACES);
+                let (name, text) = if random.below(4) == 0 {
+                    walk_entry(&mut random, namespace)
+                } else {
+                    keeper(&mut random, namespace)
+                };
+                world.insert(name, text);
             }
         }
         let mut options = CompileOptions { node: Some("n1".into()), ..CompileOptions::default() };
@@ -258,6 +324,9 @@ fn an_update_comes_to_what_everything_comes_to() {
                 updates += 1;
                 ruled += usize::from(changes.iter().any(|change| &*change.object.kind == "VirtualService"));
                 moved += usize::from(!delta.services.is_empty());
+                for (name, count) in &mut kept {
+                    *count += changes.iter().filter(|change| *change.object.name == **name).count();
+                }
                 for (key, entry) in delta.services {
                     assert!(in_force.plan.services.insert(key, entry).is_some(), "no entry comes");
                 }
@@ -288,6 +357,7 @@ fn an_update_comes_to_what_everything_comes_to() {
     // Most steps touch endpoints and pods alone, but not all of these worlds can be updated.
     assert!(updates > WALKS as usize * STEPS / 8, "only {updates} updates");
     assert!(ruled > updates / 16, "only {ruled} of {updates} updates changed a rule");
+    assert!(kept.iter().all(|(_, updates)| *updates > 20), "{kept:?} of {updates} updates");
     assert!(moved > updates / 8, "only {moved} of {updates} updates changed an entry");
 }
 

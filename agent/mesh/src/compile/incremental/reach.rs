@@ -1,0 +1,125 @@
+//! Which hosts have other rules when some VirtualServices change. Asked by [`super::Compiler::update`], which compiles
+//! those hosts alone.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{is_rule, key_of, named};
+use crate::compile::trace::{Trace, fqdn};
+use crate::compile::visibility::{expand, tell_alike};
+use crate::crd::{Object, Resolution, ServiceType, VirtualService};
+use crate::snapshot::{Key, Snapshot};
+use crate::store::Change;
+
+/// Hosts, by what they are.
+#[derive(Debug, Default)]
+pub(super) struct Reach {
+    /// Services with addresses.
+    pub(super) services: BTreeSet<Key>,
+    /// Hosts of ServiceEntries that clients ask for by address.
+    pub(super) entries: BTreeSet<Arc<str>>,
+    /// Hosts that are asked for by name alone.
+    pub(super) others: BTreeSet<Arc<str>>,
+    /// Hosts of which many are asked for by name alone: `*.example.com` as `.example.com`.
+    pub(super) suffixes: BTreeSet<Box<str>>,
+    /// VirtualServices that delegate to one that has changed.
+    pub(super) roots: BTreeSet<Key>,
+}
+
+/// The VirtualServices to which one delegates.
+pub(super) fn parts(vs: &VirtualService) -> impl Iterator<Item = Key> {
+    let own = vs.meta.namespace();
+    vs.delegates().map(move |part| {
+        let namespace = if part.namespace.is_empty() { own } else { &part.namespace };
+        (Arc::clone(namespace), Arc::clone(&part.name))
+    })
+}
+
+impl Reach {
+    /// What the changed VirtualServices among `changes` reach. `None` when that is not plain: one is not for the mesh
+    /// alone, is for a headless service, or tells other clients apart than before.
+    pub(super) fn of(changes: &[Change], snapshot: &Snapshot, trace: &Trace, domain: &str) -> Option<Self> {
+        let mut reach = Self::default();
+        for change in changes.iter().filter(|change| is_rule(change)) {
+            let key = key_of(change);
+            let now = snapshot.virtual_services.get(&key).map(|vs| &**vs);
+            let before = match &change.before {
+                None => None,
+                Some(Object::VirtualService(before)) => Some(&**before),
+                Some(_) => return None,
+            };
+            if !tell_alike(before, now) {
+                return None;
+            }
+            for vs in before.into_iter().chain(now) {
+                if vs.is_delegate() {
+                    // Whoever delegates to it now has done so before, or has changed, too.
+                    let roots = snapshot.virtual_services.values().filter(|vs| parts(vs).any(|part| part == key));
+                    for root in roots {
+                        reach.hosts(root, snapshot, trace, domain)?;
+                        reach.roots.insert((Arc::clone(root.meta.namespace()), Arc::clone(root.meta.name())));
+                    }
+                } else {
+                    reach.hosts(vs, snapshot, trace, domain)?;
+                }
+            }
+        }
+        Some(reach)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.services.is_empty() && self.entries.is_empty() && self.others.is_empty() && self.suffixes.is_empty()
+    }
+
+    fn hosts(&mut self, vs: &VirtualService, snapshot: &Snapshot, trace: &Trace, domain: &str) -> Option<()> {
+        if !vs.in_mesh() || vs.gateways.iter().any(|gateway| **gateway != *"mesh") {
+            return None;
+        }
+        for (host, _) in &vs.hosts {
+            let Some(suffix) = host.strip_prefix('*') else {
+                self.host(expand(host, vs.meta.namespace(), domain), snapshot, domain)?;
+                continue;
+            };
+            self.suffixes.insert(suffix.into());
+            let of_services = format!(".svc.{domain}");
+            if suffix.ends_with(&of_services) || of_services.ends_with(suffix) {
+                for key in snapshot.services.keys() {
+                    let host = fqdn(key, domain);
+                    if host.ends_with(suffix) {
+                        self.host(host.into(), snapshot, domain)?;
+                    }
+                }
+            }
+            let entries = snapshot.service_entries.values().flat_map(|entry| &entry.hosts);
+            for host in entries.filter(|host| host.name.ends_with(suffix)) {
+                self.host(Arc::clone(&host.name), snapshot, domain)?;
+            }
+            // Where clients do not see the rules for a host, those for many hosts are for it.
+            for host in trace.virtual_services.ending(suffix) {
+                self.host(Arc::clone(host), snapshot, domain)?;
+            }
+        }
+        Some(())
+    }
+
+    fn host(&mut self, host: Arc<str>, snapshot: &Snapshot, domain: &str) -> Option<()> {
+        if let Some(key) = named(&host, domain)
+            && let Some(service) = snapshot.services.get(&key)
+            && service.kind != ServiceType::ExternalName
+        {
+            if service.kind != ServiceType::ClusterIp || service.addresses.is_empty() {
+                return None;
+            }
+            self.services.insert(key);
+            return Some(());
+        }
+        let mut entries = snapshot.service_entries.values();
+        let own = |entry: &crate::crd::ServiceEntry| entry.hosts.iter().any(|one| one.name == host);
+        if entries.any(|entry| entry.resolution == Resolution::Static && own(entry)) {
+            self.entries.insert(Arc::clone(&host));
+        }
+        // Whether clients ask for a ServiceEntry's host by address depends on who they are, and on other entries.
+        self.others.insert(host);
+        Some(())
+    }
+}
