@@ -21,7 +21,7 @@
 //! - `build`: drives them, view by view
 //! - `describe`: what a program does not carry, and `explain` shows
 //! - `trace`: what a compilation leaves behind for the next change
-//! - `incremental`: changed endpoints and pods, without compiling everything
+//! - `incremental`: changed endpoints, pods and VirtualServices, without compiling everything
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;

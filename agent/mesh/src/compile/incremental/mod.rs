@@ -15,9 +15,8 @@ use crate::compile::build::{Former, NO_HOSTS, PORT_OF_OTHER_HOSTS};
 use crate::compile::destinations::members;
 use crate::compile::registry::{Registry, SERVICE_NAME, has_labels};
 use crate::compile::trace::{Trace, fqdn, service_of};
-use crate::compile::visibility::expand;
 use crate::compile::{CompileOptions, Compiled, Findings, build, enrol, gateway_api, sort};
-use crate::crd::{EndpointSlice, Object, Pod, Service, ServiceType, VirtualService};
+use crate::crd::{EndpointSlice, Object, Pod, Service, ServiceType};
 use crate::finding::Finding;
 use crate::plan::{EnrolledPod, KernelPlan, PlanKey, PlannedService};
 use crate::program::{Cluster, ClusterId, Program};
@@ -30,7 +29,7 @@ const MAX_REACH: usize = 256;
 mod reach;
 mod rules;
 
-use reach::Reach;
+use reach::{Reach, mentioned, parts};
 use rules::Patch;
 
 /// Compiles, and remembers what later changes need to know.
@@ -253,7 +252,7 @@ impl Trace {
         for key in rules {
             let converted = || self.converted.get(&key);
             let Some(vs) = snapshot.virtual_services.get(&key).or_else(converted) else { continue };
-            for key in reach::parts(vs) {
+            for key in parts(vs) {
                 let Some(part) = snapshot.virtual_services.get(&key) else { continue };
                 mentioned(part, domain, &mut services);
                 cut.virtual_services.insert(key, Arc::clone(part));
@@ -264,7 +263,7 @@ impl Trace {
         for change in changes {
             if let Some(Object::VirtualService(before)) = &change.before {
                 mentioned(before, domain, &mut services);
-                for key in reach::parts(before) {
+                for key in parts(before) {
                     let Some(part) = snapshot.virtual_services.get(&key) else { continue };
                     mentioned(part, domain, &mut services);
                     cut.virtual_services.insert(key, Arc::clone(part));
@@ -404,16 +403,6 @@ fn is_rule(change: &Change) -> bool {
 
 fn key_of(change: &Change) -> Key {
     (Arc::clone(&change.object.namespace), Arc::clone(&change.object.name))
-}
-
-/// The services to which a VirtualService sends, and those that its users may have meant.
-fn mentioned(vs: &VirtualService, domain: &str, services: &mut BTreeSet<Key>) {
-    let hosts = vs.destinations().map(|destination| &destination.host).chain(vs.hosts.iter().map(|(host, _)| host));
-    for host in hosts {
-        let meant = [format!("{host}.svc.{domain}"), format!("{host}.{domain}")];
-        services.extend(named(&expand(host, vs.meta.namespace(), domain), domain));
-        services.extend(meant.iter().filter(|_| host.contains('.')).filter_map(|host| named(host, domain)));
-    }
 }
 
 /// What a cut comes to.

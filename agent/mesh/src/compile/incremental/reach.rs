@@ -35,6 +35,16 @@ pub(super) fn parts(vs: &VirtualService) -> impl Iterator<Item = Key> {
     })
 }
 
+/// The services to which a VirtualService sends, and those that its users may have meant.
+pub(super) fn mentioned(vs: &VirtualService, domain: &str, services: &mut BTreeSet<Key>) {
+    let hosts = vs.destinations().map(|destination| &destination.host).chain(vs.hosts.iter().map(|(host, _)| host));
+    for host in hosts {
+        let meant = [format!("{host}.svc.{domain}"), format!("{host}.{domain}")];
+        services.extend(named(&expand(host, vs.meta.namespace(), domain), domain));
+        services.extend(meant.iter().filter(|_| host.contains('.')).filter_map(|host| named(host, domain)));
+    }
+}
+
 impl Reach {
     /// What the changed VirtualServices among `changes` reach. `None` when that is not plain: one is not for the mesh
     /// alone, is for a headless service, or tells other clients apart than before.
