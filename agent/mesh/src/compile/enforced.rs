@@ -76,8 +76,7 @@ pub(super) fn virtual_service(vs: &VirtualService, findings: &mut Findings) {
             let mut field = field;
             if feature == Feature::Retries && *vs.meta.object.kind == *"HTTPRoute" {
                 // All that such a rule can ask for of them.
-                (field, instead) =
-                    ("timeouts.backendRequest".to_owned(), "one try may last as long as the client waits");
+                (field, instead) = ("timeouts.backendRequest".to_owned(), "a try lasts as long as the client waits");
             }
             // Rules of the Gateway API are in another order here than they were written.
             let path = match &*vs.meta.object.kind {

@@ -16,6 +16,7 @@ const HOSTNAMES: &str = "gateway_api::hostnames_of_routes_and_listeners_meet";
 const CONDITIONS: &str = "gateway_api::conditions_say_what_was_attached";
 const FILTERS: &str = "gateway_api::filters_change_paths_and_redirect";
 const MODIFIERS: &str = "decided::filters_of_a_route_are_compiled";
+const TIMEOUTS: &str = "gateway_api::timeouts_are_those_of_the_rule_and_of_each_try";
 const PASSED: &str = "decided::a_tls_route_passes_through_by_name";
 const NOT_READ: &str = "not looked at";
 const BY_CONNECTION: &str = "HTTP/2 is not told apart by request: the rule that takes everything splits connections";
@@ -78,7 +79,8 @@ pub(super) const HTTP_ROUTE: &[Feature] = &[
         "headers are forwarded as they are (Warning)",
     ),
     no("rules[].{filters,backendRefs[].filters}[].{extensionRef,cors,externalAuth}", UNKNOWN),
-    no("rules[].{timeouts,retry,sessionPersistence}", FORWARDED),
+    decided("rules[].timeouts", TIMEOUTS, "requests wait as long as the client does (Warning)"),
+    no("rules[].{retry,sessionPersistence}", FORWARDED),
 ];
 
 pub(super) const GRPC_ROUTE: &[Feature] = &[

@@ -228,7 +228,8 @@ pub(super) const GATEWAY: &[Feature] = &[
 const STATIC: &str = "entries::static_endpoints_are_balanced_as_those_of_a_service";
 const OF_ENTRY: &str = "entries::rules_and_subsets_hold_for_its_hosts";
 const SELECTED: &str = "entries::selected_pods_and_workload_entries_are_endpoints";
-const NO_WEIGHTS: &str = "endpoints are used alike; nothing says so";
+const WEIGHTS: &str = "entries::endpoints_get_by_their_weights";
+const ANYWHERE: &str = "endpoints are used alike wherever they are; nothing says so";
 const NO_NAMES: &str = "IP addresses are; nothing is sent to a name or a path (Warning)";
 
 pub(super) const SERVICE_ENTRY: &[Feature] = &[
@@ -244,14 +245,11 @@ pub(super) const SERVICE_ENTRY: &[Feature] = &[
     yes("endpoints{,[].ports}", STATIC),
     part("endpoints[].address", STATIC, NO_NAMES),
     yes("endpoints[].labels", OF_ENTRY),
-    no("endpoints[].{weight,locality,network}", NO_WEIGHTS),
+    yes("endpoints[].weight", WEIGHTS),
+    no("endpoints[].{locality,network}", ANYWHERE),
     no("endpoints[].serviceAccount", "no identity is looked at"),
     yes("workloadSelector{,.labels}", SELECTED),
-    part(
-        "exportTo",
-        "entries::what_is_not_for_everybody_steers_nobody",
-        "`*` is; of any other, connections to its addresses pass as without weir, whoever the client is (Warning)",
-    ),
+    yes("exportTo", "entries::what_is_not_for_everybody_is_for_those_who_see_it"),
     no("location", "clients see no difference: no mutual TLS is spoken"),
     no("subjectAltNames", "no TLS is spoken, so nothing of it is looked at"),
 ];
@@ -259,10 +257,11 @@ pub(super) const SERVICE_ENTRY: &[Feature] = &[
 pub(super) const WORKLOAD_ENTRY: &[Feature] = &[
     part("address", SELECTED, NO_NAMES),
     yes("{labels,ports}", SELECTED),
-    no("{weight,locality,network}", NO_WEIGHTS),
+    yes("weight", SELECTED),
+    no("{locality,network}", ANYWHERE),
     no("serviceAccount", "no identity is looked at"),
 ];
 
 pub(super) const WORKLOAD_GROUP: &[Feature] = &[no("", "it changes nothing (Warning)")];
 
-pub(super) const SIDECAR: &[Feature] = &[no("", "it limits nothing (Warning)")];
+pub(super) const SIDECAR: &[Feature] = &[no("", "it limits nothing: what it hides stays visible (Warning)")];

@@ -40,7 +40,7 @@ fn rules_and_subsets_hold_for_its_hosts() {
 fn selected_pods_and_workload_entries_are_endpoints() {
     let text = [
         pod("shop", "vm-1", "10.0.0.7", "app: vm"),
-        rule("WorkloadEntry", "shop", "vm-2", "{address: 192.0.2.9, labels: {app: vm}, ports: {tcp: 7000}}"),
+        rule("WorkloadEntry", "shop", "vm-2", "{address: 192.0.2.9, labels: {app: vm}, ports: {tcp: 7000}, weight: 2}"),
         rule("WorkloadEntry", "other", "vm-3", "{address: 192.0.2.10, labels: {app: vm}}"),
         entry(
             "shop",
@@ -49,7 +49,7 @@ fn selected_pods_and_workload_entries_are_endpoints() {
         ),
     ];
     let compiled = compiled(&text.concat());
-    assert_eq!(compiled.groups(0, "10.99.0.2", 80), [":1:10.0.0.7:80,192.0.2.9:7000"]);
+    assert_eq!(compiled.groups(0, "10.99.0.2", 80), [":1:10.0.0.7:80,192.0.2.9:7000,192.0.2.9:7000"]);
 }
 
 #[test]
