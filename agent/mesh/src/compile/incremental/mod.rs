@@ -147,15 +147,16 @@ impl Compiler {
             }
         }
         let (was, is) = (Part::of(&before, options), Part::of(&after, options));
-        let services = is.services(&was, &affected, &reach, &after, in_force.plan, options)?;
+        let registry = Registry::new(&after, options);
+        let services = is.services(&was, &affected, &reach, &registry, in_force.plan, options)?;
         let pods = is.pods(&was, changes, in_force.plan)?;
         let findings = is.findings(&was, changes, &reach, in_force.findings)?;
         let mut program = Program { generation: options.generation, ..in_force.program.clone() };
-        for (id, cluster) in trace.members(&touched, &before, &after, in_force.program, options)? {
+        for (id, cluster) in trace.members(&touched, &before, &after, &registry, in_force.program, options)? {
             program.clusters[id.index()] = Arc::new(cluster);
         }
         if !reach.is_empty() {
-            let patch = Patch::of(&reach, trace, [&was, &is], in_force.program, &program, &after, options)?;
+            let patch = Patch::of(&reach, trace, [&was, &is], in_force.program, &program, &registry, options)?;
             patch.apply(&mut program, trace);
         }
         for change in changes.iter().filter(|change| is_rule(change)) {
@@ -328,10 +329,11 @@ impl Trace {
         touched: &BTreeSet<Key>,
         before: &Snapshot,
         after: &Snapshot,
+        is: &Registry<'_>,
         program: &Program,
         options: &CompileOptions,
     ) -> Option<Vec<(ClusterId, Cluster)>> {
-        let registries = [Registry::new(before, options), Registry::new(after, options)];
+        let was = Registry::new(before, options);
         let mut changed = Vec::new();
         for key in after.services.keys() {
             let host = fqdn(key, &options.cluster_domain);
@@ -347,7 +349,7 @@ impl Trace {
                     }
                 };
                 let mut found = Vec::new();
-                for registry in &registries {
+                for registry in [&was, is] {
                     let service = &registry.services[registry.find(&host)?];
                     found.push(members(registry, service.ports.get(selection.position as usize)?, labels));
                 }
@@ -428,13 +430,12 @@ impl Part {
         was: &Self,
         affected: &BTreeSet<Key>,
         reach: &Reach,
-        cut: &Snapshot,
+        registry: &Registry<'_>,
         in_force: &KernelPlan,
         options: &CompileOptions,
     ) -> Option<Vec<(PlanKey, Arc<PlannedService>)>> {
         let mut changed = Vec::new();
         let views = || std::iter::once(0).chain(options.views.ids.values().copied());
-        let registry = Registry::new(cut, options);
         let named = affected.iter().map(|key| Arc::from(fqdn(key, &options.cluster_domain)));
         for host in named.chain(reach.entries.iter().cloned()) {
             let service = &registry.services[registry.find(&host)?];

@@ -15,7 +15,7 @@ use crate::compile::registry::Registry;
 use crate::compile::trace::{Selection, Trace, fqdn};
 use crate::program::{Cluster, ClusterId, HostTableId, Program, RouteSettings, ServicePort, WeightedCluster};
 use crate::route::{HostTable, Rule, VirtualHost};
-use crate::snapshot::{Key, Snapshot};
+use crate::snapshot::Key;
 
 /// What the rules of some hosts come to.
 #[derive(Default)]
@@ -121,14 +121,13 @@ impl Patch {
         [was, is]: [&Part; 2],
         in_force: &Program,
         program: &Program,
-        cut: &Snapshot,
+        registry: &Registry<'_>,
         options: &CompileOptions,
     ) -> Option<Self> {
         let mut patch = Self::default();
         let mut before = Numbers::new(trace, was, &in_force.clusters);
         let mut after = Numbers { added: Some(Vec::new()), ..Numbers::new(trace, is, &program.clusters) };
         let views: Vec<u32> = std::iter::once(0).chain(options.views.ids.values().copied()).collect();
-        let registry = Registry::new(cut, options);
         let named = reach.services.iter().map(|key| Arc::from(fqdn(key, &options.cluster_domain)));
         for host in named.chain(reach.entries.iter().cloned()) {
             let service = &registry.services[registry.find(&host)?];
