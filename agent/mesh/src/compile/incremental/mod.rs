@@ -29,7 +29,7 @@ const MAX_REACH: usize = 256;
 mod reach;
 mod rules;
 
-use reach::{Reach, mentioned, parts};
+use reach::{Reach, is_rule, key_of, mentioned, parts};
 use rules::Patch;
 
 /// Compiles, and remembers what later changes need to know.
@@ -397,14 +397,6 @@ fn has_unnamed(slice: &EndpointSlice) -> bool {
 fn named_pods(slice: &EndpointSlice) -> impl Iterator<Item = Key> {
     let names = slice.endpoints.iter().filter_map(|endpoint| endpoint.pod.as_ref());
     names.map(|name| (Arc::clone(slice.meta.namespace()), Arc::clone(name)))
-}
-
-fn is_rule(change: &Change) -> bool {
-    &*change.object.kind == "VirtualService"
-}
-
-fn key_of(change: &Change) -> Key {
-    (Arc::clone(&change.object.namespace), Arc::clone(&change.object.name))
 }
 
 /// What a cut comes to.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{is_rule, key_of, named};
+use super::named;
 use crate::compile::trace::{Trace, fqdn};
 use crate::compile::visibility::{expand, tell_alike};
 use crate::crd::{Object, Resolution, ServiceType, VirtualService};
@@ -24,6 +24,15 @@ pub(super) struct Reach {
     pub(super) suffixes: BTreeSet<Box<str>>,
     /// VirtualServices that delegate to one that has changed.
     pub(super) roots: BTreeSet<Key>,
+}
+
+/// Whether it is of a VirtualService.
+pub(super) fn is_rule(change: &Change) -> bool {
+    &*change.object.kind == "VirtualService"
+}
+
+pub(super) fn key_of(change: &Change) -> Key {
+    (Arc::clone(&change.object.namespace), Arc::clone(&change.object.name))
 }
 
 /// The VirtualServices to which one delegates.
