@@ -76,7 +76,12 @@ impl Entry {
         self.forwarded_for = text("x-forwarded-for");
         self.user_agent = text(header::USER_AGENT.as_str());
         self.request_id = text("x-request-id");
-        self.authority = text(header::HOST.as_str());
+        self.authority(request);
+    }
+
+    /// Takes the host that a request is for.
+    pub(crate) fn authority<B>(&mut self, request: &http::Request<B>) {
+        self.authority = header_text(request.headers(), header::HOST.as_str());
     }
 
     /// The line, with its line feed.

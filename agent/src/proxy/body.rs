@@ -36,7 +36,12 @@ pub(crate) struct Response {
 
 impl Body {
     pub(crate) fn text(text: &'static str) -> Self {
-        if text.is_empty() { Self::Empty } else { Self::Text(Some(Bytes::from_static(text.as_bytes()))) }
+        Self::own(Bytes::from_static(text.as_bytes()))
+    }
+
+    /// Of an answer of our own.
+    pub(crate) fn own(text: Bytes) -> Self {
+        if text.is_empty() { Self::Empty } else { Self::Text(Some(text)) }
     }
 
     pub(crate) fn from_client(incoming: Incoming, connection: Rc<Connection>) -> Self {

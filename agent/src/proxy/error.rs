@@ -75,6 +75,7 @@ pub(crate) enum Kind {
     NoRoute,
     NoCluster,
     InvalidBackend,
+    InvalidRule,
     NoHealthyUpstream,
     ConnectFailed,
     ConnectTimeout,
@@ -101,6 +102,7 @@ impl Kind {
             K::NoRoute => (S::NOT_FOUND, Flag::NoRoute, Side::Local, "route_not_found", ""),
             K::NoCluster => (S::SERVICE_UNAVAILABLE, Flag::NoCluster, Side::Local, "cluster_not_found", ""),
             K::InvalidBackend => (S::INTERNAL_SERVER_ERROR, Flag::NoCluster, Side::Local, "invalid_backend", ""),
+            K::InvalidRule => (S::INTERNAL_SERVER_ERROR, Flag::None, Side::Local, "invalid_rule", ""),
             K::NoHealthyUpstream => (
                 S::SERVICE_UNAVAILABLE,
                 Flag::NoHealthyUpstream,

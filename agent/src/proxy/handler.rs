@@ -7,51 +7,81 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use weir_mesh::program::{PortId, WeightedCluster};
-use weir_mesh::request::{RequestView, Source};
-use weir_mesh::route::{self, RouteDecision};
+use weir_mesh::program::PortId;
 
 use super::access_log::Entry;
 use super::body::Body;
 use super::error::{Flag, Kind, ProxyError};
 use super::io::Io;
+use super::plan::Plan;
 use super::upstream::target::{Held, Target};
 use super::upstream::{self, Lease};
 use super::worker::Connection;
-use super::{forward, tcp};
+use super::{forward, headers, respond, rewrite, tcp};
 
-/// Answers a request: with the upstream's response, or with why there is none.
+/// Answers a request: with the upstream's response, with what a rule says itself, or with why there is none.
 pub(crate) async fn handle(
     connection: Rc<Connection>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let mut record = Record::begin(&connection);
-    let request = request.map(|body| Body::from_client(body, Rc::clone(&connection)));
-    Ok(match exchange(&connection, request, &mut record).await {
+    let mut request = request.map(|body| Body::from_client(body, Rc::clone(&connection)));
+    let program = connection.worker.program();
+    let plan = match plan(&connection, &program, &mut request, &mut record) {
+        Ok(plan) => plan,
+        Err(error) => return Ok(record.refuse(&error)),
+    };
+    let kept = headers::Kept::of(&plan, &connection, &request);
+    let outcome = exchange(&connection, &plan, request, &mut record).await;
+    let upstream = record.upstream;
+    let mut response = match outcome {
         Ok(answer) => answer.respond(record),
         Err(error) => record.refuse(&error),
-    })
+    };
+    if let Some(kept) = kept {
+        kept.apply(&mut response, upstream);
+    }
+    respond::describe(&mut response);
+    Ok(response)
+}
+
+/// What is to become of the request.
+fn plan<'p>(
+    connection: &Connection,
+    program: &'p Held,
+    request: &mut Request<Body>,
+    record: &mut Record,
+) -> Result<Plan<'p>, ProxyError> {
+    let port = program.port_of(connection.pod.source.view(), connection.destination);
+    record.head(request);
+    forward::settle_authority(request, || plain_host(connection, program, port))?;
+    let plan = Plan::decide(connection, program, port, request)?;
+    record.routed(&plan);
+    Ok(plan)
 }
 
 async fn exchange(
     connection: &Connection,
+    plan: &Plan<'_>,
     mut request: Request<Body>,
     record: &mut Record,
 ) -> Result<Answer, ProxyError> {
-    let program = connection.worker.program();
-    let port = program.port_of(connection.pod.source.view(), connection.destination);
-    record.head(&request);
-    forward::settle_authority(&mut request, || plain_host(connection, &program, port))?;
-    let target = choose(connection, program, port, &request, record)?;
+    if let Some(own) = respond::own(plan, &request, connection.destination.port())? {
+        return Ok(Answer::Own(own));
+    }
+    let target = record.toward(plan.target(connection.destination)?);
+    headers::of_request(plan, connection, &mut request);
+    rewrite::apply(plan, &mut request)?;
+    record.renamed(plan, &request);
     let on_upgrade = forward::to_upstream(&mut request);
     let (mut response, lease) = upstream::send(connection, &target, request).await?;
     record.answered(lease.endpoint());
     forward::to_downstream(&mut response);
-    Answer::new(response, lease, on_upgrade)
+    Answer::upstream(response, lease, on_upgrade)
 }
 
 /// The Host of a request that has none and need not.
@@ -59,55 +89,17 @@ fn plain_host(connection: &Connection, program: &Held, port: Option<PortId>) -> 
     port.map_or_else(|| connection.destination.to_string(), |port| program.port(port).host.to_string())
 }
 
-/// The dialled port, the Host, the first rule that matches, its weights. A port that the program no longer knows is
-/// one that nobody describes: the request goes where the client dialled.
-fn choose(
-    connection: &Connection,
-    program: Held,
-    port: Option<PortId>,
-    request: &Request<Body>,
-    record: &mut Record,
-) -> Result<Target, ProxyError> {
-    let Some(port) = port else {
-        return Ok(record.toward(Target::Passthrough(connection.destination)));
-    };
-    let pod = &connection.pod.source;
-    let source = Source { namespace: &pod.namespace, view: pod.view() };
-    let view = RequestView {
-        method: request.method(),
-        scheme: "http",
-        authority: request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
-        path: request.uri().path(),
-        query: request.uri().query(),
-        headers: request.headers(),
-    };
-    let cluster = match route::decide(&program, port, &source, &view, connection.worker.roll()) {
-        RouteDecision::NoRoute => return Err(Kind::NoRoute.into()),
-        RouteDecision::Forward { route: None, .. } => program.port(port).plain,
-        RouteDecision::Forward { route: Some(route), destination, .. } => {
-            record.routed(&route.name, destination.map(|destination| &destination.name));
-            let invalid = destination.is_some_and(WeightedCluster::is_invalid_backend);
-            let missing = if invalid { Kind::InvalidBackend } else { Kind::NoCluster };
-            destination.and_then(|destination| destination.cluster).ok_or(missing)?
-        }
-        RouteDecision::Redirect { route, .. } | RouteDecision::Respond { route, .. } => {
-            record.routed(&route.name, None);
-            return Err(Kind::NoCluster.into());
-        }
-    };
-    Ok(record.toward(Target::new(program, port, cluster, connection.destination)))
-}
-
-/// An upstream's response.
-struct Answer {
-    response: Response<Incoming>,
-    lease: Lease,
-    upgrade: Option<(OnUpgrade, OnUpgrade)>,
+/// What the client is answered.
+enum Answer {
+    /// A rule's own response.
+    Own(Response<Body>),
+    /// An upstream's response.
+    Upstream(Response<Incoming>, Lease, Option<(OnUpgrade, OnUpgrade)>),
 }
 
 impl Answer {
     /// A 101 that nobody asked for would leave the two sides with different ideas of what the bytes are.
-    fn new(mut response: Response<Incoming>, lease: Lease, asked: Option<OnUpgrade>) -> Result<Self, ProxyError> {
+    fn upstream(mut response: Response<Incoming>, lease: Lease, asked: Option<OnUpgrade>) -> Result<Self, ProxyError> {
         let granted = response.extensions_mut().remove::<OnUpgrade>();
         let upgrade = match (response.status(), asked, granted) {
             (StatusCode::SWITCHING_PROTOCOLS, Some(client), Some(server)) => Some((client, server)),
@@ -116,11 +108,14 @@ impl Answer {
             }
             _ => None,
         };
-        Ok(Self { response, lease, upgrade })
+        Ok(Self::Upstream(response, lease, upgrade))
     }
 
     fn respond(self, mut record: Record) -> Response<Body> {
-        let Self { response, lease, upgrade } = self;
+        let (response, lease, upgrade) = match self {
+            Self::Own(response) => return record.respond(response, "direct_response"),
+            Self::Upstream(response, lease, upgrade) => (response, lease, upgrade),
+        };
         record.status = response.status().as_u16();
         let Some((client, server)) = upgrade else {
             return response.map(|incoming| Body::from_upstream(incoming, lease, record));
@@ -158,6 +153,8 @@ pub(crate) struct Record {
     flag: Flag,
     complete: bool,
     sent: u64,
+    /// The endpoint that answered.
+    upstream: Option<SocketAddr>,
     entry: Option<Box<Entry>>,
 }
 
@@ -173,6 +170,7 @@ impl Record {
             flag: Flag::None,
             complete: false,
             sent: 0,
+            upstream: None,
             entry: connection.worker.access_log.is_some().then(entry),
             connection: Rc::clone(connection),
         }
@@ -184,10 +182,17 @@ impl Record {
         }
     }
 
-    fn routed(&mut self, route: &Arc<str>, cluster: Option<&Arc<str>>) {
-        if let Some(entry) = &mut self.entry {
-            entry.route_name = Some(Arc::clone(route));
-            entry.upstream_cluster = cluster.map(Arc::clone);
+    fn routed(&mut self, plan: &Plan<'_>) {
+        if let (Some(entry), Some(route)) = (&mut self.entry, plan.route) {
+            entry.route_name = Some(Arc::clone(&route.name));
+            entry.upstream_cluster = plan.destination.map(|destination| Arc::clone(&destination.name));
+        }
+    }
+
+    /// The log names the host that the upstream is told.
+    fn renamed(&mut self, plan: &Plan<'_>, request: &Request<Body>) {
+        if let Some(entry) = self.entry.as_mut().filter(|_| plan.route.is_some()) {
+            entry.authority(request);
         }
     }
 
@@ -199,6 +204,7 @@ impl Record {
     }
 
     fn answered(&mut self, endpoint: SocketAddr) {
+        self.upstream = Some(endpoint);
         if let Some(entry) = &mut self.entry {
             entry.upstream_host = Some(endpoint);
             entry.upstream_time = Some(entry.started.elapsed().as_millis() as u64);
@@ -229,27 +235,32 @@ impl Record {
         self.complete();
     }
 
-    /// An answer of our own.
+    /// Why there is no answer of anybody else.
     fn refuse(mut self, error: &ProxyError) -> Response<Body> {
         let kind = error.kind;
         tracing::debug!(destination = %self.connection.destination, %error, "request refused");
-        self.status = kind.status().as_u16();
         self.flag = kind.flag();
-        self.sent(kind.text().len() as u64);
         if let Some(entry) = &mut self.entry {
-            entry.details = kind.details();
             entry.transport_failure = error.source.as_ref().map(ToString::to_string);
         }
-        self.complete();
         let mut response = Response::new(Body::text(kind.text()));
         *response.status_mut() = kind.status();
-        if !kind.text().is_empty() {
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        }
         if kind == Kind::BadRequest {
             // What follows such a request is not to be trusted to begin where we think.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
+        respond::describe(&mut response);
+        self.respond(response, kind.details())
+    }
+
+    /// An answer of our own.
+    fn respond(mut self, response: Response<Body>, details: &'static str) -> Response<Body> {
+        self.status = response.status().as_u16();
+        self.sent(response.body().size_hint().exact().unwrap_or(0));
+        if let Some(entry) = &mut self.entry {
+            entry.details = details;
+        }
+        self.complete();
         response
     }
 }

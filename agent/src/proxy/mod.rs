@@ -6,7 +6,8 @@
 //! - `worker`: one pinned thread each, with a runtime, a pool and counters of its own
 //! - `listener`: accept, original destination, protocol; `detect`: the protocol by the first bytes
 //! - `tcp`: bytes in both directions
-//! - `http1`: serving a connection; `handler`: the life of one request; `forward`: header hygiene
+//! - `http1`: serving a connection; `handler`: the life of one request; `plan`: what was decided of it
+//! - `respond`, `rewrite`, `headers` (with `format`): what a rule asks for, one file each; `forward`: header hygiene
 //! - `upstream`: endpoint, pool, connect, safe retries
 //! - `body`, `io`, `error`: the one type of each
 
@@ -15,12 +16,17 @@ mod body;
 mod counters;
 mod detect;
 mod error;
+mod format;
 mod forward;
 mod handler;
+mod headers;
 mod http1;
 mod io;
 pub mod limits;
 mod listener;
+mod plan;
+mod respond;
+mod rewrite;
 mod tcp;
 #[cfg(test)]
 mod tests;

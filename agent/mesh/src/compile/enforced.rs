@@ -9,20 +9,20 @@ use crate::program::{ClientTls, ConnectionPool, Feature, Features, LoadBalancer,
 /// What is not done of a block: how bad that is, the field below the block, and what happens instead.
 pub(crate) type Undone = (Severity, &'static str, &'static str);
 
-/// How bad it is to go without a feature of a route, and what happens instead.
-pub(crate) fn instead(feature: Feature) -> (Severity, &'static str) {
+/// How bad it is to go without a feature of a route, and what happens instead; `None`: it is in force.
+pub(crate) fn instead(feature: Feature) -> Option<(Severity, &'static str)> {
     match feature {
-        Feature::Redirect | Feature::DirectResponse => {
-            (Severity::Error, "requests that this rule takes are answered with 503")
-        }
-        Feature::Rewrite => (Severity::Error, "requests are forwarded with the path and host that the client sent"),
-        Feature::Abort => (Severity::Error, "no request is aborted: all of them are forwarded"),
-        Feature::Delay => (Severity::Warning, "no request is delayed"),
-        Feature::Timeout => (Severity::Warning, "requests wait as long as the client does"),
-        Feature::Retries => (Severity::Warning, "a failed request is not repeated"),
-        Feature::Mirror => (Severity::Warning, "nothing is mirrored"),
-        Feature::Cors => (Severity::Warning, "the application answers preflight requests"),
-        Feature::Headers | Feature::DestinationHeaders => (Severity::Warning, "headers are forwarded as they are"),
+        Feature::Redirect
+        | Feature::DirectResponse
+        | Feature::Rewrite
+        | Feature::Headers
+        | Feature::DestinationHeaders => None,
+        Feature::Abort => Some((Severity::Error, "no request is aborted: all of them are forwarded")),
+        Feature::Delay => Some((Severity::Warning, "no request is delayed")),
+        Feature::Timeout => Some((Severity::Warning, "requests wait as long as the client does")),
+        Feature::Retries => Some((Severity::Warning, "a failed request is not repeated")),
+        Feature::Mirror => Some((Severity::Warning, "nothing is mirrored")),
+        Feature::Cors => Some((Severity::Warning, "the application answers preflight requests")),
     }
 }
 
@@ -55,6 +55,7 @@ fn asked_for(route: &HttpRoute) -> Vec<(Feature, Mark, String)> {
             asked.push((Feature::DestinationHeaders, headers.mark, format!("route[{position}].headers")));
         }
     }
+    asked.retain(|(feature, ..)| instead(*feature).is_some());
     asked
 }
 
@@ -72,7 +73,7 @@ fn tell(meta: &Metadata, severity: Severity, mark: Mark, path: &str, instead: &s
 pub(super) fn virtual_service(vs: &VirtualService, findings: &mut Findings) {
     for (position, route) in vs.http.iter().enumerate() {
         for (feature, mark, field) in asked_for(route) {
-            let (severity, mut instead) = instead(feature);
+            let Some((severity, mut instead)) = instead(feature) else { continue };
             let mut field = field;
             if feature == Feature::Retries && *vs.meta.object.kind == *"HTTPRoute" {
                 // All that such a rule can ask for of them.

@@ -60,8 +60,9 @@ impl Toward<'_> {
             .iter()
             .flat_map(|one| [("headers.request", &one.request), ("headers.response", &one.response)])
         {
-            let undone = self.unenforced.has(Feature::DestinationHeaders);
-            let instead = undone.then(|| enforced::instead(Feature::DestinationHeaders).1.to_owned());
+            let feature = Feature::DestinationHeaders;
+            let undone = enforced::instead(feature).filter(|_| self.unenforced.has(feature));
+            let instead = undone.map(|(_, instead)| instead.to_owned());
             shown.settings.extend(settings::changed(changes).into_iter().map(|value| Setting {
                 field: field.to_owned(),
                 value,

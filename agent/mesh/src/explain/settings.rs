@@ -28,7 +28,8 @@ pub(crate) fn of_route(route: &Route) -> Vec<Setting> {
     let origin = route.object.as_ref().map(|object| Origin::new(object, route.at.as_ref()));
     let mut settings = Vec::new();
     let mut say = |feature: Feature, field: &str, value: String| {
-        let instead = route.unenforced.has(feature).then(|| enforced::instead(feature).1.to_owned());
+        let undone = enforced::instead(feature).filter(|_| route.unenforced.has(feature));
+        let instead = undone.map(|(_, instead)| instead.to_owned());
         settings.push(Setting { field: field.to_owned(), value, origin: origin.clone(), instead });
     };
     match &route.action {

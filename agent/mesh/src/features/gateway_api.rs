@@ -9,7 +9,6 @@ const NO_HOSTNAMES: &str = "for Gateways alone, for which no port is opened; for
 const NO_LISTENERS: &str = "for Gateways alone, for which no port is opened";
 const NO_DEFAULT: &str = "a route is attached to what it names alone; nothing says so";
 const FORWARDED: &str = "requests are forwarded without it (Warning)";
-const REDIRECTED: &str = "requests that this rule takes are answered with 503 (Error)";
 const UNKNOWN: &str = "its rule answers with 500 (Error)";
 const BACKENDS: &str = "Services; the share of anything else is answered with 500 (Error)";
 const HOSTNAMES: &str = "gateway_api::hostnames_of_routes_and_listeners_meet";
@@ -64,19 +63,19 @@ pub(super) const HTTP_ROUTE: &[Feature] = &[
     yes("rules[].backendRefs[].weight", SHARES),
     yes("rules[].backendRefs[].namespace", GRANT),
     part("rules[].backendRefs[].{group,kind}", MATCHES, BACKENDS),
-    decided("rules[].{filters,backendRefs[].filters}{,[].type}", FILTERS, "as the field of its type says"),
-    decided("rules[].filters[].requestRedirect", FILTERS, REDIRECTED),
+    part("rules[].{filters,backendRefs[].filters}{,[].type}", FILTERS, "as the field of its type says"),
+    yes("rules[].filters[].requestRedirect{,.hostname,.port,.scheme,.statusCode}", FILTERS),
+    yes("rules[].filters[].{requestRedirect,urlRewrite}.path{,.type,.replaceFullPath,.replacePrefixMatch}", FILTERS),
+    yes("rules[].filters[].urlRewrite{,.hostname}", FILTERS),
     no("rules[].backendRefs[].filters[].{requestRedirect,urlRewrite,requestMirror}", NOT_READ),
-    decided(
-        "rules[].filters[].urlRewrite",
-        FILTERS,
-        "requests are forwarded with the path and host that the client sent (Error)",
-    ),
     decided("rules[].filters[].requestMirror", MODIFIERS, "nothing is mirrored (Warning)"),
-    decided(
-        "rules[].{filters,backendRefs[].filters}[].{requestHeaderModifier,responseHeaderModifier}",
+    yes(
+        "rules[].{filters,backendRefs[].filters}[].{requestHeaderModifier,responseHeaderModifier}{,.remove,.set,.add}",
         MODIFIERS,
-        "headers are forwarded as they are (Warning)",
+    ),
+    yes(
+        "rules[].{filters,backendRefs[].filters}[].{requestHeaderModifier,responseHeaderModifier}.{set,add}[].{name,value}",
+        MODIFIERS,
     ),
     no("rules[].{filters,backendRefs[].filters}[].{extensionRef,cors,externalAuth}", UNKNOWN),
     decided("rules[].timeouts", TIMEOUTS, "requests wait as long as the client does (Warning)"),
@@ -102,7 +101,7 @@ pub(super) const GRPC_ROUTE: &[Feature] = &[
     decided(
         "rules[].{filters,backendRefs[].filters}[].{requestHeaderModifier,responseHeaderModifier}",
         MODIFIERS,
-        "headers are forwarded as they are (Warning)",
+        BY_CONNECTION,
     ),
     no("rules[].{filters,backendRefs[].filters}[].extensionRef", UNKNOWN),
     no("rules[].sessionPersistence", FORWARDED),

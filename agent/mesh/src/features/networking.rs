@@ -4,8 +4,6 @@ use super::{Feature, decided, no, part, yes};
 
 /// What becomes of a match with a condition that is not evaluated.
 const NEVER: &str = "this match takes nothing, so that it does not take more than was meant (Error)";
-/// What becomes of a request whose rule does something that is not done.
-const ERROR: &str = "requests that this rule takes are answered with 503 (Error)";
 
 const PATHS: &str = "routing::paths_match_as_in_istio";
 const HEADERS: &str = "routing::headers_match_as_in_istio";
@@ -20,7 +18,10 @@ const CLIENTS: &str = "clients::tcp_and_tls_rules_choose_their_clients_and_addre
 const TCP_MATCH: &str = "fields::a_tcp_match_is_for_its_port_and_for_the_mesh";
 const SETTINGS: &str = "decided::timeouts_and_rewrites_are_compiled";
 const HEADERS_SENT: &str = "actions::headers_and_cors_are_ready_to_be_sent";
-const REDIRECTS: &str = "actions::redirects_and_direct_responses_are_decided";
+const CHANGED: &str = "rules::headers_are_removed_set_and_added_first_by_the_rule_then_by_the_destination";
+const ANSWERED: &str = "rules::a_redirect_and_a_direct_response_are_the_rules_own";
+const LOCATION: &str = "rewrite::redirects_name_a_port_only_where_it_is_not_the_schemes_own";
+const REWRITTEN: &str = "rules::a_rewrite_changes_what_the_upstream_sees_and_the_log_names_what_was_asked";
 const FAULTS: &str = "actions::a_fault_without_a_percentage_strikes_nobody";
 const TCP: &str = "verdicts::tcp_routes_are_weights_in_the_kernel";
 
@@ -56,15 +57,16 @@ pub(super) const VIRTUAL_SERVICE: &[Feature] = &[
     yes("http[].route[].destination.{host,subset}", CANARY),
     yes("http[].route[].destination.{port,port.number}", MISSING),
     yes("http[].route[].weight", FIRST),
-    decided(
-        "http[].route[].headers",
-        "decided::headers_of_a_destination_are_its_own",
-        "headers are forwarded as they are (Warning)",
-    ),
+    yes("http[].route[].headers{,.request,.response}", CHANGED),
+    yes("http[].route[].headers.{request,response}.{set,add,remove}", CHANGED),
     yes("http[].delegate", DELEGATE),
     yes("http[].delegate.{name,namespace}", DELEGATE),
-    decided("http[].{redirect,directResponse}", REDIRECTS, ERROR),
-    decided("http[].rewrite", SETTINGS, "requests are forwarded with the path and host that the client sent (Error)"),
+    yes("http[].redirect{,.uri,.authority,.redirectCode}", ANSWERED),
+    yes("http[].redirect.{prefixRewrite,scheme,port,derivePort}", LOCATION),
+    yes("http[].directResponse{,.status,.body,.body.string}", ANSWERED),
+    yes("http[].directResponse.body.bytes", "actions::redirects_and_direct_responses_are_decided"),
+    yes("http[].rewrite{,.uri,.authority,.uriRegexRewrite}", REWRITTEN),
+    yes("http[].rewrite.uriRegexRewrite.{match,rewrite}", REWRITTEN),
     decided("http[].timeout", SETTINGS, "requests wait as long as the client does (Warning)"),
     decided(
         "http[].retries",
@@ -79,7 +81,8 @@ pub(super) const VIRTUAL_SERVICE: &[Feature] = &[
         "actions::a_mirror_without_a_percentage_gets_everything",
         "nothing is mirrored (Warning)",
     ),
-    decided("http[].headers", HEADERS_SENT, "headers are forwarded as they are (Warning)"),
+    yes("http[].headers{,.request,.response}", CHANGED),
+    yes("http[].headers.{request,response}.{set,add,remove}", CHANGED),
     decided("http[].corsPolicy", HEADERS_SENT, "the application answers preflight requests (Warning)"),
     yes("tcp", TCP),
     yes("tcp[].match", TCP_MATCH),

@@ -278,7 +278,7 @@ pub struct HeaderOperations {
     pub response: HeaderChanges,
 }
 
-/// Changes of headers, in this order. Values are Envoy's formats: `%NAME%` stands for something of the request, `%%` for
+/// Changes of headers: first what is taken away, then what is overwritten, then what is appended. Values are Envoy's formats: `%NAME%` stands for something of the request, `%%` for
 /// a percent sign.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderChanges {

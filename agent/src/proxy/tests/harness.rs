@@ -2,6 +2,7 @@
 //! connection was going.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
 use std::sync::{Arc, Mutex};
@@ -17,12 +18,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use weir_mesh::compile::{CompileOptions, compile};
+use weir_mesh::finding::Severity;
 use weir_mesh::matching::{HttpMatch, StringMatch};
 use weir_mesh::program::{
     Cluster, ClusterId, ClusterPolicy, HostTableId, LoadBalancer, PortId, Program, Protocol, Route, ServicePort,
     TcpRule, WeightedCluster,
 };
 use weir_mesh::route::{HostTable, Rule, VirtualHost};
+use weir_mesh::store::Store;
 
 use crate::netns::NetNs;
 use crate::proxy::{Limits, OriginalDestinations, Proxy, ProxyConfig, SourcePod};
@@ -127,6 +131,49 @@ impl Service {
     }
 }
 
+/// The program of services on port 80, of which the first is at [`VIP`], with endpoints that listen on ports of their
+/// own, and of rules in YAML.
+fn compiled(services: &[(&str, &[SocketAddr])], rules: &str) -> Program {
+    let mut text = String::new();
+    for (n, (name, endpoints)) in services.iter().enumerate() {
+        writeln!(
+            text,
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default}}\n\
+             spec: {{clusterIP: 10.96.0.{}, ports: [{{name: http, port: 80}}]}}",
+            n + 1
+        )
+        .unwrap();
+        for (position, endpoint) in endpoints.iter().enumerate() {
+            writeln!(
+                text,
+                "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}-{position}, \
+                 namespace: default, labels: {{kubernetes.io/service-name: {name}}}}}\naddressType: IPv4\n\
+                 endpoints: [{{addresses: [\"{}\"], conditions: {{ready: true}}}}]\n\
+                 ports: [{{name: http, port: {}}}]",
+                endpoint.ip(),
+                endpoint.port()
+            )
+            .unwrap();
+        }
+    }
+    let mut store = Store::new();
+    store.set_file("test.yaml", &format!("{text}{rules}"));
+    let (snapshot, findings) = store.assemble();
+    assert_eq!(findings, []);
+    let compiled = compile(&snapshot, &CompileOptions::default());
+    let told: Vec<_> = compiled.findings.iter().filter(|f| f.severity == Severity::Error).collect();
+    assert!(told.is_empty(), "{told:?}");
+    compiled.program
+}
+
+/// A VirtualService for `b` with this spec beside its hosts, in flow style.
+pub(super) fn rules(spec: &str) -> String {
+    format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: b, namespace: default}}\n\
+         spec: {{hosts: [b], {spec}}}\n"
+    )
+}
+
 /// A proxy with one pod, whose listener is at `address`.
 pub(super) struct Mesh {
     pub(super) proxy: Proxy,
@@ -151,6 +198,15 @@ impl Mesh {
         destination: Option<SocketAddr>,
         netns: Option<NetNs>,
     ) -> Self {
+        Self::running(service.program(), limits, destination, netns)
+    }
+
+    /// Of what users write: the client dials the first of the services.
+    pub(super) fn ruled(services: &[(&str, &[SocketAddr])], rules: &str) -> Self {
+        Self::running(compiled(services, rules), Limits::default(), Some(VIP), None)
+    }
+
+    fn running(program: Program, limits: Limits, destination: Option<SocketAddr>, netns: Option<NetNs>) -> Self {
         let listener = StdListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let destinations = Destinations::default();
@@ -160,7 +216,7 @@ impl Mesh {
         let (sender, log) = tokio::sync::mpsc::channel(4096);
         // Two workers on one listening socket: each connection is served by one of them.
         let config = ProxyConfig { workers: 2, limits, access_log: Some(sender) };
-        let program = Arc::new(ArcSwap::from_pointee(service.program()));
+        let program = Arc::new(ArcSwap::from_pointee(program));
         let proxy = Proxy::start(config, program, Arc::new(destinations)).unwrap();
         let netns = netns.unwrap_or_else(|| NetNs::own().unwrap());
         let cookie = netns.cookie();
@@ -258,6 +314,20 @@ where
             });
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         }
+    })
+    .await
+}
+
+/// An HTTP origin that tells the request that it got: a line with method, path and host, then the headers.
+pub(super) async fn mirroring() -> SocketAddr {
+    origin(|request| async move {
+        let headers = request.headers();
+        let host = headers["host"].to_str().unwrap();
+        let mut told = format!("{} {} {host}\n", request.method(), request.uri());
+        for (name, value) in headers {
+            writeln!(told, "{name}: {}", String::from_utf8_lossy(value.as_bytes())).unwrap();
+        }
+        Response::builder().header("x-origin", "yes").header("server", "origin").body(Full::from(told)).unwrap()
     })
     .await
 }

@@ -4,4 +4,5 @@ mod harness;
 mod http;
 mod http2;
 mod life;
+mod rules;
 mod tcp;

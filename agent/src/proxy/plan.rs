@@ -1,0 +1,85 @@
+//! What is to become of a request: the decision of the pure core with what it was decided on, and what a rule asks for
+//! beside a destination. Made by `handler` once a request; `fault`, `cors`, `respond`, `rewrite` and `headers` read it.
+
+use std::net::SocketAddr;
+
+use http::{Request, header};
+use weir_mesh::matching::HttpMatch;
+use weir_mesh::program::{PortId, Route, RouteSettings, WeightedCluster};
+use weir_mesh::request::{RequestView, Source};
+use weir_mesh::route::{self, RouteDecision};
+
+use super::error::{Kind, ProxyError};
+use super::upstream::target::{Held, Target};
+use super::worker::Connection;
+
+/// See the module. It borrows the program that it was decided on, which is held until the response's head is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan<'p> {
+    program: &'p Held,
+    port: Option<PortId>,
+    /// `None`: a host without rules, or an address that nobody describes.
+    pub(crate) route: Option<&'p Route>,
+    /// The item of the rule that took the request; `None` = it has none.
+    pub(crate) matched: Option<&'p HttpMatch>,
+    /// What the weights chose.
+    pub(crate) destination: Option<&'p WeightedCluster>,
+}
+
+impl<'p> Plan<'p> {
+    /// The dialled port, the Host, the first rule that matches, its weights. A port that the program no longer knows is
+    /// one that nobody describes: the request goes where the client dialled.
+    pub(crate) fn decide<B>(
+        connection: &Connection,
+        program: &'p Held,
+        port: Option<PortId>,
+        request: &Request<B>,
+    ) -> Result<Self, ProxyError> {
+        let plain = Self { program, port, route: None, matched: None, destination: None };
+        let Some(port) = port else {
+            return Ok(plain);
+        };
+        let pod = &connection.pod.source;
+        let source = Source { namespace: &pod.namespace, view: pod.view() };
+        match route::decide(program, port, &source, &view(request), connection.worker.roll()) {
+            RouteDecision::NoRoute => Err(Kind::NoRoute.into()),
+            RouteDecision::Forward { route, destination, matched } => Ok(Self { route, matched, destination, ..plain }),
+            RouteDecision::Redirect { route, matched, .. } => Ok(Self { route: Some(route), matched, ..plain }),
+            RouteDecision::Respond { route, .. } => Ok(Self { route: Some(route), ..plain }),
+        }
+    }
+
+    /// What the rule asks for beside a destination; `None` = nothing.
+    pub(crate) fn settings(&self) -> Option<&'p RouteSettings> {
+        self.route.and_then(|route| route.settings.as_deref())
+    }
+
+    /// Where the request is forwarded to, for a client that dialled `dialled`.
+    pub(crate) fn target(&self, dialled: SocketAddr) -> Result<Target, ProxyError> {
+        let Some(port) = self.port else {
+            return Ok(Target::Passthrough(dialled));
+        };
+        let cluster = match (self.route, self.destination) {
+            (None, _) => self.program.port(port).plain,
+            (Some(_), Some(destination)) => match destination.cluster {
+                Some(cluster) => cluster,
+                None if destination.is_invalid_backend() => return Err(Kind::InvalidBackend.into()),
+                None => return Err(Kind::NoCluster.into()),
+            },
+            (Some(_), None) => return Err(Kind::NoCluster.into()),
+        };
+        Ok(Target::new(std::rc::Rc::clone(self.program), port, cluster, dialled))
+    }
+}
+
+/// A request as the core sees it.
+pub(crate) fn view<B>(request: &Request<B>) -> RequestView<'_> {
+    RequestView {
+        method: request.method(),
+        scheme: "http",
+        authority: request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
+        path: request.uri().path(),
+        query: request.uri().query(),
+        headers: request.headers(),
+    }
+}
