@@ -123,3 +123,38 @@ fn nowhere_to_go_is_answered_with_the_reason() -> Result<()> {
     ensure!(findings.iter().any(|f| f.contains("empty")), "the subset without pods is reported: {findings:?}");
     Ok(())
 }
+
+#[test]
+fn what_a_rule_does_itself_reaches_a_real_client() -> Result<()> {
+    if !require("what_a_rule_does_itself_reaches_a_real_client", &[Need::Agent, Need::Program("curl")]) {
+        return Ok(());
+    }
+    let scene = Canary::new(true)?;
+    let to_v2 = split("service-b", 80, 0, 100);
+    rules(
+        &scene,
+        &format!(
+            "  http:\n  \
+             - match: [{{uri: {{prefix: /old}}}}]\n    redirect: {{uri: /new, redirectCode: 302}}\n  \
+             - match: [{{uri: {{exact: /gone}}}}]\n    directResponse: {{status: 410, body: {{string: gone}}}}\n  \
+             - match: [{{uri: {{prefix: /broken}}}}]\n    fault: {{abort: {{httpStatus: 418, percentage: {{value: 100}}}}}}\n    route:\n{to_v2}  \
+             - headers: {{response: {{set: {{x-rule: \"yes\"}}}}}}\n    timeout: 5s\n    retries: {{attempts: 2, retryOn: 5xx}}\n    route:\n{to_v2}"
+        ),
+    )?;
+    let agent = Agent::start(&scene.mesh)?;
+    agent.await_verdict(HTTP_PORT, "proxy")?;
+    let ask = |path: &str| -> Result<String> {
+        let mut curl = Command::new("curl");
+        let url = format!("http://{}{path}", scene.http.at(80));
+        let shown = "%{http_code} %{redirect_url} %header{x-rule} ";
+        curl.args(["-sS", "--max-time", "5", "-H", "Host: service-b", "-w", shown, &url]);
+        process::output(&scene.client().place, curl)
+    };
+    let redirected = ask("/old?x=1")?;
+    ensure!(redirected.trim_end() == "302 http://service-b/new?x=1", "{redirected:?}");
+    ensure!(ask("/gone")?.trim_end() == "gone410", "a direct response");
+    ensure!(ask("/broken")?.trim_end() == "fault filter abort418", "an abort");
+    let forwarded = ask("/")?;
+    ensure!(forwarded.starts_with("v2 ") && forwarded.contains("200  yes"), "{forwarded:?}");
+    Ok(())
+}

@@ -9,7 +9,7 @@ use weir_mesh::finding::{Finding, Severity};
 use crate::proxy::{Flag, ProxyCounters};
 
 /// The proxy's numbers that go down, too.
-const GAUGES: [&str; 2] = ["connections_active", "upstream_idle"];
+const GAUGES: [&str; 3] = ["connections_active", "upstream_idle", "mirrors_active"];
 
 /// What is in force, and how well.
 pub(super) struct State {

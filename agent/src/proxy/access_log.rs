@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, Method, Version, header};
 
-use super::error::Flag;
+use super::error::Flags;
 
 /// Everything that the format asks for and the proxy knows. `None` and empty are written `-`.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(crate) struct Entry {
     pub(crate) path: Option<Box<str>>,
     pub(crate) protocol: Option<Version>,
     pub(crate) status: u16,
-    pub(crate) flag: Flag,
+    pub(crate) flags: Flags,
     pub(crate) details: &'static str,
     pub(crate) transport_failure: Option<String>,
     pub(crate) bytes_received: u64,
@@ -48,7 +48,7 @@ impl Entry {
             path: None,
             protocol: None,
             status: 0,
-            flag: Flag::None,
+            flags: Flags::default(),
             details: "-",
             transport_failure: None,
             bytes_received: 0,
@@ -104,7 +104,7 @@ impl Entry {
             Some(Version::HTTP_2) => "HTTP/2",
             _ => "-",
         };
-        write!(out, " {protocol}\" {} {} {} - \"", self.status, self.flag.as_str(), self.details)?;
+        write!(out, " {protocol}\" {} {} {} - \"", self.status, self.flags, self.details)?;
         quoted(out, self.transport_failure.as_deref());
         let duration = self.started.elapsed().as_millis();
         write!(out, "\" {} {} {duration} ", self.bytes_received, self.bytes_sent)?;
@@ -175,6 +175,7 @@ fn timestamp(out: &mut String, at: SystemTime) -> std::fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::error::Flag;
     use std::time::Duration;
 
     #[test]
@@ -198,7 +199,7 @@ mod tests {
         let request = http::Request::get("/x?y=1").header("host", "b").header("user-agent", "a\" 200 \\").body(());
         entry.head(&request.unwrap());
         entry.status = 404;
-        entry.flag = Flag::NoRoute;
+        entry.flags = Flag::NoRoute.into();
         let line = entry.line();
         let (_, rest) = line.split_once("] ").unwrap();
         let (head, rest) = rest.split_at("\"GET /x?y=1 HTTP/1.1\" 404 NR - - \"-\" 0 0 ".len());

@@ -1,6 +1,7 @@
 //! The one body type of the proxy, in both directions: concrete, so that a frame costs neither an allocation nor a
 //! virtual call. Made by `handler`, polled by hyper.
 
+use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -9,6 +10,8 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use super::handler::Record;
+use super::replay::Reader;
+use super::retry::Expiry;
 use super::upstream::Lease;
 use super::worker::Connection;
 
@@ -21,17 +24,54 @@ pub(crate) enum Body {
     Text(Option<Bytes>),
     /// Of a request, straight from the client.
     Downstream(Incoming, Rc<Connection>),
+    /// Of a request that may be sent again.
+    Replayed(Reader),
     /// Of a response, straight from the upstream.
     Upstream(Box<Response>),
 }
 
+/// Why a body breaks off.
+#[derive(Debug)]
+pub(crate) enum BodyError {
+    /// Its sender did.
+    Broken(hyper::Error),
+    /// It is being sent elsewhere.
+    Superseded,
+    /// The time of its request is over.
+    Expired,
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Broken(error) => error.fmt(f),
+            Self::Superseded => f.write_str("the request is sent elsewhere"),
+            Self::Expired => f.write_str("the request took too long"),
+        }
+    }
+}
+
+impl std::error::Error for BodyError {}
+
+impl From<hyper::Error> for BodyError {
+    fn from(error: hyper::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
 /// A response under way: when its body ends, the connection goes back to the pool and the record is closed; when it
 /// is dropped before that, the connection is closed and the record says so.
-#[derive(Debug)]
 pub(crate) struct Response {
     incoming: Incoming,
     lease: Option<Lease>,
+    expiry: Option<Expiry>,
     record: Record,
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response").field("lease", &self.lease).field("record", &self.record).finish_non_exhaustive()
+    }
 }
 
 impl Body {
@@ -48,13 +88,14 @@ impl Body {
         if incoming.is_end_stream() { Self::Empty } else { Self::Downstream(incoming, connection) }
     }
 
-    pub(crate) fn from_upstream(incoming: Incoming, lease: Lease, mut record: Record) -> Self {
+    /// `expiry`: when all of it must have been passed on.
+    pub(crate) fn from_upstream(incoming: Incoming, lease: Lease, expiry: Option<Expiry>, mut record: Record) -> Self {
         if incoming.is_end_stream() {
             lease.give_back();
             record.complete();
             return Self::Empty;
         }
-        Self::Upstream(Box::new(Response { incoming, lease: Some(lease), record }))
+        Self::Upstream(Box::new(Response { incoming, lease: Some(lease), expiry, record }))
     }
 }
 
@@ -66,7 +107,12 @@ impl Response {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.expiry.as_mut().is_some_and(|expiry| expiry.as_mut().poll(cx).is_ready()) {
+            self.expiry = None;
+            self.record.expired();
+            return Poll::Ready(Some(Err(BodyError::Expired)));
+        }
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {
@@ -79,15 +125,15 @@ impl Response {
             Some(Err(_)) => self.record.upstream_broke(),
             None => self.finish(),
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
     }
 }
 
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
             Self::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
@@ -96,8 +142,9 @@ impl HttpBody for Body {
                 if let Some(Ok(frame)) = &frame {
                     connection.received(frame.data_ref().map_or(0, |data| data.len() as u64));
                 }
-                Poll::Ready(frame)
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
             }
+            Self::Replayed(reader) => reader.poll(cx),
             Self::Upstream(response) => response.poll(cx),
         }
     }
@@ -107,6 +154,7 @@ impl HttpBody for Body {
             Self::Empty => true,
             Self::Text(text) => text.is_none(),
             Self::Downstream(incoming, _) => incoming.is_end_stream(),
+            Self::Replayed(reader) => reader.is_end_stream(),
             Self::Upstream(response) => response.incoming.is_end_stream(),
         }
     }
@@ -116,6 +164,7 @@ impl HttpBody for Body {
             Self::Empty => SizeHint::with_exact(0),
             Self::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Self::Downstream(incoming, _) => incoming.size_hint(),
+            Self::Replayed(reader) => reader.size_hint(),
             Self::Upstream(response) => response.incoming.size_hint(),
         }
     }

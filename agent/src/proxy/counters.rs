@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::error::Flag;
+use super::error::{Flag, Flags};
 
 /// A number that one thread writes and any may read.
 #[derive(Debug, Default)]
@@ -77,6 +77,8 @@ counters! {
     connections_active,
     /// Connections forwarded as bytes.
     tcp_connections,
+    /// Directions of TCP connections that went over to splice(2), as they carried much.
+    tcp_spliced,
     /// Connections closed because nobody knows where they were going.
     unknown_destinations,
     /// Connections closed because they were going to the listener itself.
@@ -87,6 +89,14 @@ counters! {
     requests,
     /// Requests sent again, on a fresh connection or to another endpoint.
     retries,
+    /// Copies of requests that a mirror answered.
+    mirrored,
+    /// Copies that a mirror did not answer, or not in time.
+    mirror_failures,
+    /// Copies that were not made: too many were under way, or the body was too long.
+    mirrors_dropped,
+    /// Copies under way now (a gauge).
+    mirrors_active,
     /// Upstream connections opened.
     upstream_connects,
     /// Upstream connects that failed or timed out.
@@ -108,16 +118,21 @@ counters! {
 }
 
 impl ProxyCounters {
-    /// Requests and TCP connections that ended with this flag.
+    /// Requests and TCP connections that ended with this flag, be it with others.
     pub fn flag(&self, flag: Flag) -> u64 {
         self.flags[flag as usize]
     }
 }
 
 impl Shard {
-    /// Counts one request or TCP connection by its flag.
-    pub(crate) fn flagged(&self, flag: Flag) {
-        self.flags[flag as usize].add(1);
+    /// Counts one request or TCP connection by each of its flags, or as one that has none.
+    pub(crate) fn flagged(&self, flags: Flags) {
+        if flags.is_empty() {
+            self.flags[Flag::None as usize].add(1);
+        }
+        for flag in flags.iter() {
+            self.flags[flag as usize].add(1);
+        }
     }
 
     /// Counts one request by its status.

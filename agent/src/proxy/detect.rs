@@ -133,11 +133,57 @@ fn plausible(method: &[u8], target: &[u8]) -> Option<bool> {
     }
 }
 
-/// The server name in a TLS ClientHello, when `prefix` holds the whole of it. For the log only.
-pub(crate) fn server_name(prefix: &[u8]) -> Option<Box<str>> {
-    let mut acceptor = rustls::server::Acceptor::default();
-    acceptor.read_tls(&mut io::Cursor::new(prefix)).ok()?;
-    acceptor.accept().ok()??.client_hello().server_name().map(Into::into)
+/// The name of the server that a TLS client asks for. Reads on into `prefix` until its ClientHello is complete, for
+/// `patience` at most. Empty: it names none, or this is no TLS.
+pub(crate) async fn server_name(
+    stream: &mut TcpStream,
+    prefix: &mut Vec<u8>,
+    patience: Duration,
+) -> io::Result<Box<str>> {
+    let mut hello = Hello::default();
+    let reading = async {
+        loop {
+            if let Some(name) = hello.read(prefix) {
+                return Ok(name);
+            }
+            prefix.reserve(FIRST_READ);
+            if stream.read_buf(prefix).await? == 0 {
+                return Ok(Box::default());
+            }
+        }
+    };
+    timeout(patience, reading).await.unwrap_or_else(|_| Ok(Box::default()))
+}
+
+/// A ClientHello that comes in pieces.
+#[derive(Default)]
+struct Hello {
+    acceptor: rustls::server::Acceptor,
+    /// Bytes that it has been given.
+    given: usize,
+}
+
+impl Hello {
+    /// Longer than the 64 KiB that a handshake message may have with its records' heads is none.
+    const MOST: usize = 68 * 1024;
+
+    /// The name, once it is certain; empty = there is none.
+    fn read(&mut self, prefix: &[u8]) -> Option<Box<str>> {
+        let mut rest = prefix.get(self.given..)?;
+        while !rest.is_empty() {
+            match self.acceptor.read_tls(&mut rest) {
+                Ok(read) if read > 0 => {}
+                _ => return Some(Box::default()),
+            }
+            match self.acceptor.accept() {
+                Ok(None) => {}
+                Ok(Some(accepted)) => return Some(accepted.client_hello().server_name().unwrap_or_default().into()),
+                Err(_) => return Some(Box::default()),
+            }
+        }
+        self.given = prefix.len();
+        (prefix.len() > Self::MOST).then(Box::default)
+    }
 }
 
 #[cfg(test)]

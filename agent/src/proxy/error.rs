@@ -6,57 +6,103 @@ use std::fmt;
 
 use http::StatusCode;
 
-/// Envoy's response flags, as far as this proxy sets them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Flag {
-    /// `-`: nothing of note.
-    None,
-    /// No route.
-    NoRoute,
-    /// No cluster: the route names a subset or host that does not exist.
-    NoCluster,
+macro_rules! flags {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// Envoy's response flags, as far as this proxy sets them, in Envoy's order.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum Flag {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Flag {
+            /// All of them, in the order of their values.
+            pub const ALL: [Self; [$($text),*].len()] = [$(Self::$name),*];
+
+            /// As access logs and metrics write it.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+flags! {
+    /// Nothing of note.
+    None = "-",
     /// No healthy upstream.
-    NoHealthyUpstream,
+    NoHealthyUpstream = "UH",
+    /// Upstream request timeout.
+    UpstreamTimeout = "UT",
     /// Upstream connection failure.
-    UpstreamFailure,
+    UpstreamFailure = "UF",
     /// Upstream connection termination.
-    UpstreamClosed,
-    /// Upstream protocol error.
-    UpstreamProtocol,
+    UpstreamClosed = "UC",
+    /// Upstream overflow: a limit on what may be under way.
+    UpstreamOverflow = "UO",
+    /// No route.
+    NoRoute = "NR",
+    /// A delay was injected.
+    DelayInjected = "DI",
+    /// An abort was injected.
+    FaultInjected = "FI",
     /// Downstream connection termination.
-    DownstreamClosed,
+    DownstreamClosed = "DC",
+    /// Upstream retry limit exceeded.
+    RetriesExhausted = "URX",
     /// Downstream protocol error.
-    DownstreamProtocol,
+    DownstreamProtocol = "DPE",
+    /// Upstream protocol error.
+    UpstreamProtocol = "UPE",
+    /// No cluster: the route names a subset or host that does not exist.
+    NoCluster = "NC",
 }
 
-impl Flag {
-    /// All of them, in the order of their values.
-    pub const ALL: [Self; 9] = [
-        Self::None,
-        Self::NoRoute,
-        Self::NoCluster,
-        Self::NoHealthyUpstream,
-        Self::UpstreamFailure,
-        Self::UpstreamClosed,
-        Self::UpstreamProtocol,
-        Self::DownstreamClosed,
-        Self::DownstreamProtocol,
-    ];
+/// Everything of note about one request or connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Flags(u32);
 
-    /// As access logs and metrics write it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "-",
-            Self::NoRoute => "NR",
-            Self::NoCluster => "NC",
-            Self::NoHealthyUpstream => "UH",
-            Self::UpstreamFailure => "UF",
-            Self::UpstreamClosed => "UC",
-            Self::UpstreamProtocol => "UPE",
-            Self::DownstreamClosed => "DC",
-            Self::DownstreamProtocol => "DPE",
+impl Flags {
+    pub(crate) fn insert(&mut self, flag: Flag) {
+        if flag != Flag::None {
+            self.0 |= 1 << flag as u8;
         }
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// In Envoy's order.
+    pub(crate) fn iter(self) -> impl Iterator<Item = Flag> {
+        Flag::ALL.into_iter().filter(move |flag| self.0 & (1 << *flag as u8) != 0)
+    }
+}
+
+impl From<Flag> for Flags {
+    fn from(flag: Flag) -> Self {
+        let mut flags = Self::default();
+        flags.insert(flag);
+        flags
+    }
+}
+
+/// As access logs write them: `UF,URX`.
+impl fmt::Display for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str(Flag::None.as_str());
+        }
+        for (n, flag) in self.iter().enumerate() {
+            if n > 0 {
+                f.write_str(",")?;
+            }
+            f.write_str(flag.as_str())?;
+        }
+        Ok(())
     }
 }
 
@@ -81,14 +127,18 @@ pub(crate) enum Kind {
     ConnectTimeout,
     UpstreamClosed,
     UpstreamProtocol,
+    /// Of the whole request.
+    Timeout,
+    /// Of one try.
+    TryTimeout,
 }
 
 /// A request or connection that came to nothing.
 #[derive(Debug)]
 pub(crate) struct ProxyError {
     pub(crate) kind: Kind,
-    /// True when no byte of the request can have been acted on, so that another endpoint may be asked.
-    pub(crate) retry: bool,
+    /// Of note beside what the kind says.
+    pub(crate) also: Flags,
     pub(crate) source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -138,6 +188,20 @@ impl Kind {
                 "upstream_reset_before_response_started{protocol_error}",
                 "upstream connect error or disconnect/reset before headers. reset reason: protocol error",
             ),
+            K::Timeout => (
+                S::GATEWAY_TIMEOUT,
+                Flag::UpstreamTimeout,
+                Side::Upstream,
+                "response_timeout",
+                "upstream request timeout",
+            ),
+            K::TryTimeout => (
+                S::GATEWAY_TIMEOUT,
+                Flag::UpstreamTimeout,
+                Side::Upstream,
+                "upstream_per_try_timeout",
+                "upstream request timeout",
+            ),
         }
     }
 
@@ -164,7 +228,7 @@ impl Kind {
 
 impl ProxyError {
     pub(crate) fn new(kind: Kind) -> Self {
-        Self { kind, retry: false, source: None }
+        Self { kind, also: Flags::default(), source: None }
     }
 
     pub(crate) fn caused_by(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -172,9 +236,9 @@ impl ProxyError {
         self
     }
 
-    /// Marks it as one that another endpoint may mend.
-    pub(crate) fn retriable(mut self) -> Self {
-        self.retry = true;
+    /// With more to note.
+    pub(crate) fn with(mut self, flags: Flags) -> Self {
+        self.also.add(flags);
         self
     }
 }
@@ -204,5 +268,15 @@ mod tests {
         for (index, flag) in Flag::ALL.into_iter().enumerate() {
             assert_eq!(flag as usize, index);
         }
+    }
+
+    #[test]
+    fn several_flags_are_written_in_envoys_order() {
+        let mut flags = Flags::default();
+        assert_eq!(flags.to_string(), "-");
+        for flag in [Flag::RetriesExhausted, Flag::None, Flag::UpstreamFailure, Flag::DelayInjected] {
+            flags.insert(flag);
+        }
+        assert_eq!(flags.to_string(), "UF,DI,URX");
     }
 }

@@ -15,13 +15,14 @@ use weir_mesh::program::PortId;
 
 use super::access_log::Entry;
 use super::body::Body;
-use super::error::{Flag, Kind, ProxyError};
+use super::cors::{self, Cors};
+use super::error::{Flag, Flags, Kind, ProxyError};
 use super::io::Io;
 use super::plan::Plan;
+use super::retry::Answered;
 use super::upstream::target::{Held, Target};
-use super::upstream::{self, Lease};
 use super::worker::Connection;
-use super::{forward, headers, respond, rewrite, tcp};
+use super::{fault, forward, headers, mirror, respond, retry, rewrite, tcp};
 
 /// Answers a request: with the upstream's response, with what a rule says itself, or with why there is none.
 pub(crate) async fn handle(
@@ -35,8 +36,41 @@ pub(crate) async fn handle(
         Ok(plan) => plan,
         Err(error) => return Ok(record.refuse(&error)),
     };
-    let kept = headers::Kept::of(&plan, &connection, &request);
-    let outcome = exchange(&connection, &plan, request, &mut record).await;
+    let cors = Cors::of(&plan, &request);
+    let mut response = match before(&plan, &request, cors.as_ref(), &mut record).await {
+        Ok(None) => routed(&connection, &plan, request, record).await,
+        Ok(Some((own, details))) => record.respond(own, details),
+        Err(error) => record.refuse(&error),
+    };
+    if let Some(cors) = cors {
+        cors.apply(&mut response);
+    }
+    respond::describe(&mut response);
+    Ok(response)
+}
+
+/// What comes before routing: the answers of faults and of CORS, and what the log calls them.
+async fn before(
+    plan: &Plan<'_>,
+    request: &Request<Body>,
+    cors: Option<&Cors<'_>>,
+    record: &mut Record,
+) -> Result<Option<(Response<Body>, &'static str)>, ProxyError> {
+    if let Some(aborted) = fault::strike(plan, request, &mut record.flags).await? {
+        return Ok(Some((aborted, fault::DETAILS)));
+    }
+    Ok(cors.and_then(Cors::answer).map(|preflight| (preflight, cors::DETAILS)))
+}
+
+/// What the rule or an upstream answers, with the headers that the rule wants.
+async fn routed(
+    connection: &Rc<Connection>,
+    plan: &Plan<'_>,
+    request: Request<Body>,
+    mut record: Record,
+) -> Response<Body> {
+    let kept = headers::Kept::of(plan, connection, &request);
+    let outcome = exchange(connection, plan, request, &mut record).await;
     let upstream = record.upstream;
     let mut response = match outcome {
         Ok(answer) => answer.respond(record),
@@ -45,8 +79,7 @@ pub(crate) async fn handle(
     if let Some(kept) = kept {
         kept.apply(&mut response, upstream);
     }
-    respond::describe(&mut response);
-    Ok(response)
+    response
 }
 
 /// What is to become of the request.
@@ -65,7 +98,7 @@ fn plan<'p>(
 }
 
 async fn exchange(
-    connection: &Connection,
+    connection: &Rc<Connection>,
     plan: &Plan<'_>,
     mut request: Request<Body>,
     record: &mut Record,
@@ -78,10 +111,11 @@ async fn exchange(
     rewrite::apply(plan, &mut request)?;
     record.renamed(plan, &request);
     let on_upgrade = forward::to_upstream(&mut request);
-    let (mut response, lease) = upstream::send(connection, &target, request).await?;
-    record.answered(lease.endpoint());
-    forward::to_downstream(&mut response);
-    Answer::upstream(response, lease, on_upgrade)
+    mirror::copy(connection, plan, &mut request);
+    let mut answered = retry::send(connection, plan, &target, request).await?;
+    record.answered(&answered);
+    forward::to_downstream(&mut answered.response);
+    Answer::upstream(answered, on_upgrade)
 }
 
 /// The Host of a request that has none and need not.
@@ -94,12 +128,13 @@ enum Answer {
     /// A rule's own response.
     Own(Response<Body>),
     /// An upstream's response.
-    Upstream(Response<Incoming>, Lease, Option<(OnUpgrade, OnUpgrade)>),
+    Upstream(Answered, Option<(OnUpgrade, OnUpgrade)>),
 }
 
 impl Answer {
     /// A 101 that nobody asked for would leave the two sides with different ideas of what the bytes are.
-    fn upstream(mut response: Response<Incoming>, lease: Lease, asked: Option<OnUpgrade>) -> Result<Self, ProxyError> {
+    fn upstream(mut answered: Answered, asked: Option<OnUpgrade>) -> Result<Self, ProxyError> {
+        let response = &mut answered.response;
         let granted = response.extensions_mut().remove::<OnUpgrade>();
         let upgrade = match (response.status(), asked, granted) {
             (StatusCode::SWITCHING_PROTOCOLS, Some(client), Some(server)) => Some((client, server)),
@@ -108,17 +143,19 @@ impl Answer {
             }
             _ => None,
         };
-        Ok(Self::Upstream(response, lease, upgrade))
+        Ok(Self::Upstream(answered, upgrade))
     }
 
     fn respond(self, mut record: Record) -> Response<Body> {
-        let (response, lease, upgrade) = match self {
+        let (answered, upgrade) = match self {
             Self::Own(response) => return record.respond(response, "direct_response"),
-            Self::Upstream(response, lease, upgrade) => (response, lease, upgrade),
+            Self::Upstream(answered, upgrade) => (answered, upgrade),
         };
+        // What was upgraded lasts as long as its two ends want.
+        let Answered { response, lease, expiry, .. } = answered;
         record.status = response.status().as_u16();
         let Some((client, server)) = upgrade else {
-            return response.map(|incoming| Body::from_upstream(incoming, lease, record));
+            return response.map(|incoming| Body::from_upstream(incoming, lease, expiry, record));
         };
         let worker = Rc::clone(&record.connection.worker);
         worker.spawn(async move {
@@ -150,8 +187,9 @@ fn socket(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
 pub(crate) struct Record {
     connection: Rc<Connection>,
     status: u16,
-    flag: Flag,
-    complete: bool,
+    flags: Flags,
+    /// How it ended is known.
+    settled: bool,
     sent: u64,
     /// The endpoint that answered.
     upstream: Option<SocketAddr>,
@@ -167,8 +205,8 @@ impl Record {
         let entry = || Box::new(Entry::new(connection.peer, connection.destination));
         Self {
             status: 0,
-            flag: Flag::None,
-            complete: false,
+            flags: Flags::default(),
+            settled: false,
             sent: 0,
             upstream: None,
             entry: connection.worker.access_log.is_some().then(entry),
@@ -203,8 +241,10 @@ impl Record {
         target
     }
 
-    fn answered(&mut self, endpoint: SocketAddr) {
+    fn answered(&mut self, answered: &Answered) {
+        let endpoint = answered.lease.endpoint();
         self.upstream = Some(endpoint);
+        self.flags.add(answered.flags);
         if let Some(entry) = &mut self.entry {
             entry.upstream_host = Some(endpoint);
             entry.upstream_time = Some(entry.started.elapsed().as_millis() as u64);
@@ -220,16 +260,26 @@ impl Record {
 
     /// The upstream ended in the middle of its response.
     pub(crate) fn upstream_broke(&mut self) {
-        self.flag = Flag::UpstreamClosed;
+        self.flags.insert(Flag::UpstreamClosed);
+        self.settled = true;
+    }
+
+    /// The response was not complete in time.
+    pub(crate) fn expired(&mut self) {
+        self.flags.insert(Flag::UpstreamTimeout);
+        self.settled = true;
+        if let Some(entry) = &mut self.entry {
+            entry.details = Kind::Timeout.details();
+        }
     }
 
     /// The response is complete.
     pub(crate) fn complete(&mut self) {
-        self.complete = true;
+        self.settled = true;
     }
 
     fn upgraded(&mut self, flag: Flag, moved: &tcp::Moved) {
-        self.flag = flag;
+        self.flags.insert(flag);
         self.sent = moved.sent.get();
         self.connection.received.set(moved.received.get());
         self.complete();
@@ -239,7 +289,8 @@ impl Record {
     fn refuse(mut self, error: &ProxyError) -> Response<Body> {
         let kind = error.kind;
         tracing::debug!(destination = %self.connection.destination, %error, "request refused");
-        self.flag = kind.flag();
+        self.flags.insert(kind.flag());
+        self.flags.add(error.also);
         if let Some(entry) = &mut self.entry {
             entry.transport_failure = error.source.as_ref().map(ToString::to_string);
         }
@@ -268,15 +319,15 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         self.connection.busy.set(false);
-        if !self.complete && self.flag == Flag::None {
-            self.flag = Flag::DownstreamClosed;
+        if !self.settled {
+            self.flags.insert(Flag::DownstreamClosed);
         }
         let worker = &self.connection.worker;
         worker.counters.answered(self.status);
-        worker.counters.flagged(self.flag);
+        worker.counters.flagged(self.flags);
         if let Some(mut entry) = self.entry.take() {
             entry.status = self.status;
-            entry.flag = self.flag;
+            entry.flags = self.flags;
             entry.bytes_received = self.connection.received.get();
             entry.bytes_sent = self.sent;
             worker.log(|| entry.line());

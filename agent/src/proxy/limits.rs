@@ -32,8 +32,18 @@ pub const DEFAULT_IDLE_UPSTREAM: Duration = Duration::from_secs(50);
 pub const DEFAULT_SWEEP: Duration = Duration::from_secs(1);
 /// Connect timeout for destinations that no cluster describes. Istio's default for clusters.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Further endpoints that are tried when a connect fails. Istio's default (`attempts: 2`, `connect-failure`).
+/// Further endpoints that are tried when the connect of a TCP connection fails. Istio's default for requests (`attempts: 2`, `connect-failure`).
 pub const DEFAULT_CONNECT_RETRIES: usize = 2;
+/// Bytes of a request's body that are kept so that it can be sent again, or to a mirror; a longer one is sent once.
+/// Envoy's default for what it buffers.
+pub const DEFAULT_MAX_REPLAY: usize = 1024 * 1024;
+/// The same of all requests of a worker, so that large uploads to routes with retries cannot fill the node's memory.
+pub const DEFAULT_REPLAY_PER_WORKER: usize = 32 * 1024 * 1024;
+/// Copies of requests to mirrors under way on one worker; more are not made. At 1 MiB of body each they take no more than
+/// what is kept of bodies altogether, and a mirror that hangs cannot gather them.
+pub const DEFAULT_MAX_MIRRORS: u64 = 256;
+/// How long a mirror may take for its answer, which nobody waits for. Envoy's default for a route.
+pub const DEFAULT_MIRROR_TIMEOUT: Duration = Duration::from_secs(15);
 /// Connections of one worker, both protocols; above it connections wait in the listen queue. At 30 KiB for an HTTP
 /// connection with its buffers this is 300 MiB at worst.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 10_000;
@@ -43,6 +53,8 @@ pub const DEFAULT_MAX_CONNECTIONS_PER_POD: usize = 3_333;
 pub const DEFAULT_TCP_BUFFER: usize = 8 * 1024;
 /// What the buffer doubles up to while each read fills it.
 pub const DEFAULT_TCP_BUFFER_MAX: usize = 64 * 1024;
+/// What a TCP direction carries before it goes over to splice(2): less than this is done before its pipe has paid.
+pub const DEFAULT_SPLICE_AFTER: usize = 64 * 1024;
 /// A TCP connection over which nothing moved. Istio's default.
 pub const DEFAULT_TCP_IDLE: Duration = Duration::from_hours(1);
 /// How often a worker says that it is alive. A tenth of the 500 ms after which the kernel takes it for dead.
@@ -72,10 +84,15 @@ pub struct Limits {
     pub sweep: Duration,
     pub connect_timeout: Duration,
     pub connect_retries: usize,
+    pub max_replay: usize,
+    pub replay_per_worker: usize,
+    pub max_mirrors: u64,
+    pub mirror_timeout: Duration,
     pub max_connections: usize,
     pub max_connections_per_pod: usize,
     pub tcp_buffer: usize,
     pub tcp_buffer_max: usize,
+    pub splice_after: usize,
     pub tcp_idle: Duration,
     pub tick: Duration,
     pub accept_backoff: Duration,
@@ -98,10 +115,15 @@ impl Default for Limits {
             sweep: DEFAULT_SWEEP,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             connect_retries: DEFAULT_CONNECT_RETRIES,
+            max_replay: DEFAULT_MAX_REPLAY,
+            replay_per_worker: DEFAULT_REPLAY_PER_WORKER,
+            max_mirrors: DEFAULT_MAX_MIRRORS,
+            mirror_timeout: DEFAULT_MIRROR_TIMEOUT,
             max_connections: DEFAULT_MAX_CONNECTIONS,
             max_connections_per_pod: DEFAULT_MAX_CONNECTIONS_PER_POD,
             tcp_buffer: DEFAULT_TCP_BUFFER,
             tcp_buffer_max: DEFAULT_TCP_BUFFER_MAX,
+            splice_after: DEFAULT_SPLICE_AFTER,
             tcp_idle: DEFAULT_TCP_IDLE,
             tick: DEFAULT_TICK,
             accept_backoff: DEFAULT_ACCEPT_BACKOFF,

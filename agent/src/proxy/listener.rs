@@ -85,19 +85,31 @@ async fn take(worker: &Rc<Worker>, pod: &Rc<Pod>, stream: TcpStream, peer: Socke
 async fn serve(connection: Rc<Connection>, stream: TcpStream) {
     let program = connection.worker.program();
     let port = program.port_of(connection.pod.source.view(), connection.destination);
-    let protocol = port.map_or(Protocol::Tcp, |port| program.port(port).protocol);
+    let (protocol, by_name) = port.map_or((Protocol::Tcp, false), |port| {
+        let port = program.port(port);
+        (port.protocol, !port.tls.is_empty())
+    });
     drop(program);
     match protocol {
         Protocol::Http => http1::serve(connection, stream, Bytes::new()).await,
-        Protocol::Detect => detected(connection, stream).await,
+        Protocol::Detect => detected(connection, stream, by_name).await,
         Protocol::Http2 => tcp::serve(connection, stream, Bytes::new(), Carries::Http2, None).await,
+        Protocol::Tls if by_name => named(connection, stream, Vec::new()).await,
         Protocol::Tcp | Protocol::Tls => tcp::serve(connection, stream, Bytes::new(), Carries::Bytes, None).await,
+    }
+}
+
+/// Serves TLS by the name that the client asks for. `prefix` was read from it already.
+async fn named(connection: Rc<Connection>, mut stream: TcpStream, mut prefix: Vec<u8>) {
+    let patience = connection.worker.limits.header_timeout;
+    if let Ok(name) = detect::server_name(&mut stream, &mut prefix, patience).await {
+        tcp::serve(connection, stream, prefix.into(), Carries::Tls(&name), None).await;
     }
 }
 
 /// Serves what the client turns out to speak. One that is silent may wait for the server's greeting, or may have
 /// connected early and have a request later: the server's connection is opened, and whoever speaks first decides.
-async fn detected(connection: Rc<Connection>, mut stream: TcpStream) {
+async fn detected(connection: Rc<Connection>, mut stream: TcpStream, by_name: bool) {
     let limits = &connection.worker.limits;
     let mut prefix = Vec::new();
     let mut waiting: Option<tcp::Upstream> = None;
@@ -124,6 +136,10 @@ async fn detected(connection: Rc<Connection>, mut stream: TcpStream) {
             () = tokio::time::sleep(limits.tcp_idle) => return,
         }
     };
+    if spoken == Spoken::Tls && by_name {
+        drop(waiting);
+        return named(connection, stream, prefix).await;
+    }
     let prefix = Bytes::from(prefix);
     if spoken == Spoken::Http1 {
         // The server's connection, if one was opened, closes unused.
@@ -134,10 +150,6 @@ async fn detected(connection: Rc<Connection>, mut stream: TcpStream) {
         // One that was opened for other bytes may have been chosen by other weights.
         drop(waiting);
         return tcp::serve(connection, stream, prefix, Carries::Http2, None).await;
-    }
-    if spoken == Spoken::Tls && tracing::enabled!(tracing::Level::DEBUG) {
-        let name = detect::server_name(&prefix);
-        tracing::debug!(destination = %connection.destination, ?name, "TLS is passed through");
     }
     tcp::serve(connection, stream, prefix, Carries::Bytes, waiting).await;
 }

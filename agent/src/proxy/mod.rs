@@ -5,17 +5,21 @@
 //! - `limits`: every number; `counters`, `access_log`: what is told about it all
 //! - `worker`: one pinned thread each, with a runtime, a pool and counters of its own
 //! - `listener`: accept, original destination, protocol; `detect`: the protocol by the first bytes
-//! - `tcp`: bytes in both directions
+//! - `tcp`: bytes in both directions; `bulk`: where they are many
 //! - `http1`: serving a connection; `handler`: the life of one request; `plan`: what was decided of it
-//! - `respond`, `rewrite`, `headers` (with `format`): what a rule asks for, one file each; `forward`: header hygiene
-//! - `upstream`: endpoint, pool, connect, safe retries
+//! - `fault`, `cors`, `respond`, `rewrite`, `headers` (with `format`), `mirror`: what a rule asks for, one file each; `forward`: header hygiene
+//! - `retry` (with `replay` and `budget`): how often, how long and where; `upstream`: endpoint, pool, connect
 //! - `body`, `io`, `error`: the one type of each
 
 mod access_log;
 mod body;
+mod budget;
+mod bulk;
+mod cors;
 mod counters;
 mod detect;
 mod error;
+mod fault;
 mod format;
 mod forward;
 mod handler;
@@ -24,8 +28,11 @@ mod http1;
 mod io;
 pub mod limits;
 mod listener;
+mod mirror;
 mod plan;
+mod replay;
 mod respond;
+mod retry;
 mod rewrite;
 mod tcp;
 #[cfg(test)]

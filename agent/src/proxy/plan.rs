@@ -2,10 +2,11 @@
 //! beside a destination. Made by `handler` once a request; `fault`, `cors`, `respond`, `rewrite` and `headers` read it.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use http::{Request, header};
 use weir_mesh::matching::HttpMatch;
-use weir_mesh::program::{PortId, Route, RouteSettings, WeightedCluster};
+use weir_mesh::program::{ClusterId, PortId, Route, RouteSettings, WeightedCluster};
 use weir_mesh::request::{RequestView, Source};
 use weir_mesh::route::{self, RouteDecision};
 
@@ -24,6 +25,8 @@ pub(crate) struct Plan<'p> {
     pub(crate) matched: Option<&'p HttpMatch>,
     /// What the weights chose.
     pub(crate) destination: Option<&'p WeightedCluster>,
+    /// The one random number of the request.
+    pub(crate) roll: u64,
 }
 
 impl<'p> Plan<'p> {
@@ -35,13 +38,14 @@ impl<'p> Plan<'p> {
         port: Option<PortId>,
         request: &Request<B>,
     ) -> Result<Self, ProxyError> {
-        let plain = Self { program, port, route: None, matched: None, destination: None };
+        let roll = connection.worker.roll();
+        let plain = Self { program, port, route: None, matched: None, destination: None, roll };
         let Some(port) = port else {
             return Ok(plain);
         };
         let pod = &connection.pod.source;
         let source = Source { namespace: &pod.namespace, view: pod.view() };
-        match route::decide(program, port, &source, &view(request), connection.worker.roll()) {
+        match route::decide(program, port, &source, &view(request), roll) {
             RouteDecision::NoRoute => Err(Kind::NoRoute.into()),
             RouteDecision::Forward { route, destination, matched } => Ok(Self { route, matched, destination, ..plain }),
             RouteDecision::Redirect { route, matched, .. } => Ok(Self { route: Some(route), matched, ..plain }),
@@ -56,19 +60,25 @@ impl<'p> Plan<'p> {
 
     /// Where the request is forwarded to, for a client that dialled `dialled`.
     pub(crate) fn target(&self, dialled: SocketAddr) -> Result<Target, ProxyError> {
-        let Some(port) = self.port else {
-            return Ok(Target::Passthrough(dialled));
-        };
-        let cluster = match (self.route, self.destination) {
-            (None, _) => self.program.port(port).plain,
-            (Some(_), Some(destination)) => match destination.cluster {
-                Some(cluster) => cluster,
-                None if destination.is_invalid_backend() => return Err(Kind::InvalidBackend.into()),
-                None => return Err(Kind::NoCluster.into()),
-            },
-            (Some(_), None) => return Err(Kind::NoCluster.into()),
-        };
-        Ok(Target::new(std::rc::Rc::clone(self.program), port, cluster, dialled))
+        match (self.port, self.route, self.destination) {
+            (None, ..) => Ok(Target::Passthrough(dialled)),
+            (Some(port), None, _) => Ok(self.reached(port, self.program.port(port).plain, dialled)),
+            (Some(_), Some(_), None) => Err(Kind::NoCluster.into()),
+            (Some(_), Some(_), Some(destination)) => self.toward(destination, dialled),
+        }
+    }
+
+    /// One of the destinations that the rule names.
+    pub(crate) fn toward(&self, destination: &WeightedCluster, dialled: SocketAddr) -> Result<Target, ProxyError> {
+        match (self.port, destination.cluster) {
+            (Some(port), Some(cluster)) => Ok(self.reached(port, cluster, dialled)),
+            _ if destination.is_invalid_backend() => Err(Kind::InvalidBackend.into()),
+            _ => Err(Kind::NoCluster.into()),
+        }
+    }
+
+    fn reached(&self, port: PortId, cluster: ClusterId, dialled: SocketAddr) -> Target {
+        Target::new(Rc::clone(self.program), port, cluster, dialled)
     }
 }
 

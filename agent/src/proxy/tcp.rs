@@ -16,6 +16,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use weir_mesh::route;
 
 use super::access_log::Entry;
+use super::bulk::{self, Pipe};
 use super::counters::Counter;
 use super::error::{Flag, Kind, ProxyError};
 use super::limits::Limits;
@@ -25,9 +26,11 @@ use super::worker::{Connection, Worker};
 
 /// Which of a port's destinations a connection goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Carries {
+pub(crate) enum Carries<'n> {
     /// Bytes that are no HTTP.
     Bytes,
+    /// TLS, for the host of this name; empty = it names none.
+    Tls(&'n str),
     /// HTTP/2, which is split by connection: its requests are not told apart.
     Http2,
 }
@@ -66,7 +69,7 @@ pub(crate) async fn serve(
     connection: Rc<Connection>,
     client: TcpStream,
     prefix: Bytes,
-    carries: Carries,
+    carries: Carries<'_>,
     upstream: Option<Upstream>,
 ) {
     let upstream = match upstream {
@@ -84,9 +87,9 @@ pub(crate) async fn serve(
 
 fn record(worker: &Worker, entry: Option<Box<Entry>>, flag: Flag, moved: &Moved) {
     worker.counters.tcp_connections.add(1);
-    worker.counters.flagged(flag);
+    worker.counters.flagged(flag.into());
     if let Some(mut entry) = entry {
-        entry.flag = flag;
+        entry.flags = flag.into();
         entry.bytes_received = moved.received.get();
         entry.bytes_sent = moved.sent.get();
         worker.log(|| entry.line());
@@ -95,9 +98,12 @@ fn record(worker: &Worker, entry: Option<Box<Entry>>, flag: Flag, moved: &Moved)
 
 /// Where the bytes go: an endpoint of the port's destinations for such a connection, or, on a port that nobody describes, where the
 /// client wanted to go anyway.
-pub(crate) async fn connect(connection: &Rc<Connection>, carries: Carries) -> Result<Upstream, Refused> {
+pub(crate) async fn connect(connection: &Rc<Connection>, carries: Carries<'_>) -> Result<Upstream, Refused> {
     let worker = &connection.worker;
     let mut entry = worker.access_log.is_some().then(|| Box::new(Entry::new(connection.peer, connection.destination)));
+    if let (Some(entry), Carries::Tls(name)) = (&mut entry, carries) {
+        entry.server_name = (!name.is_empty()).then(|| name.into());
+    }
     let connected = match target(connection, carries) {
         Ok(target) => {
             if let Some(entry) = &mut entry {
@@ -118,7 +124,7 @@ pub(crate) async fn connect(connection: &Rc<Connection>, carries: Carries) -> Re
     }
 }
 
-fn target(connection: &Connection, carries: Carries) -> Result<Target, ProxyError> {
+fn target(connection: &Connection, carries: Carries<'_>) -> Result<Target, ProxyError> {
     let program = connection.worker.program();
     let Some(port) = program.port_of(connection.pod.source.view(), connection.destination) else {
         return Ok(Target::Passthrough(connection.destination));
@@ -126,6 +132,7 @@ fn target(connection: &Connection, carries: Carries) -> Result<Target, ProxyErro
     let roll = connection.worker.roll();
     let chosen = match carries {
         Carries::Bytes => route::decide_tcp(&program, port, connection.destination.ip(), roll),
+        Carries::Tls(name) => route::decide_tls(&program, port, name, connection.destination.ip(), roll),
         Carries::Http2 => route::decide_http2(&program, port, roll),
     };
     let cluster = chosen.ok_or(Kind::NoRoute)?.cluster.ok_or(Kind::NoCluster)?;
@@ -172,12 +179,12 @@ pub(crate) async fn splice(
         let (client_read, client_write) = client.split();
         let (server_read, server_write) = server.split();
         let up = async {
-            let meter = Meter(&moved.received, &worker.counters.bytes_received);
+            let meter = Meter(&moved.received, &worker.counters.bytes_received, &worker.counters.tcp_spliced);
             let copied = one_way(client_read, server_write, from_client, meter, limits).await;
             copied.map_err(|end| if end { Flag::DownstreamClosed } else { Flag::UpstreamClosed })
         };
         let down = async {
-            let meter = Meter(&moved.sent, &worker.counters.bytes_sent);
+            let meter = Meter(&moved.sent, &worker.counters.bytes_sent, &worker.counters.tcp_spliced);
             let copied = one_way(server_read, client_write, from_server, meter, limits).await;
             copied.map_err(|end| if end { Flag::UpstreamClosed } else { Flag::DownstreamClosed })
         };
@@ -208,8 +215,8 @@ async fn idle(moved: &Moved, limit: Duration) {
     }
 }
 
-/// One direction's count and the worker's.
-struct Meter<'a>(&'a Cell<u64>, &'a Counter);
+/// One direction's count, the worker's, and that of directions that went over to splice(2).
+struct Meter<'a>(&'a Cell<u64>, &'a Counter, &'a Counter);
 
 impl Meter<'_> {
     fn add(&self, bytes: usize) {
@@ -234,6 +241,7 @@ async fn one_way(
     drop(prefix);
     let mut size = limits.tcp_buffer;
     let mut buffer = Vec::new();
+    let mut moved = 0;
     loop {
         // A direction that waits holds no buffer.
         if buffer.capacity() == 0 {
@@ -249,6 +257,18 @@ async fn one_way(
         }
         to.write_all(&buffer).await.map_err(writing)?;
         meter.add(read);
+        moved += read;
+        // Without a descriptor left for it, copying goes on.
+        if moved >= limits.splice_after
+            && read == size
+            && let Ok(pipe) = Pipe::new()
+        {
+            drop(buffer);
+            meter.2.add(1);
+            bulk::one_way(&pipe, from.as_ref(), to.as_ref(), |bytes| meter.add(bytes)).await?;
+            let _ = to.shutdown().await;
+            return Ok(());
+        }
         if read < size {
             buffer = Vec::new();
             size = limits.tcp_buffer;

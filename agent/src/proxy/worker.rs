@@ -20,6 +20,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use weir_mesh::program::Program;
 
+use super::budget::Budgets;
 use super::counters::Shard;
 use super::limits::Limits;
 use super::upstream::pool::Pool;
@@ -90,6 +91,9 @@ pub(crate) struct Worker {
     pub(crate) access_log: Option<mpsc::Sender<String>>,
     pub(crate) pool: Pool,
     pub(crate) balancing: Balancing,
+    pub(crate) budgets: Budgets,
+    /// Bytes of requests' bodies that are kept to be sent again.
+    pub(crate) kept: Cell<usize>,
     pub(crate) draining: Signal,
     pub(crate) slots: Arc<Semaphore>,
     programs: RefCell<Programs>,
@@ -117,6 +121,8 @@ impl Worker {
             access_log: shared.access_log,
             pool: Pool::default(),
             balancing: Balancing::default(),
+            budgets: Budgets::default(),
+            kept: Cell::new(0),
             draining: Signal::default(),
             programs: RefCell::new((cache, held)),
             // The standard library's hasher is keyed by the operating system.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::delegate::Delegations;
 use super::destinations::{Clusters, Router};
 use super::hosts::Hosts;
-use super::layer4::TcpRules;
+use super::layer4::{TcpRules, TlsRules};
 use super::policy::{Policies, PolicyId};
 use super::registry::{Map, Registered, Registry};
 use super::routes::{self, HttpRules};
@@ -19,7 +19,7 @@ use super::visibility::{Client, ViewTable, expand};
 use super::{CompileOptions, Findings, guard, http2, lint};
 use crate::crd::{HttpMatchItem, Layer4Match, Protection, ServiceType, VirtualService};
 use crate::plan::{KernelPlan, PlanKey, PlannedService, Verdict};
-use crate::program::{HostTableId, PortId, Program, Protocol, Route, ServicePort, TcpRule, TlsRule, WeightedCluster};
+use crate::program::{HostTableId, PortId, Program, Protocol, Route, ServicePort, TcpRule, WeightedCluster};
 use crate::route::Rule;
 use crate::snapshot::Snapshot;
 
@@ -216,7 +216,7 @@ struct PortRules<'s> {
     plain: WeightedCluster,
     http: Option<HttpRules<'s>>,
     tcp: Option<TcpRules<'s>>,
-    tls: Vec<TlsRule>,
+    tls: Option<TlsRules<'s>>,
 }
 
 impl<'s, 'f> Build<'_, 's, 'f> {
@@ -287,7 +287,7 @@ impl<'s, 'f> Build<'_, 's, 'f> {
             plain: router.plain(service, position),
             http: if carries_http(protocol) { router.http(rules, number) } else { None },
             tcp: if carries_bytes(protocol) { router.tcp(rules, number) } else { None },
-            tls: if carries_bytes(protocol) { router.tls(rules, number) } else { Vec::new() },
+            tls: if carries_tls(protocol) { router.tls(rules, number) } else { None },
         }
     }
 
@@ -297,7 +297,7 @@ impl<'s, 'f> Build<'_, 's, 'f> {
         let settings = rules.http.iter().flat_map(|http| &http.rules).filter_map(|rule| rule.route.settings.as_ref());
         let mirrors = settings.flat_map(|settings| &settings.mirrors).map(|mirror| &mirror.destination);
         let tcp = rules.tcp.iter().flat_map(TcpRules::destinations).flatten();
-        let tls = rules.tls.iter().flat_map(|rule| &*rule.destinations);
+        let tls = rules.tls.iter().flat_map(TlsRules::destinations).flatten();
         for id in http.chain(mirrors).chain(tcp).chain(tls).filter_map(|destination| destination.cluster) {
             let target = self.clusters.selections[id.index()].service;
             if target as usize != service {
@@ -336,6 +336,7 @@ impl<'s, 'f> Build<'_, 's, 'f> {
                 port,
                 http: rules.http.as_ref(),
                 tcp: rules.tcp.as_ref(),
+                tls: rules.tls.as_ref(),
                 guard: self.guards[service],
                 telemetry: self.telemetry.contains(registered.namespace()),
                 knows_node: self.options.node.is_some(),
@@ -392,7 +393,7 @@ impl<'s, 'f> Build<'_, 's, 'f> {
                 plain: rules.plain.cluster.expect("the plain service always has a cluster"),
                 hosts: self.common.get(&number).copied().filter(|_| carries_http(port.protocol)).unwrap_or(NO_HOSTS),
                 tcp: tcp.into(),
-                tls: rules.tls.into(),
+                tls: rules.tls.map(|tls| tls.rules.into()).unwrap_or_default(),
                 http2,
             });
         }
@@ -485,6 +486,10 @@ pub(super) fn carries_http(protocol: Protocol) -> bool {
 
 fn carries_bytes(protocol: Protocol) -> bool {
     matches!(protocol, Protocol::Tcp | Protocol::Tls | Protocol::Detect)
+}
+
+fn carries_tls(protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::Tls | Protocol::Detect)
 }
 
 /// What a host without rules does.

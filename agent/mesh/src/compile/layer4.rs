@@ -16,6 +16,21 @@ pub(super) struct TcpRules<'s> {
     pub(super) because: &'s VirtualService,
 }
 
+/// The TLS rules of a host on one port. Not empty.
+pub(super) struct TlsRules<'s> {
+    /// In order.
+    pub(super) rules: Vec<TlsRule>,
+    /// The VirtualService that the first is from.
+    pub(super) because: &'s VirtualService,
+}
+
+impl TlsRules<'_> {
+    /// Where connections go, whatever name they ask for.
+    pub(super) fn destinations(&self) -> impl Iterator<Item = &[WeightedCluster]> {
+        self.rules.iter().map(|rule| &*rule.destinations)
+    }
+}
+
 impl TcpRules<'_> {
     /// Where connections to an address go; `None` = to the plain service.
     pub(super) fn toward(&self, dialled: IpAddr) -> Option<&[WeightedCluster]> {
@@ -59,8 +74,9 @@ impl<'s> Router<'_, 's, '_> {
         because.map(|because| TcpRules { rules: compiled, because })
     }
 
-    /// The TLS rules of `rules` on the dialled port, in order.
-    pub(super) fn tls(&mut self, rules: &[&'s VirtualService], port: u16) -> Vec<TlsRule> {
+    /// The TLS rules of `rules` on the dialled port. `None`: none of them is for this port and these clients.
+    pub(super) fn tls(&mut self, rules: &[&'s VirtualService], port: u16) -> Option<TlsRules<'s>> {
+        let mut because = None;
         let mut compiled = Vec::new();
         for vs in rules {
             for route in &vs.tls {
@@ -70,6 +86,7 @@ impl<'s> Router<'_, 's, '_> {
                 if items.is_empty() {
                     continue;
                 }
+                because.get_or_insert(*vs);
                 let destinations = self.destinations(vs, &route.destinations, port);
                 compiled.extend(items.into_iter().map(|item| TlsRule {
                     sni_hosts: item.sni_hosts.clone(),
@@ -78,7 +95,7 @@ impl<'s> Router<'_, 's, '_> {
                 }));
             }
         }
-        compiled
+        because.map(|because| TlsRules { rules: compiled, because })
     }
 }
 

@@ -30,7 +30,6 @@ pub(super) fn lint(snapshot: &Snapshot, registry: &Registry<'_>, options: &Compi
         self::sidecar(sidecar, registry, findings);
     }
     for vs in snapshot.virtual_services.values() {
-        enforced::virtual_service(vs, findings);
         // Of a route of the Gateway API its own conditions tell.
         if *vs.meta.object.kind == *"VirtualService" {
             virtual_service(vs, registry, options, findings);

@@ -7,7 +7,7 @@ use super::destinations::Router;
 use super::hosts::Hosts;
 use super::registry::Registry;
 use super::visibility::{Client, expand};
-use super::{Findings, enforced, gateways};
+use super::{Findings, gateways};
 use crate::crd::{self, HttpMatchItem, HttpRoute, HttpSettings, VirtualService, is_for_mesh};
 use crate::program::{Action, Mirror, Route, RouteSettings, WeightedCluster};
 use crate::route::Rule;
@@ -70,7 +70,6 @@ impl<'s> Router<'_, 's, '_> {
             crd::Action::Delegate(_) => return,
         };
         let settings = route.settings.as_ref().map(|settings| Arc::new(self.settings_of(vs, settings, port)));
-        let unenforced = enforced::unenforced(route);
         let make = |name: Arc<str>| Route {
             name,
             object: Some(vs.meta.object.clone()),
@@ -78,7 +77,6 @@ impl<'s> Router<'_, 's, '_> {
             action: action.clone(),
             destinations: destinations.clone(),
             settings: settings.clone(),
-            unenforced,
         };
         if route.items.is_empty() {
             compiled.push(Rule { matches: [].into(), route: make(route_name(&route.name, "")) });

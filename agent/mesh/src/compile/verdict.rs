@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Findings;
 use super::destinations::{Closed, Clusters, subset_of};
-use super::layer4::TcpRules;
+use super::layer4::{TcpRules, TlsRules};
 use super::registry::{Registered, RegisteredPort};
 use super::routes::HttpRules;
 use crate::crd::{Mark, Protection};
@@ -25,6 +25,7 @@ pub(super) struct Facts<'a, 's> {
     pub(super) port: &'a RegisteredPort<'s>,
     pub(super) http: Option<&'a HttpRules<'s>>,
     pub(super) tcp: Option<&'a TcpRules<'s>>,
+    pub(super) tls: Option<&'a TlsRules<'s>>,
     pub(super) guard: Option<&'s Protection>,
     /// The namespace asks for telemetry of requests.
     pub(super) telemetry: bool,
@@ -69,6 +70,9 @@ impl Facts<'_, '_> {
         if verdict == Verdict::Proxy && self.http.is_some_and(|http| http.catch_all().is_none()) {
             decision.on_failure = OnFailure::Refuse;
             decision.why.push_str("; refused while no proxy is alive, as no rule takes everything");
+        } else if verdict == Verdict::Proxy && self.tls.is_some() && !self.tcp.is_some_and(TcpRules::takes_everything) {
+            decision.on_failure = OnFailure::Refuse;
+            decision.why.push_str("; refused while no proxy is alive, as the kernel does not read names");
         }
         decision
     }
@@ -151,6 +155,7 @@ impl Facts<'_, '_> {
         let by_http = self.http.iter().flat_map(|http| &http.rules).map(|rule| &*rule.route.destinations);
         by_http
             .chain(self.tcp.iter().flat_map(|tcp| tcp.destinations()))
+            .chain(self.tls.iter().flat_map(|tls| tls.destinations()))
             .chain((plain || some_dial_others).then(|| std::slice::from_ref(self.plain)))
             .flat_map(|group| group.iter().filter(|one| one.weight > 0 || group.len() == 1))
     }
@@ -188,14 +193,21 @@ impl Facts<'_, '_> {
 
     /// What asks for the proxy.
     fn layer7(&self) -> Option<(String, Option<ObjectRef>)> {
+        let by_name = || {
+            let object = self.tls?.because.meta.object.clone();
+            Some((format!("{object} has TLS rules for the host"), Some(object)))
+        };
         let carries = match self.port.protocol {
             Protocol::Http | Protocol::Http2 => "carries HTTP",
             Protocol::Detect => "may carry HTTP",
-            Protocol::Tls | Protocol::Tcp => return None,
+            Protocol::Tls | Protocol::Tcp => return by_name(),
         };
         if let Some(http) = self.http.filter(|_| self.port.protocol != Protocol::Http2) {
             let object = http.because.meta.object.clone();
             return Some((format!("{object} has HTTP rules for the host"), Some(object)));
+        }
+        if let Some(by_name) = by_name() {
+            return Some(by_name);
         }
         let balanced = !self.service.is_headless();
         if let Some(block) = self.plain_policy().load_balancer.as_ref().filter(|_| balanced) {
@@ -228,7 +240,8 @@ impl Facts<'_, '_> {
         };
         let http = self.http.iter().flat_map(|http| &http.rules).flat_map(|rule| &*rule.route.destinations);
         let tcp = self.tcp.iter().flat_map(|tcp| tcp.destinations()).flatten();
-        serves(self.plain) || http.chain(tcp).any(serves)
+        let tls = self.tls.iter().flat_map(|tls| tls.destinations()).flatten();
+        serves(self.plain) || http.chain(tcp).chain(tls).any(serves)
     }
 
     /// Says which settings the kernel's way does without.

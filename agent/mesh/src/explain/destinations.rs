@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use super::model::{Dead, Destination, Endpoint, Lacking, Origin, Setting, Subset};
 use super::{Mesh, settings};
 use crate::compile::describe::{Describer, Member, SubsetOf};
-use crate::compile::enforced;
 use crate::crd::Labels;
-use crate::program::{Cluster, Feature, Features, PortId, WeightedCluster};
+use crate::program::{Cluster, PortId, WeightedCluster};
 
 /// Whose destinations, and how they are reached.
 pub(super) struct Toward<'a> {
@@ -19,8 +18,6 @@ pub(super) struct Toward<'a> {
     pub(super) by_kernel: bool,
     /// The proxy tells clients why nobody answers; else their connection is refused.
     pub(super) by_proxy: bool,
-    /// What of the rule is not done.
-    pub(super) unenforced: Features,
 }
 
 impl Toward<'_> {
@@ -60,14 +57,11 @@ impl Toward<'_> {
             .iter()
             .flat_map(|one| [("headers.request", &one.request), ("headers.response", &one.response)])
         {
-            let feature = Feature::DestinationHeaders;
-            let undone = enforced::instead(feature).filter(|_| self.unenforced.has(feature));
-            let instead = undone.map(|(_, instead)| instead.to_owned());
             shown.settings.extend(settings::changed(changes).into_iter().map(|value| Setting {
                 field: field.to_owned(),
                 value,
                 origin: None,
-                instead: instead.clone(),
+                instead: None,
             }));
         }
         let members = describer.members(&cluster.host, cluster.port);

@@ -7,10 +7,10 @@ use super::destinations::Toward;
 use super::model::{Client, Dialled, Explanation, HostTried, LeftOut, Origin, Outcome, PolicyVerdict};
 use super::outcome::{Answer, by_destinations};
 use super::trace::Trace;
-use super::{Explainer, Question, unenforced, view_of};
+use super::{Explainer, Question, view_of};
 use crate::crd::Labels;
 use crate::program::{
-    Connection, Features, GatewayDecision, GatewayHost, Handler, ListenerId, WeightedCluster, decide_gateway_observed,
+    Connection, GatewayDecision, GatewayHost, Handler, ListenerId, WeightedCluster, decide_gateway_observed,
 };
 use crate::source::ObjectRef;
 
@@ -88,11 +88,7 @@ impl Explainer<'_> {
         });
         // The gateway's pods are clients of the root namespace.
         let view = self.mesh.views.of(&self.mesh.options.root_namespace, &Labels::new());
-        let unenforced = match &decision {
-            GatewayDecision::Routed(_, decision) => unenforced(decision),
-            _ => Features::default(),
-        };
-        let toward = Toward { mesh: self.mesh, view, dialled: None, by_kernel: false, by_proxy: true, unenforced };
+        let toward = Toward { mesh: self.mesh, view, dialled: None, by_kernel: false, by_proxy: true };
         let by_roll = question.roll.is_some();
         let tried = |found: Option<&GatewayHost>| {
             vec![HostTried { name: question.authority.clone(), found: found.map(|host| host.name.to_string()) }]

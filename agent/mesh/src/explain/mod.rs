@@ -19,7 +19,7 @@ use crate::compile::{CompileOptions, ViewTable};
 use crate::crd::Pod;
 use crate::finding::Finding;
 use crate::plan::{KernelPlan, PlanKey, PlannedService, Verdict};
-use crate::program::{Features, PortId, Program, Protocol, WeightedCluster};
+use crate::program::{PortId, Program, Protocol, WeightedCluster};
 use crate::request::{RequestView, Source};
 use crate::route::{self, RouteDecision};
 use crate::snapshot::{Key, Snapshot};
@@ -239,13 +239,12 @@ impl<'m> Explainer<'m> {
             Protocol::Http2 | Protocol::Tls | Protocol::Tcp => false,
         };
         let by_kernel = way.verdict == Verdict::Balance;
-        let mut toward = Toward {
+        let toward = Toward {
             mesh: self.mesh,
             view: way.view,
             dialled: Some((way.port, way.address)),
             by_kernel,
             by_proxy: way.verdict == Verdict::Proxy,
-            unenforced: Features::default(),
         };
         if service.protocol == Protocol::Http && (question.tls || question.http2) {
             let spoken = if question.tls { "TLS" } else { "HTTP/2" };
@@ -256,8 +255,12 @@ impl<'m> Explainer<'m> {
             let destinations: &[WeightedCluster] = if http2 {
                 &service.http2
             } else {
-                let rule = service.tcp.iter().find(|rule| rule.takes(way.address.ip()));
-                rule.map(|rule| &*rule.destinations).unwrap_or_default()
+                let dialled = way.address.ip();
+                let by_name = service.tls.iter().filter(|_| question.tls && !by_kernel);
+                let by_name = by_name.into_iter().find(|rule| rule.takes(&question.host, dialled));
+                let by_address = || service.tcp.iter().find(|rule| rule.takes(dialled));
+                let found = by_name.map(|rule| &rule.destinations);
+                found.or_else(|| by_address().map(|rule| &rule.destinations)).map(|found| &**found).unwrap_or_default()
             };
             let chosen = route::choose(destinations, roll).filter(|_| question.roll.is_some() && !by_kernel);
             explanation.destinations = toward.all(&mut self.describer, destinations, chosen);
@@ -268,7 +271,6 @@ impl<'m> Explainer<'m> {
         let mut trace = Trace::default();
         let decision = route::decide_observed(program, way.port, &source, &request, roll, &mut trace);
         let plain = WeightedCluster::new(Some(service.plain), 1, Arc::clone(&program.cluster(service.plain).name));
-        toward.unenforced = unenforced(&decision);
         let answer = self.decided(&decision, &toward, &plain, question, &request, explanation);
         explanation.hosts = trace.hosts;
         explanation.rules = trace.rules;
@@ -311,11 +313,11 @@ impl<'m> Explainer<'m> {
             RouteDecision::Redirect { route, redirect, matched } => {
                 explanation.route = Some(taken(route, "redirect"));
                 let dialled = toward.dialled.map_or(question.port, |(_, address)| address.port());
-                Some(outcome::Answer::redirect(route, redirect, &redirect.location(request, *matched, dialled)))
+                Some(outcome::Answer::redirect(redirect, &redirect.location(request, *matched, dialled)))
             }
             RouteDecision::Respond { route, response } => {
                 explanation.route = Some(taken(route, "respond"));
-                Some(outcome::Answer::respond(route, response.status))
+                Some(outcome::Answer::respond(response.status))
             }
         }
     }
@@ -402,15 +404,6 @@ fn view_of<'a>(question: &'a Question, scheme: &'a str) -> RequestView<'a> {
         path: &question.path,
         query: question.query.as_deref(),
         headers: &question.headers,
-    }
-}
-
-fn unenforced(decision: &RouteDecision<'_>) -> Features {
-    match decision {
-        RouteDecision::Forward { route: Some(route), .. }
-        | RouteDecision::Redirect { route, .. }
-        | RouteDecision::Respond { route, .. } => route.unenforced,
-        RouteDecision::Forward { route: None, .. } | RouteDecision::NoRoute => Features::default(),
     }
 }
 

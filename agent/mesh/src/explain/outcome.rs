@@ -3,7 +3,7 @@
 use super::model::{Destination, Explanation, Outcome};
 use super::resolve::{Otherwise, Resolved};
 use crate::plan::Verdict;
-use crate::program::{Abort, Feature, Redirect, Route};
+use crate::program::{Abort, Redirect, Route};
 
 /// An answer that is the proxy's own, whatever is behind the destinations.
 #[derive(Clone, Debug)]
@@ -31,10 +31,7 @@ impl Answer {
         Self { status: 404, flag: Some("NR"), why, meant: false }
     }
 
-    pub(super) fn redirect(route: &Route, redirect: &Redirect, location: &str) -> Self {
-        if route.unenforced.has(Feature::Redirect) {
-            return Self::undone("redirect");
-        }
+    pub(super) fn redirect(redirect: &Redirect, location: &str) -> Self {
         Self { status: redirect.code, flag: None, why: format!("redirected to {location}"), meant: true }
     }
 
@@ -42,23 +39,15 @@ impl Answer {
         Self { status: 301, flag: None, why: format!("redirected to {location}"), meant: true }
     }
 
-    pub(super) fn respond(route: &Route, status: u16) -> Self {
-        if route.unenforced.has(Feature::DirectResponse) {
-            return Self::undone("directResponse");
-        }
+    pub(super) fn respond(status: u16) -> Self {
         Self { status, flag: None, why: "the rule answers itself".to_owned(), meant: true }
-    }
-
-    fn undone(field: &str) -> Self {
-        let why = format!("this version does not do `{field}`: the proxy answers 503");
-        Self { status: 503, flag: Some("NC"), why, meant: false }
     }
 
     /// The fault that strikes the request of this roll.
     pub(super) fn fault(route: &Route, roll: Option<u64>) -> Option<Self> {
         let fault = route.settings.as_ref()?.fault.as_ref()?;
         let (_, abort) = fault.draw(roll?);
-        let status = match abort.filter(|_| !route.unenforced.has(Feature::Abort))? {
+        let status = match abort? {
             Abort::Http(status) => status,
             // What gRPC clients are told is in a header.
             Abort::Grpc(_) => 200,

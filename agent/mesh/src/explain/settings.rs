@@ -9,7 +9,7 @@ use super::trace::text;
 use crate::compile::enforced::{self, Undone};
 use crate::compile::verdict;
 use crate::program::{
-    Abort, Action, Block, ClusterPolicy, CorsPolicy, Feature, HashKey, HashTable, HeaderChanges, LoadBalancing,
+    Abort, Action, Block, ClusterPolicy, CorsPolicy, HashKey, HashTable, HeaderChanges, LoadBalancing,
     OutlierDetection, RedirectPath, RedirectPort, RetryPolicy, Rewrite, Route, Share, UriRewrite,
 };
 
@@ -27,10 +27,8 @@ fn percent(share: Share) -> String {
 pub(crate) fn of_route(route: &Route) -> Vec<Setting> {
     let origin = route.object.as_ref().map(|object| Origin::new(object, route.at.as_ref()));
     let mut settings = Vec::new();
-    let mut say = |feature: Feature, field: &str, value: String| {
-        let undone = enforced::instead(feature).filter(|_| route.unenforced.has(feature));
-        let instead = undone.map(|(_, instead)| instead.to_owned());
-        settings.push(Setting { field: field.to_owned(), value, origin: origin.clone(), instead });
+    let mut say = |field: &str, value: String| {
+        settings.push(Setting { field: field.to_owned(), value, origin: origin.clone(), instead: None });
     };
     match &route.action {
         Action::Forward => {}
@@ -53,43 +51,43 @@ pub(crate) fn of_route(route: &Route) -> Vec<Setting> {
                 RedirectPort::OfProtocol => add("port", "of the protocol"),
                 RedirectPort::OfRequest => add("port", "of the request"),
             }
-            say(Feature::Redirect, "redirect", value);
+            say("redirect", value);
         }
         Action::Respond(response) => {
             let value = format!("{}, {} bytes", response.status, response.body.len());
-            say(Feature::DirectResponse, "directResponse", value);
+            say("directResponse", value);
         }
     }
     let Some(given) = route.settings.as_deref() else {
         settings.extend(defaults(route, true, true));
         return settings;
     };
-    given.rewrite.iter().for_each(|rewrite| say(Feature::Rewrite, "rewrite", rewritten(rewrite)));
+    given.rewrite.iter().for_each(|rewrite| say("rewrite", rewritten(rewrite)));
     if let Some(timeout) = given.timeout {
-        say(Feature::Timeout, "timeout", duration(timeout));
+        say("timeout", duration(timeout));
     }
-    given.retries.iter().for_each(|retries| say(Feature::Retries, "retries", retried(retries)));
+    given.retries.iter().for_each(|retries| say("retries", retried(retries)));
     if let Some(fault) = &given.fault {
         if let Some((delay, share)) = fault.delay {
-            say(Feature::Delay, "fault.delay", format!("{} for {}", duration(delay), percent(share)));
+            say("fault.delay", format!("{} for {}", duration(delay), percent(share)));
         }
         if let Some((abort, share)) = fault.abort {
             let with = match abort {
                 Abort::Http(status) => format!("HTTP {status}"),
                 Abort::Grpc(status) => format!("gRPC {status}"),
             };
-            say(Feature::Abort, "fault.abort", format!("{with} for {}", percent(share)));
+            say("fault.abort", format!("{with} for {}", percent(share)));
         }
     }
     for mirror in &given.mirrors {
         let value = format!("{} of {}", mirror.destination.name, percent(mirror.share));
-        say(Feature::Mirror, "mirror", value);
+        say("mirror", value);
     }
-    given.cors.iter().for_each(|cors| say(Feature::Cors, "corsPolicy", allowed(cors)));
+    given.cors.iter().for_each(|cors| say("corsPolicy", allowed(cors)));
     if let Some(headers) = &given.headers {
         for (field, changes) in [("headers.request", &headers.request), ("headers.response", &headers.response)] {
             for value in changed(changes) {
-                say(Feature::Headers, field, value);
+                say(field, value);
             }
         }
     }
@@ -191,8 +189,7 @@ pub(crate) fn of_cluster(policy: &ClusterPolicy, by_kernel: bool, headless: bool
         settings.push(setting(version, "proxyProtocol", format!("V{}", version.value), instead));
     }
     if let Some(budget) = &policy.retry_budget {
-        let instead = Some("retries have no budget".to_owned());
-        settings.push(setting(budget, "retryBudget", percent(budget.value.share), instead));
+        settings.push(setting(budget, "retryBudget", percent(budget.value.share), None));
     }
     settings
 }

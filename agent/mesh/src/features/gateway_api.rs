@@ -68,7 +68,8 @@ pub(super) const HTTP_ROUTE: &[Feature] = &[
     yes("rules[].filters[].{requestRedirect,urlRewrite}.path{,.type,.replaceFullPath,.replacePrefixMatch}", FILTERS),
     yes("rules[].filters[].urlRewrite{,.hostname}", FILTERS),
     no("rules[].backendRefs[].filters[].{requestRedirect,urlRewrite,requestMirror}", NOT_READ),
-    decided("rules[].filters[].requestMirror", MODIFIERS, "nothing is mirrored (Warning)"),
+    yes("rules[].filters[].requestMirror{,.percent,.fraction,.fraction.numerator,.fraction.denominator}", MODIFIERS),
+    yes("rules[].filters[].requestMirror.backendRef{,.group,.kind,.name,.namespace,.port}", MODIFIERS),
     yes(
         "rules[].{filters,backendRefs[].filters}[].{requestHeaderModifier,responseHeaderModifier}{,.remove,.set,.add}",
         MODIFIERS,
@@ -78,7 +79,7 @@ pub(super) const HTTP_ROUTE: &[Feature] = &[
         MODIFIERS,
     ),
     no("rules[].{filters,backendRefs[].filters}[].{extensionRef,cors,externalAuth}", UNKNOWN),
-    decided("rules[].timeouts", TIMEOUTS, "requests wait as long as the client does (Warning)"),
+    yes("rules[].timeouts{,.request,.backendRequest}", TIMEOUTS),
     no("rules[].{retry,sessionPersistence}", FORWARDED),
 ];
 
@@ -96,7 +97,7 @@ pub(super) const GRPC_ROUTE: &[Feature] = &[
     part("rules[].matches[].headers{,[].name,[].type,[].value}", GRPC, BY_CONNECTION),
     part("rules[].backendRefs{,[].name,[].port,[].weight,[].namespace,[].group,[].kind}", GRPC, BY_CONNECTION),
     decided("rules[].{filters,backendRefs[].filters}{,[].type}", MODIFIERS, "as the field of its type says"),
-    decided("rules[].filters[].requestMirror", MODIFIERS, "nothing is mirrored (Warning)"),
+    decided("rules[].filters[].requestMirror", MODIFIERS, BY_CONNECTION),
     no("rules[].backendRefs[].filters[].requestMirror", NOT_READ),
     decided(
         "rules[].{filters,backendRefs[].filters}[].{requestHeaderModifier,responseHeaderModifier}",

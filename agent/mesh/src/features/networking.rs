@@ -16,12 +16,19 @@ const RARER: &str = "actions::rarer_conditions_are_looked_at";
 const DELEGATE: &str = "delegates::rules_of_a_delegate_stand_where_the_root_delegates";
 const CLIENTS: &str = "clients::tcp_and_tls_rules_choose_their_clients_and_addresses_too";
 const TCP_MATCH: &str = "fields::a_tcp_match_is_for_its_port_and_for_the_mesh";
-const SETTINGS: &str = "decided::timeouts_and_rewrites_are_compiled";
 const HEADERS_SENT: &str = "actions::headers_and_cors_are_ready_to_be_sent";
 const CHANGED: &str = "rules::headers_are_removed_set_and_added_first_by_the_rule_then_by_the_destination";
 const ANSWERED: &str = "rules::a_redirect_and_a_direct_response_are_the_rules_own";
 const LOCATION: &str = "rewrite::redirects_name_a_port_only_where_it_is_not_the_schemes_own";
 const REWRITTEN: &str = "rules::a_rewrite_changes_what_the_upstream_sees_and_the_log_names_what_was_asked";
+const REPEATED: &str = "retries::a_failed_request_is_sent_again_as_the_rule_says_with_its_body";
+const BY_NAME: &str = "tcp::tls_goes_where_the_rule_for_its_name_says";
+const ABORTED: &str = "faults::an_abort_answers_its_share_and_nothing_else";
+const DELAYED: &str = "faults::a_delay_comes_before_the_timeout_and_is_flagged";
+const NOT_VALID: &str = "Istio refuses it, and so does weir ";
+const COPIED: &str = "faults::a_mirror_gets_a_copy_of_everything_and_nobody_waits_for_it";
+const COPIED_SHARE: &str = "faults::a_mirror_gets_its_share_and_no_more_copies_than_there_is_room_for";
+const CORS: &str = "faults::cors_answers_preflights_and_names_the_origin";
 const FAULTS: &str = "actions::a_fault_without_a_percentage_strikes_nobody";
 const TCP: &str = "verdicts::tcp_routes_are_weights_in_the_kernel";
 
@@ -67,23 +74,29 @@ pub(super) const VIRTUAL_SERVICE: &[Feature] = &[
     yes("http[].directResponse.body.bytes", "actions::redirects_and_direct_responses_are_decided"),
     yes("http[].rewrite{,.uri,.authority,.uriRegexRewrite}", REWRITTEN),
     yes("http[].rewrite.uriRegexRewrite.{match,rewrite}", REWRITTEN),
-    decided("http[].timeout", SETTINGS, "requests wait as long as the client does (Warning)"),
-    decided(
-        "http[].retries",
-        "actions::a_retries_block_does_what_istio_does",
-        "a failed request is not repeated (Warning)",
-    ),
-    decided("http[].fault", FAULTS, "what it holds says it"),
-    decided("http[].fault.abort", FAULTS, "no request is aborted: all of them are forwarded (Error)"),
-    decided("http[].fault.delay", FAULTS, "no request is delayed (Warning)"),
-    decided(
-        "http[].{mirror,mirrors,mirrorPercentage,mirrorPercent,mirror_percent}",
-        "actions::a_mirror_without_a_percentage_gets_everything",
-        "nothing is mirrored (Warning)",
-    ),
+    yes("http[].timeout", "retries::the_timeout_is_of_the_request_with_all_its_tries"),
+    yes("http[].retries{,.attempts,.retryOn,.backoff}", REPEATED),
+    yes("http[].retries.perTryTimeout", "retries::a_try_that_takes_too_long_is_given_up_for_another"),
+    yes("http[].retries.retryIgnorePreviousHosts", "retries::a_host_that_failed_is_avoided"),
+    no("http[].retries.retryRemoteLocalities", "retries stay among the endpoints that requests go to; nothing says so"),
+    yes("http[].fault{,.abort,.delay}", ABORTED),
+    yes("http[].fault.abort.{httpStatus,grpcStatus,percentage,percentage.value}", ABORTED),
+    yes("http[].fault.delay.{fixedDelay,percentage,percentage.value}", DELAYED),
+    yes("http[].fault.delay.percent", FAULTS),
+    no("http[].fault.delay.exponentialDelay", NOT_VALID),
+    no("http[].fault.abort.http2Error", NOT_VALID),
+    yes("http[].mirrors", COPIED),
+    yes("http[].{mirror,mirrors[].destination}{,.host,.subset,.port,.port.number}", COPIED),
+    yes("http[].mirrorPercentage{,.value}", COPIED_SHARE),
+    yes("http[].mirrors[].percentage{,.value}", COPIED),
+    yes("http[].{mirrorPercent,mirror_percent}", "actions::a_mirror_without_a_percentage_gets_everything"),
     yes("http[].headers{,.request,.response}", CHANGED),
     yes("http[].headers.{request,response}.{set,add,remove}", CHANGED),
-    decided("http[].corsPolicy", HEADERS_SENT, "the application answers preflight requests (Warning)"),
+    yes("http[].corsPolicy", CORS),
+    yes("http[].corsPolicy.{allowOrigins,allowMethods,allowHeaders,exposeHeaders,maxAge,allowCredentials}", CORS),
+    yes("http[].corsPolicy.allowOrigins[].{exact,prefix,regex}", CORS),
+    yes("http[].corsPolicy.unmatchedPreflights", CORS),
+    yes("http[].corsPolicy.allowOrigin", HEADERS_SENT),
     yes("tcp", TCP),
     yes("tcp[].match", TCP_MATCH),
     yes("tcp[].match[].{port,gateways}", TCP_MATCH),
@@ -94,7 +107,13 @@ pub(super) const VIRTUAL_SERVICE: &[Feature] = &[
     yes("tcp[].route[].{destination,weight}", TCP),
     yes("tcp[].route[].destination.{host,subset}", TCP),
     yes("tcp[].route[].destination.{port,port.number}", TCP_MATCH),
-    decided("tls", CLIENTS, "TLS connections go to the service that was dialled (Error)"),
+    yes("tls", BY_NAME),
+    yes("tls[].match", BY_NAME),
+    yes("tls[].match[].sniHosts", BY_NAME),
+    yes("tls[].match[].{port,gateways,destinationSubnets,sourceLabels}", CLIENTS),
+    yes("tls[].match[].sourceNamespace", CLIENTS),
+    yes("tls[].route{,[].destination,[].weight}", BY_NAME),
+    yes("tls[].route[].destination.{host,subset,port,port.number}", BY_NAME),
 ];
 
 const SUBSETS: &str = "canary::subsets_that_no_rule_defines_are_reported_each_and_work_once_it_comes";
@@ -126,7 +145,7 @@ const NO_WARMUP: &str = "new endpoints get their full share at once (Warning)";
 const NO_OUTLIERS: &str = "no endpoint is ejected (Warning)";
 const NO_TUNNEL: &str = "connections are not tunnelled (Error)";
 const NO_PROXY_PROTOCOL: &str = "no PROXY header is sent (Error)";
-const NO_BUDGET: &str = "retries have no budget (Warning)";
+const BUDGET: &str = "retries::a_retry_budget_bounds_what_is_repeated_at_a_time";
 const NOT_SPOKEN: &str = "no TLS is spoken, so nothing of it is used";
 
 pub(super) const DESTINATION_RULE: &[Feature] = &[
@@ -190,7 +209,8 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
         "policy::settings_of_a_port_replace_their_level_and_drop_what_they_do_not_give",
         NO_PROXY_PROTOCOL,
     ),
-    decided("{,subsets[].}trafficPolicy.retryBudget", "policy::a_subset_overrides_block_by_block", NO_BUDGET),
+    yes("{,subsets[].}trafficPolicy.retryBudget{,.percent,.minRetryConcurrency}", BUDGET),
+    no("{,subsets[].}trafficPolicy.retryBudget.budgetInterval", "what is under way counts, and nothing of the past"),
     decided("{,subsets[].}trafficPolicy.tunnel", "decided::policies_of_every_sort_are_compiled", NO_TUNNEL),
     yes(
         "workloadSelector{,.matchLabels}",

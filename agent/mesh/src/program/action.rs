@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::WeightedCluster;
 use crate::matching::StringMatch;
@@ -146,6 +146,37 @@ impl RetryPolicy {
             ignore_previous_hosts: true,
         }
     }
+
+    /// Whether a request is sent again that came to an end without an answer: a connect that failed, a request that was
+    /// not written (`sent` is false), or one that may have been processed.
+    pub fn repeats_reset(&self, connect_failed: bool, sent: bool) -> bool {
+        let no_answer = RetryOn::RESET.and(RetryOn::SERVER_ERROR).and(RetryOn::GATEWAY_ERROR);
+        self.on.any(no_answer)
+            || (connect_failed && self.on.any(RetryOn::CONNECT_FAILURE))
+            || (!sent && self.on.any(RetryOn::RESET_BEFORE_REQUEST))
+    }
+
+    /// Whether a request is sent again that was answered like this.
+    pub fn repeats_answer(&self, status: u16, headers: &HeaderMap) -> bool {
+        if self.attempts == 0 || headers.contains_key("x-envoy-overloaded") {
+            return false;
+        }
+        if headers.contains_key("x-envoy-ratelimited") {
+            return self.on.any(RetryOn::RATE_LIMITED);
+        }
+        let grpc = || headers.get("grpc-status").and_then(|status| status.to_str().ok()?.parse().ok());
+        match status {
+            502..=504 if self.on.any(RetryOn::GATEWAY_ERROR) => true,
+            500..=599 if self.on.any(RetryOn::SERVER_ERROR) => true,
+            409 if self.on.any(RetryOn::RETRIABLE_4XX) => true,
+            _ => self.statuses.contains(&status) || grpc().is_some_and(|status| self.on.has_grpc(status)),
+        }
+    }
+
+    /// The longest pause before the n-th repetition, counted from 1: it doubles up to ten times the base.
+    pub fn longest_pause(&self, n: u32) -> Duration {
+        self.backoff.saturating_mul(1 << n.saturating_sub(1).min(4)).min(self.backoff.saturating_mul(10))
+    }
 }
 
 /// A set of conditions for a retry.
@@ -177,6 +208,35 @@ impl RetryOn {
     pub const UNPROCESSED: Self = Self((1 << 3) | (1 << 4) | (1 << 7));
     /// Istio's where a `retries` block names none.
     pub const ISTIO: Self = Self((1 << 4) | (1 << 7) | (1 << 11) | (1 << 15));
+
+    /// Any 5xx, or no answer at all.
+    pub const SERVER_ERROR: Self = Self(1);
+    /// 502, 503, 504, or no answer at all.
+    pub const GATEWAY_ERROR: Self = Self(1 << 1);
+    /// No answer at all.
+    pub const RESET: Self = Self(1 << 2);
+    /// No answer, to a request that was not written.
+    pub const RESET_BEFORE_REQUEST: Self = Self(1 << 3);
+    /// No connection.
+    pub const CONNECT_FAILURE: Self = Self(1 << 4);
+    /// `x-envoy-ratelimited`
+    pub const RATE_LIMITED: Self = Self(1 << 5);
+    /// 409
+    pub const RETRIABLE_4XX: Self = Self(1 << 6);
+    /// The gRPC statuses of the last five tokens, by bit from [`Self::GRPC_FIRST`].
+    const GRPC: [u8; 5] = [1, 4, 13, 8, 14];
+    const GRPC_FIRST: u32 = 11;
+
+    /// Whether one of the conditions of `others` is in it.
+    pub fn any(self, others: Self) -> bool {
+        self.0 & others.0 != 0
+    }
+
+    /// Whether this gRPC status is a condition.
+    pub fn has_grpc(self, status: u8) -> bool {
+        let bit = Self::GRPC.iter().position(|one| *one == status);
+        bit.is_some_and(|bit| self.0 & (1 << (Self::GRPC_FIRST + bit as u32)) != 0)
+    }
 
     /// The condition of this token of `retryOn`.
     pub fn token(token: &str) -> Option<Self> {
@@ -278,8 +338,8 @@ pub struct HeaderOperations {
     pub response: HeaderChanges,
 }
 
-/// Changes of headers: first what is taken away, then what is overwritten, then what is appended. Values are Envoy's formats: `%NAME%` stands for something of the request, `%%` for
-/// a percent sign.
+/// Changes of headers: first what is taken away, then what is overwritten, then what is appended. Values are Envoy's
+/// formats: `%NAME%` stands for something of the request, `%%` for a percent sign.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderChanges {
     /// Overwritten.
@@ -330,5 +390,71 @@ mod tests {
         let tokens: Vec<_> = RetryPolicy::none_given().on.tokens().collect();
         assert_eq!(tokens, ["reset-before-request", "connect-failure", "refused-stream"]);
         assert!(RetryOn::token("503").is_none() && RetryOn::ISTIO.has("cancelled") && !RetryOn::ISTIO.has("5xx"));
+    }
+
+    #[test]
+    fn every_condition_for_a_retry_is_its_own() {
+        let policy = |tokens: &[&str]| {
+            let on =
+                tokens.iter().fold(RetryOn::default(), |on, token| on.and(RetryOn::token(token).expect("a token")));
+            RetryPolicy { on, ..RetryPolicy::none_given() }
+        };
+        let headers = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
+            pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+        };
+        let plain = headers(&[]);
+        let statuses = |token: &str| -> Vec<u16> {
+            [200, 409, 429, 500, 502, 503, 504, 505]
+                .into_iter()
+                .filter(|s| policy(&[token]).repeats_answer(*s, &plain))
+                .collect()
+        };
+        assert_eq!(statuses("5xx"), [500, 502, 503, 504, 505]);
+        assert_eq!(statuses("gateway-error"), [502, 503, 504]);
+        assert_eq!(statuses("retriable-4xx"), [409]);
+        assert_eq!(statuses("reset"), [0; 0]);
+        // Connect failure; not written; perhaps processed.
+        let resets = |token: &str| {
+            let policy = policy(&[token]);
+            [(true, false), (false, false), (false, true)].map(|(connect, sent)| policy.repeats_reset(connect, sent))
+        };
+        for (token, want) in [
+            ("5xx", [true; 3]),
+            ("gateway-error", [true; 3]),
+            ("reset", [true; 3]),
+            ("reset-before-request", [true, true, false]),
+            ("connect-failure", [true, false, false]),
+            ("refused-stream", [false; 3]),
+            ("retriable-4xx", [false; 3]),
+        ] {
+            assert_eq!(resets(token), want, "{token}");
+        }
+        for (token, status) in [
+            ("cancelled", "1"),
+            ("deadline-exceeded", "4"),
+            ("internal", "13"),
+            ("resource-exhausted", "8"),
+            ("unavailable", "14"),
+        ] {
+            for other in ["0", "1", "4", "8", "13", "14"] {
+                let answer = headers(&[("grpc-status", other)]);
+                assert_eq!(policy(&[token]).repeats_answer(200, &answer), other == status, "{token} {other}");
+            }
+        }
+        assert!(!policy(&["5xx"]).repeats_answer(503, &headers(&[("x-envoy-overloaded", "true")])));
+        let limited = headers(&[("x-envoy-ratelimited", "true")]);
+        assert!(
+            policy(&["envoy-ratelimited"]).repeats_answer(429, &limited)
+                && !policy(&["5xx"]).repeats_answer(503, &limited)
+        );
+        let by_number = RetryPolicy { statuses: [429].into(), ..policy(&[]) };
+        assert!(by_number.repeats_answer(429, &plain) && !by_number.repeats_answer(503, &plain));
+    }
+
+    #[test]
+    fn pauses_double_up_to_ten_times_the_base() {
+        let policy = RetryPolicy::none_given();
+        let pauses: Vec<_> = [1, 2, 3, 4, 5, 100].map(|n| policy.longest_pause(n).as_millis()).into();
+        assert_eq!(pauses, [25, 50, 100, 200, 250, 250]);
     }
 }

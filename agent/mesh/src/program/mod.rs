@@ -8,7 +8,6 @@ use crate::route::HostTable;
 use crate::source::{Location, ObjectRef};
 
 mod action;
-mod enforced;
 mod gateways;
 mod policy;
 mod rewrite;
@@ -18,7 +17,6 @@ pub use action::{
     Abort, Action, Chance, CorsPolicy, DirectResponse, FaultInjection, HeaderChanges, HeaderOperations, Mirror,
     RetryOn, RetryPolicy, RouteSettings, Share,
 };
-pub use enforced::{Feature, Features};
 pub use gateways::{
     Connection, FilterChain, GatewayDecision, GatewayHost, Handler, HttpHandler, Listener, ListenerId, Termination,
     decide_gateway, decide_gateway_observed,
@@ -257,8 +255,6 @@ pub struct Route {
     pub destinations: Box<[WeightedCluster]>,
     /// What else is asked for; `None` = nothing.
     pub settings: Option<Arc<RouteSettings>>,
-    /// What of it this version's data path does not do.
-    pub unenforced: Features,
 }
 
 impl Route {

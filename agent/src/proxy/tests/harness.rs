@@ -133,13 +133,13 @@ impl Service {
 
 /// The program of services on port 80, of which the first is at [`VIP`], with endpoints that listen on ports of their
 /// own, and of rules in YAML.
-fn compiled(services: &[(&str, &[SocketAddr])], rules: &str) -> Program {
+fn compiled(services: &[(&str, &[SocketAddr])], port: &str, rules: &str) -> Program {
     let mut text = String::new();
     for (n, (name, endpoints)) in services.iter().enumerate() {
         writeln!(
             text,
             "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default}}\n\
-             spec: {{clusterIP: 10.96.0.{}, ports: [{{name: http, port: 80}}]}}",
+             spec: {{clusterIP: 10.96.0.{}, ports: [{{name: {port}, port: 80}}]}}",
             n + 1
         )
         .unwrap();
@@ -149,7 +149,7 @@ fn compiled(services: &[(&str, &[SocketAddr])], rules: &str) -> Program {
                 "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}-{position}, \
                  namespace: default, labels: {{kubernetes.io/service-name: {name}}}}}\naddressType: IPv4\n\
                  endpoints: [{{addresses: [\"{}\"], conditions: {{ready: true}}}}]\n\
-                 ports: [{{name: http, port: {}}}]",
+                 ports: [{{name: {port}, port: {}}}]",
                 endpoint.ip(),
                 endpoint.port()
             )
@@ -168,9 +168,14 @@ fn compiled(services: &[(&str, &[SocketAddr])], rules: &str) -> Program {
 
 /// A VirtualService for `b` with this spec beside its hosts, in flow style.
 pub(super) fn rules(spec: &str) -> String {
+    object("VirtualService", &format!("hosts: [b], {spec}"))
+}
+
+/// An object of Istio's with this spec, in flow style.
+pub(super) fn object(kind: &str, spec: &str) -> String {
     format!(
-        "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: b, namespace: default}}\n\
-         spec: {{hosts: [b], {spec}}}\n"
+        "---\napiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: b, namespace: default}}\n\
+         spec: {{{spec}}}\n"
     )
 }
 
@@ -203,7 +208,16 @@ impl Mesh {
 
     /// Of what users write: the client dials the first of the services.
     pub(super) fn ruled(services: &[(&str, &[SocketAddr])], rules: &str) -> Self {
-        Self::running(compiled(services, rules), Limits::default(), Some(VIP), None)
+        Self::ruled_within(Limits::default(), services, rules)
+    }
+
+    pub(super) fn ruled_within(limits: Limits, services: &[(&str, &[SocketAddr])], rules: &str) -> Self {
+        Self::running(compiled(services, "http", rules), limits, Some(VIP), None)
+    }
+
+    /// As [`Self::ruled`], on a port of another name, which says what it carries.
+    pub(super) fn ruled_on(port: &str, services: &[(&str, &[SocketAddr])], rules: &str) -> Self {
+        Self::running(compiled(services, port, rules), Limits::default(), Some(VIP), None)
     }
 
     fn running(program: Program, limits: Limits, destination: Option<SocketAddr>, netns: Option<NetNs>) -> Self {

@@ -50,7 +50,7 @@ async fn what_leads_nowhere_says_so_with_istios_words() {
         ("/none", 404, "", "NR"),
         ("/empty", 503, "no healthy upstream", "UH"),
         ("/missing", 503, "", "NC"),
-        ("/dead", 503, refused, "UF"),
+        ("/dead", 503, refused, "UF,URX"),
     ] {
         assert_eq!(client.get(path).await, (status, body.into()), "{path}");
         let line = soon(mesh.log.recv()).await.unwrap();

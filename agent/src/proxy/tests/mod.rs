@@ -1,8 +1,10 @@
 //! The proxy over real sockets on the loopback: no cluster, no eBPF, no rights needed.
 
+mod faults;
 mod harness;
 mod http;
 mod http2;
 mod life;
+mod retries;
 mod rules;
 mod tcp;

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use weir_mesh::program::Protocol;
 
-use super::harness::{Mesh, Service, eventually, named, nobody, serve, soon};
+use super::harness::{Mesh, Service, eventually, named, nobody, object, serve, soon};
 use crate::proxy::{Flag, Limits};
 
 /// Reads to the end, then answers with everything backwards: works only if half-closing does, in both directions.
@@ -51,6 +51,7 @@ async fn bytes_arrive_exactly_and_half_closes_pass() {
         let counters = mesh.proxy.counters();
         assert_eq!(counters.flag(Flag::None), 5);
         assert_eq!((counters.bytes_received, counters.bytes_sent), (3_016_386, 3_016_386));
+        assert_eq!(counters.tcp_spliced, 2, "both directions of the long one");
     }
 }
 
@@ -185,4 +186,64 @@ async fn half_a_method_and_then_nothing_is_not_http() {
     stream.write_all(b"GE").await.unwrap();
     eventually("the bytes go on", || mesh.proxy.counters().bytes_received == 2).await;
     assert_eq!(exchange(stream, b"T").await, b"TEG");
+}
+
+/// A ClientHello for this name, in records of at most this many bytes.
+fn client_hello(name: &str, record: usize) -> Vec<u8> {
+    let roots = rustls::RootCertStore::empty();
+    let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.enable_sni = !name.is_empty();
+    config.max_fragment_size = Some(record);
+    let host = if name.is_empty() { "nobody.example" } else { name };
+    let mut client = rustls::ClientConnection::new(config.into(), host.to_owned().try_into().unwrap()).unwrap();
+    let mut hello = Vec::new();
+    while client.wants_write() {
+        client.write_tls(&mut hello).unwrap();
+    }
+    hello
+}
+
+#[tokio::test]
+async fn tls_goes_where_the_rule_for_its_name_says() {
+    async fn says(name: &'static str) -> std::net::SocketAddr {
+        serve(move |mut stream, _| async move {
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).await.unwrap();
+            stream.write_all(format!("{name} {}", all.len()).as_bytes()).await.unwrap();
+        })
+        .await
+    }
+    let services: [(&str, &[_]); 3] = [("b", &[says("b").await]), ("c", &[says("c").await]), ("d", &[says("d").await])];
+    let rules = object(
+        "VirtualService",
+        "hosts: [b, c.example.com, '*.d.example.com'], tls: [
+          {match: [{sniHosts: [c.example.com]}], route: [{destination: {host: c}}]},
+          {match: [{sniHosts: ['*.d.example.com'], port: 80}], route: [{destination: {host: d}}]}]",
+    );
+    for port in ["tls", "unnamed"] {
+        let mut mesh = Mesh::ruled_on(port, &services, &rules);
+        for (name, to, record) in [
+            ("c.example.com", "c", 16_384),
+            ("C.example.com", "c", 64),
+            ("x.d.example.com", "d", 64),
+            ("d.example.com", "b", 64),
+            ("other.example.com", "b", 16_384),
+            ("", "b", 64),
+        ] {
+            let hello = client_hello(name, record);
+            let mut stream = mesh.connect().await;
+            for piece in hello.chunks(100) {
+                stream.write_all(piece).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            stream.shutdown().await.unwrap();
+            let mut answer = String::new();
+            soon(stream.read_to_string(&mut answer)).await.unwrap();
+            assert_eq!(answer, format!("{to} {}", hello.len()), "{port}: {name:?}");
+            let line = soon(mesh.log.recv()).await.unwrap();
+            let shown = if name.is_empty() { "-" } else { name };
+            assert!(line.to_lowercase().contains(&format!(" {} -\n", shown.to_lowercase())), "{line}");
+            assert!(line.contains(&format!("outbound|80||{to}.default")), "{line}");
+        }
+    }
 }

@@ -36,8 +36,7 @@ pub(crate) async fn connect(
         Err(_) => ProxyError::new(Kind::ConnectTimeout),
     };
     worker.counters.upstream_connect_failures.add(1);
-    // Nothing was sent, so nothing can have been processed.
-    Err(failure.retriable())
+    Err(failure)
 }
 
 /// Only `socket()` happens inside: a socket belongs for good to the namespace in which it was made.

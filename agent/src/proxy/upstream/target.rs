@@ -44,7 +44,8 @@ impl Target {
         }
     }
 
-    fn cluster(&self) -> Option<&Cluster> {
+    /// `None` = no cluster describes it.
+    pub(crate) fn cluster(&self) -> Option<&Cluster> {
         match self {
             Self::Cluster(program, id) | Self::Dialled(program, id, _) => Some(program.cluster(*id)),
             Self::Passthrough(_) => None,

@@ -50,7 +50,7 @@ fn passed_through<'s>(
     taken: &mut Vec<Arc<str>>,
     chains: &mut Vec<FilterChain>,
 ) {
-    for rule in router.tls(&[vs], bound.server.port) {
+    for rule in router.tls(&[vs], bound.server.port).map(|tls| tls.rules).unwrap_or_default() {
         if let Some(twice) = rule.sni_hosts.iter().find(|host| taken.contains(host)) {
             let message = format!(
                 "the TLS rule for {twice} has no effect at Gateway {}: an older one has this name on port {}",

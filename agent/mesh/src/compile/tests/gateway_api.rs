@@ -297,9 +297,7 @@ fn timeouts_are_those_of_the_rule_and_of_each_try() {
     let second = Duration::from_secs(1);
     let (request, one_try, attempts, told) = of("{request: 10s, backendRequest: 1s}");
     assert_eq!((request, one_try, attempts), (Some(10 * second), Some(second), 2));
-    for what in ["timeout (rule shop.r.0)", "timeouts.backendRequest (rule shop.r.0)"] {
-        assert!(told.iter().any(|one| one.contains(what)), "{told:?}");
-    }
+    assert_eq!(told, [""; 0]);
     assert_eq!(of("{request: 0s, backendRequest: 0s}"), (None, None, 2, Vec::new()), "zero is no limit");
 }
 

@@ -295,3 +295,23 @@ fn a_policy_that_cannot_be_read_refuses_what_it_could_protect() {
     assert_eq!(broken("istio-system", "{app: [c]}"), Verdict::Reject);
     assert_eq!(broken("other", "{app: [c]}"), Verdict::Balance);
 }
+
+#[test]
+fn tls_rules_need_the_proxy_which_reads_the_name() {
+    let spec = "{hosts: [b], tls: [{match: [{sniHosts: [b]}], route: [{destination: {host: b, subset: v2}}]}]}";
+    let of = |port: &str, spec: &str| {
+        let ports = format!("{{name: {port}, port: 80, targetPort: 8080}}");
+        let compiled = compiled(&[shop(&ports), vs("shop", "b", spec)].concat());
+        let (verdict, why) = compiled.verdict("10.96.0.2");
+        let on_failure = compiled.entry(0, "10.96.0.2", 80).expect("there is one").on_failure;
+        (verdict, why.to_owned(), on_failure)
+    };
+    let why = "VirtualService shop/b has TLS rules for the host";
+    let refused = format!("{why}; refused while no proxy is alive, as the kernel does not read names");
+    for port in ["tls", "https", "any"] {
+        assert_eq!(of(port, spec), (Verdict::Proxy, refused.clone(), OnFailure::Refuse), "{port}");
+    }
+    let with_tcp = spec.replace("hosts: [b],", "hosts: [b], tcp: [{route: [{destination: {host: b}}]}],");
+    assert_eq!(of("tls", &with_tcp), (Verdict::Proxy, why.to_owned(), OnFailure::Balance));
+    assert_eq!(of("tcp", spec).0, Verdict::Balance, "bytes that are declared to be no TLS");
+}

@@ -1,0 +1,126 @@
+//! `mirror` and `mirrors`: copies of a share of the requests, whose answers nobody waits for. A copy leaves once all of
+//! the request is there; a body that is too long to be kept has none. Called by `handler`.
+
+use std::rc::Rc;
+
+use futures_util::future::join_all;
+use http::{Request, header};
+use hyper::body::Body as _;
+use tokio::time::timeout;
+
+use super::body::Body;
+use super::plan::Plan;
+use super::replay::{self, Whole};
+use super::upstream::target::Target;
+use super::upstream::{self, Spare};
+use super::worker::{Connection, Pod, Worker};
+
+/// Sends the copies that are this request's lot.
+pub(crate) fn copy(connection: &Rc<Connection>, plan: &Plan<'_>, request: &mut Request<Body>) {
+    let mirrors = plan.settings().map(|settings| &*settings.mirrors).unwrap_or_default();
+    // What follows an upgrade is no request.
+    if mirrors.is_empty() || request.headers().contains_key(header::UPGRADE) {
+        return;
+    }
+    let worker = &connection.worker;
+    let mut copies = Vec::new();
+    for (position, mirror) in mirrors.iter().enumerate() {
+        if !mirror.takes(position as u32, plan.roll) {
+            continue;
+        }
+        let Ok(target) = plan.toward(&mirror.destination, connection.destination) else {
+            worker.counters.mirror_failures.add(1);
+            continue;
+        };
+        match Place::take(worker) {
+            Some(place) => copies.push((target, place)),
+            None => worker.counters.mirrors_dropped.add(1),
+        }
+    }
+    if copies.is_empty() {
+        return;
+    }
+    let (worker, pod) = (Rc::clone(worker), Rc::clone(&connection.pod));
+    let body = replay::of(connection, request).map(|replay| replay.whole());
+    let spare = Spare::of(request);
+    let ipv6 = connection.destination.ip().to_canonical().is_ipv6();
+    connection.worker.spawn(async move {
+        let whole = match body {
+            None => None,
+            Some(body) => match body.await {
+                Ok(whole) => Some(whole),
+                // The client went away, or sent more than is kept.
+                Err(_) => return worker.counters.mirrors_dropped.add(copies.len() as u64),
+            },
+        };
+        join_all(copies.into_iter().map(|(target, place)| {
+            let (worker, pod, spare, whole) = (&worker, &pod, spare.clone(), whole.as_ref());
+            async move {
+                let _under_way = place;
+                let sent = tokio::select! {
+                    sent = timeout(worker.limits.mirror_timeout, send(worker, pod, &target, ipv6, spare, whole)) => sent,
+                    () = worker.draining.wait() => return,
+                };
+                match sent {
+                    Ok(true) => worker.counters.mirrored.add(1),
+                    Ok(false) | Err(_) => worker.counters.mirror_failures.add(1),
+                }
+            }
+        }))
+        .await;
+    });
+}
+
+/// Whether there was an answer. It is read, so that its connection serves the next request.
+async fn send(
+    worker: &Rc<Worker>,
+    pod: &Rc<Pod>,
+    target: &Target,
+    ipv6: bool,
+    spare: Spare,
+    whole: Option<&Whole>,
+) -> bool {
+    let Some(endpoint) = target.pick(worker, ipv6, &[]) else {
+        return false;
+    };
+    let request = spare.into_request(whole.map_or(Body::Empty, |whole| Body::own(whole.bytes())));
+    let Ok((mut response, lease)) = upstream::send(worker, pod, target, endpoint, request, true).await else {
+        return false;
+    };
+    let mut left = worker.limits.max_replay;
+    while !response.body().is_end_stream() {
+        match std::future::poll_fn(|cx| std::pin::Pin::new(response.body_mut()).poll_frame(cx)).await {
+            Some(Ok(frame)) => {
+                let len = frame.data_ref().map_or(0, bytes::Bytes::len);
+                let Some(rest) = left.checked_sub(len) else {
+                    // To go on reading would cost more than a new connection does.
+                    return true;
+                };
+                left = rest;
+            }
+            Some(Err(_)) => return true,
+            None => break,
+        }
+    }
+    lease.give_back();
+    true
+}
+
+/// A copy's place among those under way on this worker.
+#[derive(Debug)]
+struct Place(Rc<Worker>);
+
+impl Place {
+    fn take(worker: &Rc<Worker>) -> Option<Self> {
+        (worker.counters.mirrors_active.get() < worker.limits.max_mirrors).then(|| {
+            worker.counters.mirrors_active.add(1);
+            Self(Rc::clone(worker))
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.counters.mirrors_active.subtract(1);
+    }
+}

@@ -1,0 +1,225 @@
+//! How often, how long and where a request is tried: its timeout, the retries of its rule or those that hold without one,
+//! within their budget. Called by `handler`; each try is made by `upstream`.
+//!
+//! Without `retries` a request is sent again only where nobody can have processed it. With them it is sent again where
+//! the rule says so, processed or not.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use smallvec::SmallVec;
+use tokio::time::sleep;
+use weir_mesh::program::RetryPolicy;
+
+use super::body::Body;
+use super::budget::{Load, Retrying};
+use super::error::{Flag, Flags, Kind, ProxyError};
+use super::plan::Plan;
+use super::replay::{self, Replay};
+use super::upstream::target::Target;
+use super::upstream::{self, Failed, Lease, Spare};
+use super::worker::Connection;
+
+/// Which try it is.
+const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+/// The client's own timeout, in ms; 0 = none.
+const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
+
+/// What holds where a rule has no `retries`.
+static UNPROCESSED: LazyLock<RetryPolicy> = LazyLock::new(RetryPolicy::none_given);
+
+/// The end of a request's time.
+pub(crate) type Expiry = Pin<Box<dyn Future<Output = ()>>>;
+
+/// An answer, and what came with it.
+pub(crate) struct Answered {
+    pub(crate) response: Response<Incoming>,
+    pub(crate) lease: Lease,
+    /// When the rest of the answer must be there; `None` = whenever.
+    pub(crate) expiry: Option<Expiry>,
+    /// What is of note about how it came.
+    pub(crate) flags: Flags,
+}
+
+/// Tries until there is an answer, or nothing is left to try.
+pub(crate) async fn send(
+    connection: &Rc<Connection>,
+    plan: &Plan<'_>,
+    target: &Target,
+    mut request: Request<Body>,
+) -> Result<Answered, ProxyError> {
+    let settings = plan.settings();
+    let given = settings.and_then(|settings| settings.retries.as_deref());
+    let timeout = timeout(&mut request, settings.and_then(|settings| settings.timeout));
+    let replay = match given {
+        None if timeout.is_none() => None,
+        _ => replay::of(connection, &mut request),
+    };
+    let tries = Tries { connection, target, policy: given.unwrap_or(&UNPROCESSED), given: given.is_some(), replay };
+    let Some(timeout) = timeout else {
+        return tries.run(request).await;
+    };
+    let mut expiry = after_body(tries.replay.clone(), timeout);
+    let answered = tokio::select! {
+        biased;
+        answered = tries.run(request) => answered,
+        () = &mut expiry => return Err(Kind::Timeout.into()),
+    };
+    answered.map(|answered| Answered { expiry: Some(expiry), ..answered })
+}
+
+/// How long the whole request may take. What the client asks for comes before the rule, and ends here.
+fn timeout(request: &mut Request<Body>, of_rule: Option<Duration>) -> Option<Duration> {
+    let Some(value) = request.headers_mut().remove(&REQUEST_TIMEOUT) else {
+        return of_rule;
+    };
+    match value.to_str().ok().and_then(|text| text.parse().ok()) {
+        None => of_rule,
+        Some(0) => None,
+        Some(millis) => Some(Duration::from_millis(millis)),
+    }
+}
+
+/// Ends so long after the client has sent all of its request.
+fn after_body(replay: Option<Rc<Replay>>, duration: Duration) -> Expiry {
+    Box::pin(async move {
+        if let Some(replay) = replay {
+            replay.ended().await;
+        }
+        sleep(duration).await;
+    })
+}
+
+struct Tries<'t> {
+    connection: &'t Rc<Connection>,
+    target: &'t Target,
+    policy: &'t RetryPolicy,
+    /// The policy is a rule's own.
+    given: bool,
+    replay: Option<Rc<Replay>>,
+}
+
+/// What one try came to.
+type Outcome = Result<(Response<Incoming>, Lease), Failed>;
+
+/// It stays at this.
+fn settle(outcome: Outcome, load: Option<Load>, flags: Flags) -> Result<Answered, ProxyError> {
+    match outcome {
+        Ok((response, mut lease)) => {
+            lease.count(load);
+            Ok(Answered { response, lease, expiry: None, flags })
+        }
+        Err((error, _)) => Err(error.with(flags)),
+    }
+}
+
+impl Tries<'_> {
+    async fn run(&self, mut request: Request<Body>) -> Result<Answered, ProxyError> {
+        let worker = &self.connection.worker;
+        let load = worker.budgets.begin(self.target);
+        let ipv6 = self.connection.destination.ip().to_canonical().is_ipv6();
+        let mut tried = SmallVec::<[SocketAddr; 4]>::new();
+        let mut retrying: Option<Retrying> = None;
+        let mut number = 0_u32;
+        loop {
+            number += 1;
+            let Some(endpoint) = self.endpoint(ipv6, &tried) else {
+                return Err(Kind::NoHealthyUpstream.into());
+            };
+            if self.given || number > 1 {
+                request.headers_mut().insert(ATTEMPT_COUNT, HeaderValue::from(number));
+            }
+            // A copy of the head, with which the request can be made again although somebody has seen it.
+            let spare = (self.given && number <= self.policy.attempts).then(|| Spare::of(&request));
+            let mut outcome = self.once(endpoint, request).await;
+            drop(retrying.take());
+            if !self.repeats(&outcome) {
+                return settle(outcome, load, Flags::default());
+            }
+            retrying = match self.again(number, load.as_ref()) {
+                Ok(slot) => slot,
+                Err(why_not) => return settle(outcome, load, why_not.into()),
+            };
+            let Some(again) = self.remade(&mut outcome, spare) else {
+                return settle(outcome, load, Flags::default());
+            };
+            request = again;
+            // The connection of an answer that is not wanted is of no use.
+            drop(outcome);
+            tried.push(endpoint);
+            worker.counters.retries.add(1);
+            sleep(self.pause(number)).await;
+        }
+    }
+
+    /// One that was not tried, or any where there is none: a request may be lucky where it was not before.
+    fn endpoint(&self, ipv6: bool, tried: &[SocketAddr]) -> Option<SocketAddr> {
+        let worker = &self.connection.worker;
+        let avoided = if self.policy.ignore_previous_hosts { tried } else { &[] };
+        self.target.pick(worker, ipv6, avoided).or_else(|| self.target.pick(worker, ipv6, &[]))
+    }
+
+    async fn once(&self, endpoint: SocketAddr, request: Request<Body>) -> Outcome {
+        // Without any retry not even the race of an idle connection is run again.
+        let race = self.policy.attempts > 0;
+        let sent = upstream::send(&self.connection.worker, &self.connection.pod, self.target, endpoint, request, race);
+        match self.policy.per_try_timeout {
+            None => sent.await,
+            Some(limit) => tokio::select! {
+                biased;
+                sent = sent => sent,
+                () = after_body(self.replay.clone(), limit) => Err((Kind::TryTimeout.into(), None)),
+            },
+        }
+    }
+
+    /// Whether the policy wants such an end mended.
+    fn repeats(&self, outcome: &Outcome) -> bool {
+        if self.policy.attempts == 0 {
+            return false;
+        }
+        match outcome {
+            Ok((response, _)) => {
+                self.given && self.policy.repeats_answer(response.status().as_u16(), response.headers())
+            }
+            Err((error, unsent)) => {
+                let no_connection = matches!(error.kind, Kind::ConnectFailed | Kind::ConnectTimeout);
+                self.policy.repeats_reset(no_connection, unsent.is_none())
+            }
+        }
+    }
+
+    /// The permission for one more try, with its place in the budget, if there is one; else what to note.
+    fn again(&self, number: u32, load: Option<&Load>) -> Result<Option<Retrying>, Flag> {
+        if number > self.policy.attempts {
+            return Err(Flag::RetriesExhausted);
+        }
+        load.map(|load| load.retry().ok_or(Flag::UpstreamOverflow)).transpose()
+    }
+
+    /// The request once more; `None` when it is gone.
+    fn remade(&self, outcome: &mut Outcome, spare: Option<Spare>) -> Option<Request<Body>> {
+        if let Err((_, unsent)) = outcome
+            && let Some(unsent) = unsent.take()
+        {
+            return Some(*unsent);
+        }
+        let body = match &self.replay {
+            None => Body::Empty,
+            Some(replay) => Body::Replayed(replay.read()?),
+        };
+        spare.map(|spare| spare.into_request(body))
+    }
+
+    /// Full jitter: anything from nothing to the longest.
+    fn pause(&self, number: u32) -> Duration {
+        let longest = self.policy.longest_pause(number).as_micros() as u64;
+        Duration::from_micros(((u128::from(self.connection.worker.roll()) * u128::from(longest)) >> 64) as u64)
+    }
+}
