@@ -22,6 +22,8 @@ enum What {
     Core(Core),
     /// A large cluster, through the tests' API server: time to ready, memory, CPU, bytes, and single endpoint changes
     Scale(Scale),
+    /// The node's proxy beside Envoy, HAProxy and nginx: CPU per request, throughput, times, memory
+    Proxy(Proxy),
 }
 
 #[derive(Debug, clap::Args)]
@@ -65,6 +67,27 @@ struct Scale {
     no_build: bool,
 }
 
+#[derive(Debug, clap::Args)]
+struct Proxy {
+    /// Only these cases; one that is not known is told with those that are
+    cases: Vec<String>,
+    /// Rounds of each case
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+    /// Seconds of each round
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Only these subjects, separated by commas
+    #[arg(long)]
+    subjects: Option<String>,
+    /// Put it into docs/benchmarks.md, with its drawings
+    #[arg(long)]
+    docs: bool,
+    /// Take the programs as they are
+    #[arg(long)]
+    no_build: bool,
+}
+
 /// Measures.
 ///
 /// # Errors
@@ -73,6 +96,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Core(core) => run_core(core),
         What::Scale(scale) => run_scale(scale),
+        What::Proxy(proxy) => run_proxy(proxy),
     }
 }
 
@@ -92,6 +116,20 @@ fn run_core(core: &Core) -> Result<()> {
         ("routes", core.routes),
     ] {
         command.arg(format!("--{name}={number}"));
+    }
+    succeed(&mut command)
+}
+
+fn run_proxy(proxy: &Proxy) -> Result<()> {
+    ground::require_root("bench proxy")?;
+    ground::prepare(packages::PROXIES, proxy.no_build)?;
+    let mut command = Command::new(mesh::binary("weir-bench-proxy"));
+    command.args(&proxy.cases).arg("--output").arg(workspace::target().join("bench"));
+    command.arg("--envoy").arg(packages::envoy(&workspace::target().join("tools"))?);
+    command.arg(format!("--rounds={}", proxy.rounds)).arg(format!("--seconds={}", proxy.seconds));
+    command.args(proxy.subjects.iter().map(|subjects| format!("--subjects={subjects}")));
+    if proxy.docs {
+        command.arg("--docs").arg(workspace::root().join("docs/benchmarks.md"));
     }
     succeed(&mut command)
 }

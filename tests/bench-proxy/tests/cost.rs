@@ -1,0 +1,63 @@
+//! What a request costs weir's proxy, held to tests/bench-proxy/budget.toml: user-mode instructions, allocations and system
+//! calls. All are counted, none is timed, so that a busy machine changes nothing.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use weir_bench_proxy::cases::MANY_ROUTES;
+use weir_bench_proxy::cost;
+use weir_bench_proxy::mesh::FEW_ROUTES;
+use weir_tests::require::{self, Need};
+
+/// How far instructions may be above their budget: newer compilers and dependencies move them by some percent.
+const TOLERANCE: f64 = 1.10;
+
+fn subject() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_weir-proxy"))
+}
+
+fn budget(name: &str) -> f64 {
+    let file = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("budget.toml")).expect("budget.toml");
+    let lines = file.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='));
+    let numbers: BTreeMap<&str, f64> =
+        lines.map(|(name, number)| (name.trim(), number.trim().parse().expect("a number"))).collect();
+    numbers[name]
+}
+
+#[expect(clippy::print_stdout, reason = "what was measured, for who changes the budget")]
+fn hold(what: &str, measured: f64, at_most: f64) {
+    println!("{what} per request: {measured:.1}, at most {at_most:.1}");
+    // Less than a request can take is a harness that does not count.
+    assert!(measured > at_most / 10.0, "{what}: {measured:.1} is too little to be true");
+    assert!(measured <= at_most, "{what} per request: {measured:.1}, and the budget is {at_most:.1}");
+}
+
+#[test]
+fn instructions_stay_in_the_budget() {
+    // The budget is that of optimised code.
+    if cfg!(debug_assertions) || !require::require("instructions", &[Need::Program("valgrind")]) {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    for (name, routes) in [("instructions", FEW_ROUTES), ("instructions_1000_routes", MANY_ROUTES)] {
+        let measured = cost::instructions(subject(), directory.path(), routes).expect("callgrind");
+        hold(name, measured, budget(name) * TOLERANCE);
+    }
+}
+
+#[test]
+fn allocations_stay_in_the_budget() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let measured = cost::allocations(subject(), directory.path(), FEW_ROUTES).expect("a count");
+    hold("allocations", measured, budget("allocations"));
+}
+
+#[test]
+fn system_calls_stay_in_the_budget() {
+    if !require::require("system_calls", &[Need::Program("strace")]) {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let measured = cost::system_calls(subject(), directory.path()).expect("strace");
+    hold("system_calls", measured, budget("system_calls"));
+}
