@@ -12,6 +12,16 @@ use super::error::{Kind, ProxyError};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// Headers of one hop, and `Expect`, which we answer.
+static ONE_HOP: [HeaderName; 7] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::TE,
+    header::EXPECT,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+];
 
 /// Makes the authority certain: exactly one Host, which an absolute-form target overrides (RFC 9112, 3.2.2), and the
 /// target in origin form. A client of HTTP/1.0 may leave Host out; it gets `plain_host`, the service that it dialled.
@@ -59,11 +69,25 @@ fn plausible_host(host: &HeaderValue) -> bool {
 
 /// Makes the request fit for the upstream. Returns the downstream half of an upgrade, if the client asks for one.
 pub(crate) fn to_upstream(request: &mut Request<Body>) -> Option<OnUpgrade> {
-    let protocol = wanted_upgrade(request.headers());
-    let on_upgrade = request.extensions_mut().remove::<OnUpgrade>().filter(|_| protocol.is_some());
+    let on_upgrade = request.extensions_mut().remove::<OnUpgrade>();
     request.extensions_mut().clear();
-    let te_trailers = accepts_trailers(request.headers());
     let headers = request.headers_mut();
+    let on_upgrade = if is_of_one_hop(headers) { end_hop(headers, on_upgrade) } else { None };
+    if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
+        // hyper frames a GET's body only when told to; unframed, it would be lost and the next request misread.
+        let headers = request.headers_mut();
+        headers.remove(header::CONTENT_LENGTH);
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    *request.version_mut() = Version::HTTP_11;
+    on_upgrade
+}
+
+/// Removes what ends here, and says anew what the next hop has to know.
+fn end_hop(headers: &mut HeaderMap, on_upgrade: Option<OnUpgrade>) -> Option<OnUpgrade> {
+    let protocol = wanted_upgrade(headers);
+    let on_upgrade = on_upgrade.filter(|_| protocol.is_some());
+    let te_trailers = accepts_trailers(headers);
     remove_hop_by_hop(headers);
     if te_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -75,14 +99,13 @@ pub(crate) fn to_upstream(request: &mut Request<Body>) -> Option<OnUpgrade> {
     }
     // hyper answers it the moment the body is asked for; the upstream's own answer would come too late to matter.
     headers.remove(header::EXPECT);
-    if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
-        // hyper frames a GET's body only when told to; unframed, it would be lost and the next request misread.
-        let headers = request.headers_mut();
-        headers.remove(header::CONTENT_LENGTH);
-        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    *request.version_mut() = Version::HTTP_11;
     on_upgrade
+}
+
+/// Whether any header is one that [`end_hop`] or [`remove_hop_by_hop`] looks at. Most messages have none: one pass over
+/// the names is a sixth of what looking up each of them takes.
+fn is_of_one_hop(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| ONE_HOP.contains(name))
 }
 
 /// Makes the response fit for the client. The `Upgrade` of a 101 stays; so does that of a 426, which says what to
@@ -90,7 +113,11 @@ pub(crate) fn to_upstream(request: &mut Request<Body>) -> Option<OnUpgrade> {
 pub(crate) fn to_downstream<B>(response: &mut Response<B>) {
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let keeps_upgrade = switching || response.status() == StatusCode::UPGRADE_REQUIRED;
+    *response.version_mut() = Version::HTTP_11;
     let headers = response.headers_mut();
+    if !is_of_one_hop(headers) {
+        return;
+    }
     let upgrade = headers.get(header::UPGRADE).filter(|_| keeps_upgrade).cloned();
     if headers.contains_key(header::TRANSFER_ENCODING) {
         headers.remove(header::CONTENT_LENGTH);
@@ -100,7 +127,6 @@ pub(crate) fn to_downstream<B>(response: &mut Response<B>) {
         headers.insert(header::UPGRADE, upgrade);
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
-    *response.version_mut() = Version::HTTP_11;
 }
 
 /// The protocol of an `Upgrade` that `Connection` names. Never `h2c`: the frames that follow would be routed by nobody.

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::handler;
 use super::io::Io;
-use super::limits::Limits;
+use super::limits::{HYPER_MAX_HEADERS, Limits};
 use super::worker::Connection;
 
 /// What a client is told that does not finish its request head in time.
@@ -77,7 +77,6 @@ fn builder(limits: &Limits, keep_alive: bool) -> Builder {
         .timer(TokioTimer::new())
         // hyper's own begins when the previous answer ends, and so would close idle connections after it.
         .header_read_timeout(None)
-        .max_headers(limits.max_headers)
         // The buffer alone is no limit: hyper reads as much at once as the buffer happens to have room for.
         .max_header_size(limits.max_head)
         .max_buf_size(limits.buffer)
@@ -86,6 +85,9 @@ fn builder(limits: &Limits, keep_alive: bool) -> Builder {
         .keep_alive(keep_alive)
         // A client that goes away takes its request to the upstream with it.
         .half_close(false);
+    if limits.max_headers != HYPER_MAX_HEADERS {
+        builder.max_headers(limits.max_headers);
+    }
     builder
 }
 

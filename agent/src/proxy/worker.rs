@@ -23,6 +23,7 @@ use weir_mesh::program::Program;
 use super::budget::Budgets;
 use super::counters::Shard;
 use super::limits::Limits;
+use super::upstream::SpareLists;
 use super::upstream::pool::Pool;
 use super::upstream::target::{Balancing, Held};
 use super::{OriginalDestinations, SourcePod, listener};
@@ -90,6 +91,7 @@ pub(crate) struct Worker {
     pub(crate) destinations: Arc<dyn OriginalDestinations>,
     pub(crate) access_log: Option<mpsc::Sender<String>>,
     pub(crate) pool: Pool,
+    pub(crate) spare_lists: SpareLists,
     pub(crate) balancing: Balancing,
     pub(crate) budgets: Budgets,
     /// Bytes of requests' bodies that are kept to be sent again.
@@ -120,6 +122,7 @@ impl Worker {
             destinations: shared.destinations,
             access_log: shared.access_log,
             pool: Pool::default(),
+            spare_lists: SpareLists::default(),
             balancing: Balancing::default(),
             budgets: Budgets::default(),
             kept: Cell::new(0),

@@ -2,6 +2,7 @@
 
 pub(crate) mod connect;
 pub(crate) mod pool;
+mod spare;
 pub(crate) mod target;
 
 use std::net::SocketAddr;
@@ -9,17 +10,20 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, Uri};
-use hyper::body::{Body as _, Incoming};
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 
 use self::pool::{Idle, Key};
+use self::spare::Race;
+pub(crate) use self::spare::{Spare, SpareLists};
 use self::target::{Active, Target};
 use super::body::Body;
 use super::budget::Load;
 use super::error::{Kind, ProxyError};
 use super::io::{Heard, Io};
+use super::limits::HYPER_MAX_HEADERS;
 use super::worker::{Pod, Worker};
 
 /// A connection that a request is using. Dropped, it closes; [`Lease::give_back`] lets the next request use it.
@@ -105,7 +109,8 @@ pub(crate) async fn send(
 }
 
 async fn try_send(mut lease: Lease, request: Request<Body>, race: bool) -> Result<(Response<Incoming>, Lease), Failed> {
-    let spare = (race && lease.reused && is_safe(&request)).then(|| Spare::of(&request));
+    let worker = Rc::clone(&lease.worker);
+    let spare = if race && lease.reused { Race::of(&request, &worker) } else { None };
     let heard = lease.heard.bytes();
     let mut error = match lease.sender.try_send_request(request).await {
         Ok(response) => return Ok((response, lease)),
@@ -115,37 +120,9 @@ async fn try_send(mut lease: Lease, request: Request<Body>, race: bool) -> Resul
     let error = error.into_error();
     let kind = if error.is_parse() { Kind::UpstreamProtocol } else { Kind::UpstreamClosed };
     let silent = lease.heard.bytes() == heard;
-    match unsent.or_else(|| spare.filter(|_| silent).map(|spare| spare.into_request(Body::Empty))) {
+    match unsent.or_else(|| spare.filter(|_| silent).map(|spare| spare.request())) {
         Some(unsent) => Err((ProxyError::new(kind).caused_by(error), Some(Box::new(unsent)))),
         None => Err((ProxyError::new(kind).caused_by(error), None)),
-    }
-}
-
-/// Nothing happens by such a request, so that it may be repeated unasked.
-fn is_safe(request: &Request<Body>) -> bool {
-    matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) && request.body().is_end_stream()
-}
-
-/// The copy of a request's head with which it can be repeated. An idle connection may be closed by the server in the
-/// very moment in which it is used; hyper has then written the head and does not give it back.
-#[derive(Clone)]
-pub(crate) struct Spare {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-}
-
-impl Spare {
-    pub(crate) fn of(request: &Request<Body>) -> Self {
-        Self { method: request.method().clone(), uri: request.uri().clone(), headers: request.headers().clone() }
-    }
-
-    pub(crate) fn into_request(self, body: Body) -> Request<Body> {
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.headers;
-        request
     }
 }
 
@@ -162,7 +139,10 @@ async fn open(worker: &Rc<Worker>, pod: &Rc<Pod>, target: &Target, endpoint: Soc
     let heard = io.heard();
     let mut builder = http1::Builder::new();
     let limits = &worker.limits;
-    builder.max_buf_size(limits.buffer).max_headers(limits.max_headers).max_header_size(limits.max_head);
+    builder.max_buf_size(limits.buffer).max_header_size(limits.max_head);
+    if limits.max_headers != HYPER_MAX_HEADERS {
+        builder.max_headers(limits.max_headers);
+    }
     let (sender, driver) = builder
         .handshake::<_, Body>(TokioIo::new(io))
         .await
