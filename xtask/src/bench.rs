@@ -1,9 +1,10 @@
 //! `cargo xtask bench`: measurements, as tables. Each is a program of the tests, which this builds and starts.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use weir_tests::mesh;
+use weir_tests::{interrupt, mesh};
 
 use crate::test::PROFILE;
 use crate::{ground, packages, workspace};
@@ -131,7 +132,23 @@ fn run_proxy(proxy: &Proxy) -> Result<()> {
     if proxy.docs {
         command.arg("--docs").arg(workspace::root().join("docs/benchmarks.md"));
     }
-    succeed(&mut command)
+    // It has a session of its own, which a terminal's Ctrl-C does not reach.
+    let mut child = command.spawn().context("starting weir-bench-proxy")?;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if interrupt::check().is_err() {
+            // SAFETY: it is our child and has not been reaped, so the id is its own.
+            unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+            break child.wait()?;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    if !status.success() {
+        bail!("weir-bench-proxy: {status}");
+    }
+    Ok(())
 }
 
 fn run_scale(scale: &Scale) -> Result<()> {

@@ -68,6 +68,9 @@ pub fn lines(outcome: &Outcome) -> Vec<Line> {
 
 fn line(subject: Subject, samples: &[Sample], base: Option<&Vec<Sample>>) -> Option<Line> {
     let counted: Vec<&Sample> = samples.iter().filter(|sample| sample.disturbed.is_none()).collect();
+    if counted.len() < MIN_ROUNDS.min(samples.len()) {
+        return None;
+    }
     let median = |pick: &dyn Fn(&Sample) -> Option<f64>| {
         Spread::of(counted.iter().filter_map(|sample| pick(sample))).map(|spread| spread.median)
     };
@@ -218,7 +221,7 @@ pub fn table(outcome: &Outcome) -> String {
         let dropped = samples.iter().filter(|sample| sample.disturbed.is_some()).count();
         if let Some(why) = samples.iter().find_map(|sample| sample.disturbed.as_ref()) {
             let (name, all) = (subject.name(), samples.len());
-            let few = if all - dropped < MIN_ROUNDS { "; too few are left" } else { "" };
+            let few = if all - dropped < MIN_ROUNDS { "; too few are left, so there is no result" } else { "" };
             let _infallible = writeln!(text, "\n{name}: {dropped} of {all} rounds dropped (one {why}){few}.");
         }
     }
