@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::delegate::Delegations;
 use super::destinations::{Clusters, Router};
-use super::hosts::Hosts;
+use super::hosts::{Hosts, Layers};
 use super::layer4::{TcpRules, TlsRules};
 use super::policy::{Policies, PolicyId};
 use super::registry::{Map, Registered, Registry};
@@ -145,7 +145,7 @@ struct ViewRules<'s> {
     view: u32,
     client: Client,
     policies: Vec<Option<PolicyId>>,
-    rules: Vec<Vec<&'s VirtualService>>,
+    rules: Vec<Layers<'s>>,
     /// Services that are not as in view 0.
     changed: BTreeSet<usize>,
 }
@@ -176,8 +176,8 @@ impl<'s> ViewRules<'s> {
                 let (own, common) = (&self.rules[service], &everybody.rules[service]);
                 differs(service)
                     || own.len() != common.len()
-                    || own.iter().zip(common).any(|(a, b)| !std::ptr::eq(*a, *b))
-                    || own.iter().any(meant)
+                    || own.iter().zip(common).any(|(a, b)| !a.is(b))
+                    || own.iter().flat_map(|layer| &layer.rules).any(meant)
                     || routes::targets(own, delegations, registry, &options.cluster_domain).any(differs)
             })
             .collect()
@@ -285,9 +285,9 @@ impl<'s, 'f> Build<'_, 's, 'f> {
         let rules = &view.rules[service];
         PortRules {
             plain: router.plain(service, position),
-            http: if carries_http(protocol) { router.http(rules, number) } else { None },
-            tcp: if carries_bytes(protocol) { router.tcp(rules, number) } else { None },
-            tls: if carries_tls(protocol) { router.tls(rules, number) } else { None },
+            http: if carries_http(protocol) { router.http_in(rules, number) } else { None },
+            tcp: if carries_bytes(protocol) { router.tcp_in(rules, number) } else { None },
+            tls: if carries_tls(protocol) { router.tls_in(rules, number) } else { None },
         }
     }
 
@@ -429,8 +429,8 @@ impl<'s, 'f> Build<'_, 's, 'f> {
             if registry.is_asked_for(host, view.client.namespace.as_ref()) {
                 continue;
             }
-            let vs = self.hosts.resolve(&view.client, host, self.findings);
-            let rules = self.router(view).http(&vs, PORT_OF_OTHER_HOSTS).map(|http| http.rules);
+            let layers = self.hosts.resolve(&view.client, host, self.findings);
+            let rules = self.router(view).http_in(&layers, PORT_OF_OTHER_HOSTS).map(|http| http.rules);
             let names = || [host.to_string(), format!("{host}.")].into_iter();
             match self.otherwise(view, host, rules) {
                 Otherwise::Same => {}
@@ -441,8 +441,8 @@ impl<'s, 'f> Build<'_, 's, 'f> {
             }
         }
         for suffix in suffixes {
-            let vs = self.hosts.resolve_suffix(&view.client, suffix, self.findings);
-            let rules = self.router(view).http(&vs, PORT_OF_OTHER_HOSTS).map(|http| http.rules);
+            let layers = self.hosts.resolve_suffix(&view.client, suffix, self.findings);
+            let rules = self.router(view).http_in(&layers, PORT_OF_OTHER_HOSTS).map(|http| http.rules);
             let host = format!("*{suffix}");
             match self.otherwise(view, &host, rules) {
                 Otherwise::Same => {}

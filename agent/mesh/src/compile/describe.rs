@@ -10,11 +10,12 @@ use super::enrol;
 use super::gateway_api;
 use super::gateways::{self, full_name};
 use super::guard;
-use super::hosts::Hosts;
+use super::hosts::{Hosts, Layer};
+use super::layer4;
 use super::policy::Policies;
 use super::registry::{Registered, Registry};
-use super::routes::comes_through;
-use super::visibility::{Client, ViewTable, sees};
+use super::routes::{self, comes_through};
+use super::visibility::{Client, ViewTable};
 use super::{CompileOptions, Findings};
 use crate::crd::{HttpMatchItem, Labels, Mark, Pod, Protection, Service, ServiceEntry, VirtualService, is_for_mesh};
 use crate::snapshot::Snapshot;
@@ -203,9 +204,16 @@ impl<'s> Describer<'s> {
     /// others.
     pub(crate) fn absent(&self, view: u32, host: &str, port: u16) -> Vec<Absent> {
         let client = self.client(view);
-        let in_force = self.hosts.resolve(&client, host, &mut Findings::default());
+        let layers = self.hosts.resolve(&client, host, &mut Findings::default());
+        let http = |layer: &Layer<'_>| routes::any_for(&layer.rules, &self.delegations, &client, port);
+        let in_force = layers.iter().position(http);
+        let in_force =
+            in_force.or_else(|| layers.iter().position(|layer| layer4::any_for(&layer.rules, &client, port)));
+        // Those before it are for others, rule by rule.
+        let asked = in_force.map_or(&layers[..], |position| &layers[..=position]);
+        let asked = || asked.iter().flat_map(|layer| &layer.rules);
         let mut absent = Vec::new();
-        for vs in &in_force {
+        for vs in asked() {
             for entry in self.delegations.entries(vs) {
                 for item in &entry.route.items {
                     if let Some(why) = not_for(item, entry.vs, port, &client) {
@@ -219,15 +227,24 @@ impl<'s> Describer<'s> {
             |vs: &VirtualService| vs.hosts.iter().find(|(name, _)| self.is_named(name, vs, host)).map(|(_, m)| *m);
         for vs in self.snapshot.virtual_services.values().filter(|vs| !vs.is_delegate()) {
             let Some(mark) = named(vs) else { continue };
-            if in_force.iter().any(|own| std::ptr::eq(*own, &raw const **vs)) {
+            let is_own = |other: &&VirtualService| std::ptr::eq(*other, &raw const **vs);
+            if asked().any(|other| is_own(&other)) {
                 continue;
             }
-            let why = if !is_for_mesh(&vs.gateways) {
-                format!("it is for {} alone, and not for clients in the mesh", list(&vs.gateways))
-            } else if !sees(client.namespace.as_ref(), &vs.meta, &vs.export_to) {
-                format!("it is exported to {} alone", list(&vs.export_to))
-            } else {
-                "rules for a more specific host come before it".to_owned()
+            let layer = layers.iter().find(|layer| layer.rules.iter().any(|other| is_own(&other)));
+            let before = in_force.map(|position| &layers[position]);
+            let why = match (layer, before) {
+                (Some(layer), Some(before)) if layer.named == before.named => {
+                    format!(
+                        "what {} keeps to itself (`exportTo`) comes before it",
+                        client.namespace.as_deref().unwrap_or_default()
+                    )
+                }
+                (Some(_), _) => "rules for a more specific host come before it".to_owned(),
+                (None, _) if !is_for_mesh(&vs.gateways) => {
+                    format!("it is for {} alone, and not for clients in the mesh", list(&vs.gateways))
+                }
+                (None, _) => format!("it is exported to {} alone", list(&vs.export_to)),
             };
             absent.push(Absent { rule: vs.meta.object.clone(), at: vs.meta.place(mark), why });
         }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::destinations::Router;
+use super::hosts::Layer;
 use super::routes::comes_through;
 use super::visibility::Client;
 use crate::crd::{Layer4Match, VirtualService};
@@ -49,6 +50,16 @@ impl TcpRules<'_> {
 }
 
 impl<'s> Router<'_, 's, '_> {
+    /// The TCP rules of the first layer that has one for the dialled port and these clients.
+    pub(super) fn tcp_in(&mut self, layers: &[Layer<'s>], port: u16) -> Option<TcpRules<'s>> {
+        layers.iter().find_map(|layer| self.tcp(&layer.rules, port))
+    }
+
+    /// The TLS rules of the first layer that has one for the dialled port and these clients, in order.
+    pub(super) fn tls_in(&mut self, layers: &[Layer<'s>], port: u16) -> Option<TlsRules<'s>> {
+        layers.iter().find_map(|layer| self.tls(&layer.rules, port))
+    }
+
     /// The TCP rules of `rules` on the dialled port. `None`: none of them is for this port and these clients.
     pub(super) fn tcp(&mut self, rules: &[&'s VirtualService], port: u16) -> Option<TcpRules<'s>> {
         let mut because = None;
@@ -97,6 +108,15 @@ impl<'s> Router<'_, 's, '_> {
         }
         because.map(|because| TlsRules { rules: compiled, because })
     }
+}
+
+/// Whether one of these has a TCP or TLS rule for this port and these clients of the mesh.
+pub(super) fn any_for(rules: &[&VirtualService], client: &Client, port: u16) -> bool {
+    let fits = |item: &Layer4Match, vs: &VirtualService| survives(item, vs, port, client, None);
+    rules.iter().any(|vs| {
+        vs.tcp.iter().any(|route| route.items.is_empty() || route.items.iter().any(|item| fits(item, vs)))
+            || vs.tls.iter().flat_map(|route| &route.items).any(|item| fits(&item.conditions, vs))
+    })
 }
 
 /// Whether an item is for this port, this way in and these clients.

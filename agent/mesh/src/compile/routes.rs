@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::delegate::{Delegations, Entry};
 use super::destinations::Router;
-use super::hosts::Hosts;
+use super::hosts::{Hosts, Layer, Layers};
 use super::registry::Registry;
 use super::visibility::{Client, expand};
 use super::{Findings, gateways};
@@ -30,6 +30,11 @@ impl HttpRules<'_> {
 }
 
 impl<'s> Router<'_, 's, '_> {
+    /// The HTTP rules of the first layer that has one for the dialled port and these clients.
+    pub(super) fn http_in(&mut self, layers: &[Layer<'s>], port: u16) -> Option<HttpRules<'s>> {
+        layers.iter().find_map(|layer| self.http(&layer.rules, port))
+    }
+
     /// The HTTP rules of `rules` on the dialled port. `None`: none of them is for this port and these clients, so the
     /// plain service is.
     pub(super) fn http(&mut self, rules: &[&'s VirtualService], port: u16) -> Option<HttpRules<'s>> {
@@ -151,14 +156,19 @@ fn surviving<'r>(
     (route.items.is_empty() || !items.is_empty()).then_some(items)
 }
 
-/// The services that the rules of a list may send to.
+/// Whether one of these has an HTTP rule for this port and these clients of the mesh.
+pub(super) fn any_for(rules: &[&VirtualService], delegations: &Delegations<'_>, client: &Client, port: u16) -> bool {
+    rules.iter().any(|vs| delegations.entries(vs).any(|entry| surviving(&entry, port, client, None).is_some()))
+}
+
+/// The services that the rules of some layers may send to.
 pub(super) fn targets<'r, 's>(
-    rules: &'r [&'s VirtualService],
+    layers: &'r [Layer<'s>],
     delegations: &'r Delegations<'s>,
     registry: &'r Registry<'_>,
     cluster_domain: &'r str,
 ) -> impl Iterator<Item = usize> + 'r {
-    rules.iter().flat_map(move |vs| {
+    layers.iter().flat_map(|layer| &layer.rules).flat_map(move |vs| {
         let layer4 =
             vs.tls.iter().map(|route| &route.destinations).chain(vs.tcp.iter().map(|route| &route.destinations));
         let mut hosts: Vec<Arc<str>> = Vec::new();
@@ -177,6 +187,6 @@ pub(super) fn rules_of<'s>(
     registry: &Registry<'s>,
     client: &Client,
     findings: &mut Findings,
-) -> Vec<Vec<&'s VirtualService>> {
+) -> Vec<Layers<'s>> {
     registry.services.iter().map(|service| hosts.resolve(client, &service.fqdn, findings)).collect()
 }

@@ -85,6 +85,11 @@ impl ByHost {
         self.exact.shrink_to_fit();
     }
 
+    /// The suffixes that end so, itself among them.
+    pub(super) fn suffixes_ending<'a>(&'a self, suffix: &'a str) -> impl Iterator<Item = &'a Box<str>> {
+        self.suffixes.iter().map(|(own, _)| own).filter(move |own| own.ends_with(suffix))
+    }
+
     /// The exact hosts that end so.
     pub(super) fn ending<'a>(&'a self, suffix: &'a str) -> impl Iterator<Item = &'a Arc<str>> {
         self.exact.iter().map(|(host, _)| host).filter(move |host| host.ends_with(suffix))

@@ -242,7 +242,8 @@ impl Trace {
         for key in affected {
             rules.extend(self.virtual_services.of(&fqdn(key, domain)).cloned());
         }
-        for host in reach.entries.iter().chain(&reach.others) {
+        let others = reach.entries.iter().chain(&reach.others).map(|host| &**host);
+        for host in others.chain(reach.suffixes.iter().map(|suffix| &**suffix)) {
             rules.extend(self.virtual_services.of(host).cloned());
         }
         if !(reach.others.is_empty() && reach.suffixes.is_empty()) {

@@ -100,6 +100,8 @@ impl Reach {
                 continue;
             };
             self.suffixes.insert(suffix.into());
+            // Where no rule for more specific hosts is left for a client, these are for them.
+            self.suffixes.extend(trace.virtual_services.suffixes_ending(suffix).cloned());
             let of_services = format!(".svc.{domain}");
             if suffix.ends_with(&of_services) || of_services.ends_with(suffix) {
                 for key in snapshot.services.keys() {

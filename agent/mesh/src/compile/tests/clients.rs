@@ -72,6 +72,81 @@ fn where_no_rule_is_left_for_a_client_the_plain_service_is_and_not_404() {
 }
 
 #[test]
+fn rules_for_other_clients_do_not_hide_those_that_come_after_them() {
+    let own = vs("shop", "own", &format!("{{hosts: [b], http: [{{name: own, {TO_V1}}}]}}"));
+    let mine = |host: &str, condition: &str| {
+        let spec = format!(
+            "{{hosts: [{host}], exportTo: [\".\"], http: [{{name: mine, match: [{{{condition}}}], route: [{{destination: {{host: b.shop.svc.cluster.local, subset: v2}}}}]}}]}}"
+        );
+        vs("other", "mine", &spec)
+    };
+    let host = "b.shop.svc.cluster.local";
+    let ask =
+        |own: &str, mine: &str| asks(&compiled(&[&shop(HTTP), &three_clients(), own, mine].concat()), "other/e", "/");
+    assert_eq!(ask(&own, &mine(host, "sourceLabels: {app: c}")), "mine: b-v2/1=1");
+    assert_eq!(ask(&own, &mine(host, "uri: {prefix: /a}")), "404", "a rule is left, though not for this request");
+    for nobodys in ["sourceLabels: {app: tester}", "port: 81", "gateways: [shop/gw]", "sourceNamespace: shop"] {
+        assert_eq!(ask(&own, &mine(host, nobodys)), "own: b-v1/2=1", "{nobodys}");
+        assert_eq!(ask("", &mine(host, nobodys)), "default: b/3=1", "{nobodys}");
+    }
+    let wild = own.replace("[b]", "[\"*.svc.cluster.local\"]");
+    for narrower in [host, "\"*.shop.svc.cluster.local\""] {
+        assert_eq!(ask(&wild, &mine(narrower, "sourceLabels: {app: c}")), "mine: b-v2/1=1");
+        assert_eq!(ask(&wild, &mine(narrower, "sourceLabels: {app: tester}")), "own: b-v1/2=1", "{narrower}");
+    }
+    // By name alone, too.
+    let wide = vs("shop", "wide", &format!("{{hosts: [\"*.com\"], http: [{{name: wide, {TO_V1}}}]}}"));
+    for narrower in ["a.b.com", "\"*.b.com\""] {
+        let text = [shop(HTTP), three_clients(), wide.clone(), mine(narrower, "sourceLabels: {app: tester}")].concat();
+        let compiled = compiled(&text);
+        let of = |pod: &str| compiled.ask(view(&compiled, pod), "other", "10.96.0.2", "a.b.com", "/");
+        assert_eq!([of("other/e"), of("shop/c")], ["wide: b-v1/2=1"; 2], "{narrower}");
+    }
+}
+
+#[test]
+fn why_a_client_does_not_have_a_rule_is_told_by_what_comes_before_it() {
+    let public = vs("shop", "public", &format!("{{hosts: [b], http: [{{{TO_V1}}}]}}"));
+    let wild = vs("shop", "wild", &format!("{{hosts: [\"*.shop.svc.cluster.local\"], http: [{{{TO_V1}}}]}}"));
+    let mine = |app: &str| {
+        let spec = format!(
+            "{{hosts: [b.shop.svc.cluster.local], exportTo: [\".\"], http: [{{match: [{{sourceLabels: {{app: {app}}}}}], route: [{{destination: {{host: b.shop.svc.cluster.local}}}}]}}]}}"
+        );
+        vs("other", "mine", &spec)
+    };
+    let told = |mine: String| {
+        let mut store = Store::new();
+        store.set_file("test.yaml", &[shop(HTTP), three_clients(), public.clone(), wild.clone(), mine].concat());
+        let (snapshot, _) = store.assemble();
+        let options = CompileOptions::default();
+        let compiled = compile(&snapshot, &options);
+        let describer = describe::Describer::new(&snapshot, &options, &compiled.views);
+        let absent = describer.absent(view(&compiled, "other/e"), "b.shop.svc.cluster.local", 80);
+        absent.into_iter().map(|one| format!("{}: {}", one.rule.name, one.why)).collect::<Vec<_>>()
+    };
+    let specific = "wild: rules for a more specific host come before it";
+    assert_eq!(told(mine("c")), ["public: what other keeps to itself (`exportTo`) comes before it", specific]);
+    assert_eq!(told(mine("tester")), ["mine: `sourceLabels`: it is for clients with app=tester", specific]);
+}
+
+#[test]
+fn tcp_rules_for_other_clients_do_not_hide_those_that_come_after_them() {
+    let own = vs("shop", "own", "{hosts: [b], tcp: [{route: [{destination: {host: b, subset: v1}}]}]}");
+    let mine = |matching: &str| {
+        let spec = format!(
+            "{{hosts: [b.shop.svc.cluster.local], exportTo: [\".\"], tcp: [{{match: [{{{matching}}}], route: [{{destination: {{host: b.shop.svc.cluster.local, subset: v2}}}}]}}]}}"
+        );
+        let text =
+            [shop("{name: tcp, port: 80, targetPort: 8080}"), three_clients(), own.clone(), vs("other", "mine", &spec)];
+        let compiled = compiled(&text.concat());
+        let own = view(&compiled, "other/e");
+        compiled.groups(own, "10.96.0.2", 80)
+    };
+    assert_eq!(mine("port: 80"), ["v2:1:10.0.0.3:8080"]);
+    assert_eq!(mine("port: 81"), ["v1:1:10.0.0.1:8080,10.0.0.2:8080"]);
+}
+
+#[test]
 fn a_host_that_no_service_has_is_hidden_from_clients_of_whom_no_rule_is_left() {
     let own = format!("{{hosts: [api.example.com], http: [{{match: [{{sourceLabels: {{app: c}}}}], {TO_V2}}}]}}");
     let wide = format!("{{hosts: [\"*.example.com\"], exportTo: [shop], http: [{{name: wide, {TO_V1}}}]}}");

@@ -162,11 +162,12 @@ fn target(random: &mut Random) -> String {
 
 /// VirtualServices that keep their hosts, by name: hosts of ServiceEntries, hosts that nobody has, many of those, and of
 /// a service by what another says.
-const KEEPERS: [(&str, &str); 6] = [
+const KEEPERS: [(&str, &str); 7] = [
     ("entry", "db.internal"),
     ("dns", "api.internal"),
     ("exact", "a.example.com"),
     ("wild", "\"*.example.com\""),
+    ("wilder", "\"*.a.example.com\""),
     ("root", "a"),
     ("part", ""),
 ];
@@ -357,7 +358,7 @@ fn an_update_comes_to_what_everything_comes_to() {
     // Most steps touch endpoints and pods alone, but not all of these worlds can be updated.
     assert!(updates > WALKS as usize * STEPS / 8, "only {updates} updates");
     assert!(ruled > updates / 16, "only {ruled} of {updates} updates changed a rule");
-    assert!(kept.iter().all(|(_, updates)| *updates > 20), "{kept:?} of {updates} updates");
+    assert!(kept.iter().all(|(_, updates)| *updates as u64 > SHORT_WALKS / 50), "{kept:?} of {updates} updates");
     assert!(moved > updates / 8, "only {moved} of {updates} updates changed an entry");
 }
 
