@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::budget;
 use super::delegate::Delegations;
 use super::enrol;
 use super::gateway_api;
@@ -24,7 +25,8 @@ use crate::source::{Location, ObjectRef};
 /// The snapshot with what its Gateway API objects come to.
 pub(crate) fn whole<'s>(snapshot: &'s Snapshot, options: &CompileOptions) -> Cow<'s, Snapshot> {
     let converted = gateway_api::convert(snapshot, options, &mut Findings::default());
-    converted.map_or(Cow::Borrowed(snapshot), Cow::Owned)
+    let whole = converted.map_or(Cow::Borrowed(snapshot), Cow::Owned);
+    budget::within(&whole, &mut Findings::default()).map_or(whole, Cow::Owned)
 }
 
 /// Why a pod does not take part; `None` = it does.

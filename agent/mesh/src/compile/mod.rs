@@ -18,6 +18,7 @@
 //! - `guard`: policies that this version does not enforce, so that what they protect refuses
 //! - `enrol`: the pods that take part
 //! - `lint`: findings that need no traffic
+//! - `budget`: what regular expressions may come to
 //! - `build`: drives them, view by view
 //! - `describe`: what a program does not carry, and `explain` shows
 //! - `trace`: what a compilation leaves behind for the next change
@@ -33,6 +34,7 @@ use crate::plan::KernelPlan;
 use crate::program::{Origin, Program};
 use crate::snapshot::Snapshot;
 
+mod budget;
 mod build;
 mod delegate;
 pub(crate) mod describe;
@@ -122,7 +124,9 @@ pub fn compile(snapshot: &Snapshot, options: &CompileOptions) -> Compiled {
     let former = build::Former { program: &Program::default(), plan: &KernelPlan::default() };
     let mut findings = Findings::default();
     let converted = gateway_api::convert(snapshot, options, &mut findings);
-    compile_traced(converted.as_ref().unwrap_or(snapshot), options, &former, findings).0
+    let whole = converted.as_ref().unwrap_or(snapshot);
+    let kept = budget::within(whole, &mut findings);
+    compile_traced(kept.as_ref().unwrap_or(whole), options, &former, findings).0
 }
 
 /// `snapshot` has what its Gateway API objects come to; `findings` are those of that.

@@ -29,6 +29,8 @@ pub(super) struct Trace {
     by_service: Vec<(u32, ClusterId)>,
     /// The services whose rules send to a service.
     pub(super) dependents: Map<u32, BTreeSet<u32>>,
+    /// Rules were left out, as the regular expressions of their namespace or the mesh are too large.
+    pub(super) left_out: bool,
     /// Two services claim one address and port, so that an entry hangs on both.
     pub(super) contended: bool,
     /// As many clusters as the last compilation of everything made.

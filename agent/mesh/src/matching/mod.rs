@@ -5,11 +5,13 @@ use crate::request::RequestView;
 use crate::route::Rule;
 
 mod index;
+mod pattern;
 mod string;
 #[cfg(test)]
 mod tests;
 
 pub use index::RuleIndex;
+pub use pattern::Pattern;
 pub use string::{HeaderMatch, QueryMatch, StringMatch};
 
 /// One item of `match[]`: all that is given must fit.
@@ -84,6 +86,18 @@ impl MoreConditions {
 }
 
 impl HttpMatch {
+    /// How many states its regular expressions are compiled to, about.
+    pub(crate) fn regex_states(&self) -> u64 {
+        let own = [&self.uri, &self.method].into_iter().flatten();
+        let headers = self.headers.iter().map(|header| &header.value);
+        let more = self.more.iter().flat_map(|more| {
+            let texts = [&more.scheme, &more.authority].into_iter().flatten();
+            let without = more.without_headers.iter().map(|header| &header.value);
+            texts.chain(without).chain(more.query_params.iter().map(|param| &param.value))
+        });
+        own.chain(headers).chain(more).map(StringMatch::regex_states).sum()
+    }
+
     /// Whether `fits` is true of every condition; asks no further once one is not.
     #[inline]
     pub fn all<'m>(&'m self, mut fits: impl FnMut(Condition<'m>) -> bool) -> bool {

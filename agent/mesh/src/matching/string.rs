@@ -5,7 +5,8 @@ use std::borrow::Cow;
 
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
-use regex::Regex;
+
+use super::Pattern;
 
 /// Of a header that is sent several times the values are joined, and a path is brought into lower case, in so much of the
 /// stack. Longer ones are on the heap.
@@ -19,7 +20,7 @@ pub enum StringMatch {
     /// Its beginning, as a string: `/v2` takes `/v2foo`, as in Istio.
     Prefix(Box<str>),
     /// The whole string (anchored when compiled).
-    Regex(Regex),
+    Regex(Pattern),
     /// `exact` without case; held in ASCII lower case.
     ExactIgnoreCase(Box<str>),
     /// `prefix` without case; held in ASCII lower case.
@@ -35,7 +36,7 @@ impl PartialEq for StringMatch {
             | (Self::Prefix(a), Self::Prefix(b))
             | (Self::ExactIgnoreCase(a), Self::ExactIgnoreCase(b))
             | (Self::PrefixIgnoreCase(a), Self::PrefixIgnoreCase(b)) => a == b,
-            (Self::Regex(a), Self::Regex(b)) => a.as_str() == b.as_str(),
+            (Self::Regex(a), Self::Regex(b)) => a == b,
             (Self::Present, Self::Present) => true,
             _ => false,
         }
@@ -67,12 +68,20 @@ impl StringMatch {
         }
     }
 
+    /// How many states its regular expression is compiled to, about; 0 where it is none.
+    pub(crate) fn regex_states(&self) -> u64 {
+        match self {
+            Self::Regex(pattern) => pattern.states(),
+            _ => 0,
+        }
+    }
+
     /// True when every string fits.
     pub fn takes_everything(&self) -> bool {
         match self {
             Self::Present => true,
             Self::Prefix(prefix) | Self::PrefixIgnoreCase(prefix) => prefix.is_empty(),
-            Self::Regex(regex) => regex.as_str() == "^(?:.*)$",
+            Self::Regex(regex) => regex.is_whole() && regex.as_str() == ".*",
             Self::Exact(_) | Self::ExactIgnoreCase(_) => false,
         }
     }
@@ -157,6 +166,7 @@ impl QueryMatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crd::full_regex;
 
     fn headers(values: &[&'static str]) -> HeaderMap {
         values.iter().map(|value| (HeaderName::from_static("x"), HeaderValue::from_static(value))).collect()
@@ -175,7 +185,7 @@ mod tests {
         assert!(!exact("a").matches(&headers(&["a", "b"])));
         let long: &'static str = "y".repeat(JOINED).leak();
         assert!(exact(&format!("{long},z")).matches(&headers(&[long, "z"])));
-        assert!(header(StringMatch::Regex(Regex::new("^(?:a,.*)$").unwrap())).matches(&headers(&["a", "b"])));
+        assert!(header(StringMatch::Regex(full_regex("a,.*").unwrap())).matches(&headers(&["a", "b"])));
     }
 
     #[test]
@@ -184,7 +194,7 @@ mod tests {
         assert!(absent(StringMatch::Exact("a".into()), &[]) && absent(StringMatch::Exact("a".into()), &["b"]));
         assert!(!absent(StringMatch::Exact("a".into()), &["a"]));
         assert!(!absent(StringMatch::Exact("".into()), &[]));
-        assert!(!absent(StringMatch::Regex(Regex::new("^(?:.*)$").unwrap()), &[]));
+        assert!(!absent(StringMatch::Regex(full_regex(".*").unwrap()), &[]));
         assert!(absent(StringMatch::Present, &[]) && !absent(StringMatch::Present, &["a"]));
     }
 

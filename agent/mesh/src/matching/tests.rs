@@ -57,7 +57,7 @@ impl Words {
 
     fn compiled(&self) -> StringMatch {
         let Self(kind, text) = self;
-        let regex = |text: &str| StringMatch::Regex(regex::Regex::new(&format!("^(?:{text})$")).expect("valid"));
+        let regex = |text: &str| StringMatch::Regex(crate::crd::full_regex(text).expect("valid"));
         match *kind {
             "exact" => StringMatch::Exact((&**text).into()),
             "prefix" => StringMatch::Prefix((&**text).into()),

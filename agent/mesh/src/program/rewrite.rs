@@ -4,9 +4,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use regex::Regex;
-
-use crate::matching::{HttpMatch, StringMatch};
+use crate::matching::{HttpMatch, Pattern, StringMatch};
 use crate::request::RequestView;
 
 /// `rewrite`
@@ -24,7 +22,7 @@ pub enum UriRewrite {
     /// `uri`: in the place of the prefix that matched, or of the whole path.
     Text(Box<str>),
     /// `uriRegexRewrite`: every match of the pattern is replaced.
-    Regex(Regex, Substitution),
+    Regex(Pattern, Substitution),
 }
 
 /// A replacement in RE2's words: `\1` is a group, `\0` the whole match, `\\` a backslash.
@@ -35,9 +33,7 @@ impl PartialEq for Rewrite {
     fn eq(&self, other: &Self) -> bool {
         let same = match (&self.uri, &other.uri) {
             (Some(UriRewrite::Text(a)), Some(UriRewrite::Text(b))) => a == b,
-            (Some(UriRewrite::Regex(a, to)), Some(UriRewrite::Regex(b, other))) => {
-                a.as_str() == b.as_str() && to == other
-            }
+            (Some(UriRewrite::Regex(a, to)), Some(UriRewrite::Regex(b, other))) => a == b && to == other,
             (None, None) => true,
             _ => false,
         };
@@ -77,11 +73,13 @@ impl Rewrite {
         match &self.uri {
             None => Cow::Borrowed(path),
             Some(UriRewrite::Text(to)) => Cow::Owned(replaced(to, matched, path)),
-            Some(UriRewrite::Regex(pattern, to)) => pattern.replace_all(path, |groups: &regex::Captures<'_>| {
-                let mut text = String::new();
-                to.apply(groups, &mut text);
-                text
-            }),
+            Some(UriRewrite::Regex(pattern, to)) => {
+                pattern.regex().replace_all(path, |groups: &regex::Captures<'_>| {
+                    let mut text = String::new();
+                    to.apply(groups, &mut text);
+                    text
+                })
+            }
         }
     }
 }
@@ -193,7 +191,10 @@ mod tests {
         assert_eq!(to("/").path(Some(&prefix), "/v2/x"), "//x");
         assert_eq!(to("/").path(Some(&prefix), "/v2foo"), "/foo");
         assert_eq!(to("/n").path(Some(&item(StringMatch::Exact("/a".into()))), "/a"), "/n");
-        assert_eq!(to("/n").path(Some(&item(StringMatch::Regex(Regex::new("^(?:/a.*)$").unwrap()))), "/abc"), "/n");
+        assert_eq!(
+            to("/n").path(Some(&item(StringMatch::Regex(crate::crd::full_regex("/a.*").unwrap()))), "/abc"),
+            "/n"
+        );
         assert_eq!(to("/n").path(Some(&item(StringMatch::PrefixIgnoreCase("/v2".into()))), "/V2/x"), "/n/x");
     }
 
@@ -207,7 +208,7 @@ mod tests {
     #[test]
     fn a_regex_replaces_every_match_by_re2s_words() {
         let rewrite = |pattern, to| Rewrite {
-            uri: Some(UriRewrite::Regex(Regex::new(pattern).unwrap(), Substitution::new(to))),
+            uri: Some(UriRewrite::Regex(crate::crd::part_regex(pattern).unwrap(), Substitution::new(to))),
             authority: None,
         };
         assert_eq!(

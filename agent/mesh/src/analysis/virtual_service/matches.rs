@@ -2,17 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use regex::RegexBuilder;
-
 use super::super::findings::Findings;
 use super::super::input::VirtualService;
 use super::super::sources::Resource;
 use super::super::tree::{Tree, canonical};
-use crate::crd::{Node, Value};
+use crate::crd::{Node, Value, full_regex};
 use crate::finding::code;
+use crate::matching::Pattern;
 
-/// What a compiled regex may take, as for those in force.
-const MAX_REGEX_PROGRAM: usize = 2 << 20;
 /// Pairs of matches that are compared in one VirtualService: a thousand rules; beyond, the rest is not compared.
 const MAX_PAIRS: usize = 1_000_000;
 
@@ -208,16 +205,14 @@ fn istio_covers(a: &Node, b: &Node) -> bool {
         && ["headers", "queryParams", "withoutHeaders"].iter().all(|field| same_keys(field))
 }
 
-/// Compiled once each.
+/// Compiled once each, when first asked.
 #[derive(Default)]
-struct Regexes(BTreeMap<String, Option<regex::Regex>>);
+struct Regexes(BTreeMap<String, Option<Pattern>>);
 
 impl Regexes {
     /// Whether the regex matches the whole text.
     fn takes(&mut self, pattern: &str, text: &str) -> bool {
-        let compiled = self.0.entry(pattern.to_owned()).or_insert_with(|| {
-            RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(MAX_REGEX_PROGRAM).build().ok()
-        });
+        let compiled = self.0.entry(pattern.to_owned()).or_insert_with(|| full_regex(pattern).ok());
         compiled.as_ref().is_some_and(|regex| regex.is_match(text))
     }
 }

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use http::header::{HeaderName, HeaderValue};
-use regex::Regex;
 
 use crate::crd::gateway_api::{Filter, HeaderModifier, PathModifier, RedirectFilter};
-use crate::crd::{Mark, Marked};
+use crate::crd::{Mark, Marked, part_regex};
 use crate::program::{
     HeaderChanges, HeaderOperations, Redirect, RedirectPath, RedirectPort, Rewrite, Substitution, UriRewrite,
 };
@@ -75,7 +74,7 @@ pub(super) fn rewrite(hostname: &str, path: Option<&PathModifier>, slash: bool) 
     let uri = path.map(|path| match path {
         PathModifier::Prefix(prefix) => UriRewrite::Text(in_place(prefix, slash)),
         PathModifier::Full(text) => {
-            let everything = Regex::new("(?s)^.*$").expect("a pattern without groups is always compiled");
+            let everything = part_regex("(?s)^.*$").expect("it is an expression");
             UriRewrite::Regex(everything, Substitution::new(&text.replace('\\', r"\\")))
         }
     });

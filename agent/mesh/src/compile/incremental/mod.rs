@@ -15,7 +15,7 @@ use crate::compile::build::{Former, NO_HOSTS, PORT_OF_OTHER_HOSTS};
 use crate::compile::destinations::members;
 use crate::compile::registry::{Registry, SERVICE_NAME, has_labels};
 use crate::compile::trace::{Trace, fqdn, service_of};
-use crate::compile::{CompileOptions, Compiled, Findings, build, enrol, gateway_api, sort};
+use crate::compile::{CompileOptions, Compiled, Findings, budget, build, enrol, gateway_api, sort};
 use crate::crd::{EndpointSlice, Object, Pod, Service, ServiceType};
 use crate::finding::Finding;
 use crate::plan::{EnrolledPod, KernelPlan, PlanKey, PlannedService};
@@ -95,8 +95,11 @@ impl Compiler {
         let mut findings = Findings::default();
         let converted = gateway_api::convert(snapshot, options, &mut findings);
         let whole = converted.as_ref().unwrap_or(snapshot);
+        let kept = budget::within(whole, &mut findings);
+        let whole = kept.as_ref().unwrap_or(whole);
         let (compiled, mut trace) = crate::compile::compile_traced(whole, options, &Former { program, plan }, findings);
         trace.complete(whole, options);
+        trace.left_out = kept.is_some();
         trace.converted = converted.map_or_else(BTreeMap::new, |converted| converted.virtual_services);
         trace.converted.retain(|key, _| !snapshot.virtual_services.contains_key(key));
         self.trace = Some(trace);
@@ -112,8 +115,13 @@ impl Compiler {
         in_force: InForce<'_>,
         options: &CompileOptions,
     ) -> Option<Delta> {
-        let trace = self.trace.as_mut().filter(|trace| !trace.contended && !trace.is_littered())?;
+        let trace = self.trace.as_mut().filter(|trace| !trace.contended && !trace.left_out && !trace.is_littered())?;
         let domain = &options.cluster_domain;
+        if changes.iter().any(is_rule)
+            && budget::is_exceeded(snapshot.virtual_services.values().chain(trace.converted.values()))
+        {
+            return None;
+        }
         let touched = trace.touched(snapshot, changes)?;
         let reach = Reach::of(changes, snapshot, trace, domain)?;
         for change in changes.iter().filter(|change| &*change.object.kind == "Pod") {

@@ -13,6 +13,7 @@ use crate::route::{RouteDecision, decide};
 use crate::store::Store;
 
 mod actions;
+mod budget;
 mod canary;
 mod clients;
 mod decided;

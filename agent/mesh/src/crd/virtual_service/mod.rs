@@ -14,11 +14,13 @@ use super::Notes;
 use super::fields::{Fault, Fields};
 use super::meta::Metadata;
 use super::node::Mark;
+use super::regex::check_states;
 
 mod headers;
 mod http;
 mod layer4;
 mod matches;
+mod regexes;
 mod rewrite;
 mod settings;
 
@@ -61,7 +63,9 @@ impl VirtualService {
         if http.is_empty() && tcp.is_empty() && tls.is_empty() {
             return Err(Fault::new(spec.mark, "spec", "one of `http`, `tcp` and `tls` must be given"));
         }
-        Ok(Self { meta, hosts, gateways, export_to, http, tls, tcp })
+        let decoded = Self { meta, hosts, gateways, export_to, http, tls, tcp };
+        check_states(decoded.regex_states()).map_err(|why| Fault::new(spec.mark, "spec.http", why))?;
+        Ok(decoded)
     }
 
     /// True when it is for clients in the mesh, and not for gateways alone.

@@ -5,9 +5,8 @@
 use std::borrow::Cow;
 
 use http::header::{COOKIE, HeaderName};
-use regex::Regex;
 
-use crate::matching::{HttpMatch, StringMatch};
+use crate::matching::{HttpMatch, Pattern, StringMatch};
 
 /// A part of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,18 +75,21 @@ fn text(value: &StringMatch) -> Text<'_> {
 }
 
 /// The expression without what anchors it.
-fn bare(regex: &Regex) -> &str {
+fn bare(regex: &Pattern) -> &str {
     let text = regex.as_str();
-    let text = text.strip_prefix("^(?:").and_then(|text| text.strip_suffix(")$")).unwrap_or(text);
     text.strip_prefix('^').unwrap_or(text)
+}
+
+fn is_anchored(regex: &Pattern) -> bool {
+    regex.is_whole() || regex.as_str().starts_with('^')
 }
 
 /// What everything that an anchored expression takes begins with: of `/api/v[0-9]+`, `/api/v`. ASCII alone, as other
 /// bytes of a header need not be what the expression sees.
-fn literal_prefix(regex: &Regex) -> String {
+fn literal_prefix(regex: &Pattern) -> String {
     let mut prefix = String::new();
     let text = bare(regex);
-    if text.contains('|') || !regex.as_str().starts_with('^') {
+    if text.contains('|') || !is_anchored(regex) {
         return prefix;
     }
     let mut rest = text.chars().peekable();
@@ -110,9 +112,9 @@ fn literal_prefix(regex: &Regex) -> String {
 
 /// The cookie that the expression looks for, where it is of the form that Istio's documentation has for that:
 /// `^(.*?;)?(user=jason)(;.*)?$`.
-fn one_cookie(regex: &Regex) -> Option<&str> {
+fn one_cookie(regex: &Pattern) -> Option<&str> {
     const BEFORE: [&str; 6] = ["(.*?;)?", "(.*;)?", "(.*?; )?", "(.*; )?", "(.*?; ?)?", "(.*; ?)?"];
-    if !regex.as_str().starts_with('^') {
+    if !is_anchored(regex) {
         return None;
     }
     let text = bare(regex);
@@ -127,8 +129,8 @@ fn one_cookie(regex: &Regex) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn full(pattern: &str) -> Regex {
-        Regex::new(&format!("^(?:{pattern})$")).expect("valid")
+    fn full(pattern: &str) -> Pattern {
+        crate::crd::full_regex(pattern).expect("valid")
     }
 
     #[test]
