@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::delegate::Delegations;
 use super::destinations::{Clusters, Router};
+use super::guard::{self, Guards};
 use super::hosts::{Hosts, Layers};
 use super::layer4::{TcpRules, TlsRules};
 use super::policy::{Policies, PolicyId};
@@ -16,8 +17,8 @@ use super::table::Table;
 use super::trace::Trace;
 use super::verdict::{self, Facts};
 use super::visibility::{Client, ViewTable, expand};
-use super::{CompileOptions, Findings, guard, http2, lint};
-use crate::crd::{HttpMatchItem, Layer4Match, Protection, ServiceType, VirtualService};
+use super::{CompileOptions, Findings, http2, lint};
+use crate::crd::{HttpMatchItem, Layer4Match, ServiceType, VirtualService};
 use crate::plan::{KernelPlan, PlanKey, PlannedService, Verdict};
 use crate::program::{HostTableId, PortId, Program, Protocol, Route, ServicePort, TcpRule, WeightedCluster};
 use crate::route::Rule;
@@ -189,7 +190,7 @@ struct Build<'a, 's, 'f> {
     hosts: &'a Hosts<'s>,
     delegations: &'a Delegations<'s>,
     policies: &'a Policies<'s>,
-    guards: &'a [Option<&'s Protection>],
+    guards: &'a Guards<'s>,
     options: &'a CompileOptions,
     telemetry: BTreeSet<Arc<str>>,
     /// The plan in force.
@@ -337,7 +338,7 @@ impl<'s, 'f> Build<'_, 's, 'f> {
                 http: rules.http.as_ref(),
                 tcp: rules.tcp.as_ref(),
                 tls: rules.tls.as_ref(),
-                guard: self.guards[service],
+                guard: self.guards[service][position],
                 telemetry: self.telemetry.contains(registered.namespace()),
                 knows_node: self.options.node.is_some(),
                 plain: &rules.plain,

@@ -10,7 +10,7 @@ use super::delegate::Delegations;
 use super::enrol;
 use super::gateway_api;
 use super::gateways::{self, full_name};
-use super::guard;
+use super::guard::{self, Guards};
 use super::hosts::{Hosts, Layer};
 use super::layer4;
 use super::policy::Policies;
@@ -87,7 +87,7 @@ pub(crate) struct Describer<'s> {
     hosts: Hosts<'s>,
     delegations: Delegations<'s>,
     policies: Policies<'s>,
-    guards: Vec<Option<&'s Protection>>,
+    guards: Guards<'s>,
 }
 
 impl<'s> Describer<'s> {
@@ -125,9 +125,10 @@ impl<'s> Describer<'s> {
         services.find(|service| service.object.addresses.contains(&address)).map(|service| &service.fqdn)
     }
 
-    /// The policy that a service must refuse for.
-    pub(crate) fn guard(&self, host: &str) -> Option<&'s Protection> {
-        self.guards[self.registry.find(host)?]
+    /// The policy that a port of a service must refuse for.
+    pub(crate) fn guard(&self, host: &str, port: u16) -> Option<&'s Protection> {
+        let index = self.registry.find(host)?;
+        self.guards[index][self.registry.services[index].position(port)?]
     }
 
     /// All endpoints of a service port.

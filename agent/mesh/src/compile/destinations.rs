@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::delegate::Delegations;
+use super::guard::Guards;
 use super::policy::{self, Policies, PolicyId};
 use super::registry::{Map, Registered, RegisteredPort, Registry};
 use super::trace::Selection;
 use super::visibility::{Client, expand};
 use super::{CompileOptions, Findings};
-use crate::crd::{Labels, Protection, RouteDestination, ServiceType, Subset, VirtualService};
+use crate::crd::{Labels, RouteDestination, ServiceType, Subset, VirtualService};
 use crate::finding::{Severity, code};
 use crate::program::{Cluster, ClusterId, ClusterPolicy, INVALID_BACKEND, Program, WeightedCluster};
 use crate::source::ObjectRef;
@@ -61,7 +62,7 @@ pub(super) struct Router<'a, 's, 'f> {
     /// The policy of each service in this view.
     pub(super) in_force: &'a [Option<PolicyId>],
     /// The policy that each service must refuse for.
-    pub(super) guards: &'a [Option<&'s Protection>],
+    pub(super) guards: &'a Guards<'s>,
     pub(super) options: &'a CompileOptions,
     pub(super) clusters: &'a mut Clusters<'f>,
     pub(super) findings: &'a mut Findings,
@@ -105,7 +106,7 @@ impl Router<'_, '_, '_> {
         let policy = in_force.map_or_else(ClusterPolicy::none, |id| self.settings(id, subset, number));
         let encryption = in_force.and_then(|id| self.policies.get(id).encryption(&subset_name, number));
         // Whoever a guarded service is asked through, nobody gets to its endpoints.
-        let open = self.guards[service].is_none() && encryption.is_none();
+        let open = self.guards[service][position].is_none() && encryption.is_none();
         let (endpoints4, endpoints6) = if open {
             members(self.registry, port, subset.map(|s| &s.labels))
         } else {

@@ -1,23 +1,33 @@
 //! Policies that this version does not enforce: what they protect refuses, and never stays open silently.
+//!
+//! AuthorizationPolicies and RequestAuthentications restrict each by itself. Of PeerAuthentications one is in force for a
+//! port of a pod: one that selects the pod before that of its namespace, and that before that of the mesh; of several the
+//! oldest.
 
-use super::registry::{Backend, Map, Registered, Registry, has_labels};
+use super::registry::{Backend, Map, Registered, RegisteredPort, Registry, has_labels};
 use super::{CompileOptions, EXCLUDED_NAMESPACES, Findings};
-use crate::crd::{Mark, Protection};
+use crate::crd::{Mark, MutualTls, Pod, Protection};
 use crate::finding::{Severity, code};
 use crate::snapshot::Snapshot;
 
-/// For each service, the first policy for which its ports must refuse.
+/// For each service and each of its ports, the first policy for which it must refuse.
+pub(super) type Guards<'s> = Vec<Box<[Option<&'s Protection>]>>;
+
+/// Looks at all services.
 pub(super) fn guards<'s>(
     snapshot: &'s Snapshot,
     registry: &Registry<'_>,
     options: &CompileOptions,
     findings: &mut Findings,
-) -> Vec<Option<&'s Protection>> {
+) -> Guards<'s> {
+    let peers = PeerAuthentications::new(snapshot, options);
     let mut by_namespace: Map<&str, Vec<&Protection>> = Map::default();
     for protection in snapshot.protections.values().filter(|p| p.restricts) {
-        by_namespace.entry(protection.meta.namespace()).or_default().push(protection);
+        if protection.mtls.is_none() {
+            by_namespace.entry(protection.meta.namespace()).or_default().push(protection);
+        }
         // What is wrong with one that cannot be read, and what it does, was said by whoever read it.
-        if protection.broken {
+        if protection.broken || !peers.may_be_in_force(protection) {
             continue;
         }
         findings.push(
@@ -32,29 +42,107 @@ pub(super) fn guards<'s>(
         );
     }
     let of = |namespace: &str| by_namespace.get(namespace).map(Vec::as_slice).unwrap_or_default();
-    registry
-        .services
-        .iter()
-        .map(|service| {
-            let namespace = &**service.namespace();
-            let mut own = of(namespace).iter().filter(|p| protects(p, service, registry, true));
-            let root = if *options.root_namespace == *namespace { &[][..] } else { of(&options.root_namespace) };
-            let mut root = root
-                .iter()
-                .filter(|p| !EXCLUDED_NAMESPACES.contains(&namespace) && protects(p, service, registry, false));
-            own.next().or_else(|| root.next()).copied()
-        })
-        .collect()
+    let whole = |service: &Registered<'_>| {
+        let namespace = &**service.namespace();
+        let mut own = of(namespace).iter().filter(|p| protects(p, service, registry, true));
+        let root = if *options.root_namespace == *namespace { &[][..] } else { of(&options.root_namespace) };
+        let mut root =
+            root.iter().filter(|p| !EXCLUDED_NAMESPACES.contains(&namespace) && protects(p, service, registry, false));
+        own.next().or_else(|| root.next()).copied()
+    };
+    let each = |service: &Registered<'_>| {
+        let whole = whole(service);
+        service.ports.iter().map(|port| whole.or_else(|| peers.of_port(service, port, registry))).collect()
+    };
+    registry.services.iter().map(each).collect()
 }
 
 fn protects(protection: &Protection, service: &Registered<'_>, registry: &Registry<'_>, own: bool) -> bool {
     if !protection.services.is_empty() {
         return own && service.entry.is_none() && protection.services.contains(service.name());
     }
-    // A selector in the root namespace is ignored by PeerAuthentication alone; the stricter reading is the safe one.
     let selected = |backend: &Backend| match backend.pod.map(|index| registry.pods.get(index)) {
         Some(pod) => !pod.spec.host_network && has_labels(&pod.meta.labels, &protection.selector),
         None => backend.is_pod,
     };
     service.ports.iter().any(|port| port.endpoints.iter().any(selected))
+}
+
+/// The PeerAuthentications that can be read, of each level the oldest first.
+struct PeerAuthentications<'s> {
+    of_mesh: Option<Peer<'s>>,
+    of_namespaces: Map<&'s str, Peer<'s>>,
+    of_workloads: Map<&'s str, Vec<Peer<'s>>>,
+}
+
+type Peer<'s> = (&'s Protection, &'s MutualTls);
+
+impl<'s> PeerAuthentications<'s> {
+    fn new(snapshot: &'s Snapshot, options: &CompileOptions) -> Self {
+        let mut all: Vec<Peer<'_>> =
+            snapshot.protections.values().filter_map(|one| Some((&**one, one.mtls.as_ref()?))).collect();
+        all.sort_by(|(a, _), (b, _)| a.meta.seniority().cmp(&b.meta.seniority()));
+        let mut sorted = Self { of_mesh: None, of_namespaces: Map::default(), of_workloads: Map::default() };
+        for peer in all {
+            let namespace = peer.0.meta.namespace();
+            match (*namespace == options.root_namespace, peer.0.selector.is_empty()) {
+                (true, true) => drop(sorted.of_mesh.get_or_insert(peer)),
+                // A selector in the root namespace selects nothing.
+                (true, false) => {}
+                (false, true) => drop(sorted.of_namespaces.entry(namespace).or_insert(peer)),
+                (false, false) => sorted.of_workloads.entry(namespace).or_default().push(peer),
+            }
+        }
+        sorted
+    }
+
+    /// False for what another one of its level, or its place, keeps from being in force anywhere.
+    fn may_be_in_force(&self, protection: &Protection) -> bool {
+        let is_this = |peer: &Peer<'_>| std::ptr::eq(peer.0, protection);
+        let namespace = &**protection.meta.namespace();
+        protection.mtls.is_none()
+            || self.of_mesh.iter().any(is_this)
+            || self.of_namespaces.get(namespace).is_some_and(is_this)
+            || self.of_workloads.get(namespace).is_some_and(|own| own.iter().any(is_this))
+    }
+
+    /// The one for which a port of a service must refuse.
+    fn of_port(
+        &self,
+        service: &Registered<'_>,
+        port: &RegisteredPort<'_>,
+        registry: &Registry<'_>,
+    ) -> Option<&'s Protection> {
+        let namespace = &**service.namespace();
+        port.endpoints.iter().find_map(|backend| match backend.pod.map(|index| registry.pods.get(index)) {
+            Some(pod) => self.of_pod(namespace, pod, backend.address.port()),
+            None if backend.is_pod => self.of_some_pod(namespace),
+            None => None,
+        })
+    }
+
+    fn of_pod(&self, namespace: &str, pod: &Pod, port: u16) -> Option<&'s Protection> {
+        if pod.spec.host_network {
+            return None;
+        }
+        let own = self.of_workloads.get(namespace).into_iter().flatten();
+        let own = own.into_iter().find(|(one, _)| has_labels(&pod.meta.labels, &one.selector));
+        let of_port = own.and_then(|(one, mtls)| Some((*one, mtls.of_port(port)?)));
+        let above = [own, self.of_namespaces.get(namespace), self.mesh(namespace)];
+        let in_force =
+            of_port.or_else(|| above.into_iter().flatten().find_map(|(one, mtls)| Some((*one, mtls.strict?))));
+        in_force.filter(|(_, strict)| *strict).map(|(one, _)| one)
+    }
+
+    /// Of a pod that is not known, as it may be any: what is strict for one of its namespace.
+    fn of_some_pod(&self, namespace: &str) -> Option<&'s Protection> {
+        let own = self.of_workloads.get(namespace).into_iter().flatten().find(|(one, _)| one.restricts);
+        let mut above = [self.of_namespaces.get(namespace), self.mesh(namespace)].into_iter().flatten();
+        let above = above.find(|(_, mtls)| mtls.strict.is_some()).filter(|(_, mtls)| mtls.strict == Some(true));
+        own.or(above).map(|(one, _)| *one)
+    }
+
+    fn mesh(&self, namespace: &str) -> Option<&Peer<'s>> {
+        self.of_mesh.as_ref().filter(|_| !EXCLUDED_NAMESPACES.contains(&namespace))
+    }
 }

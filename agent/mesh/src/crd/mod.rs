@@ -42,7 +42,7 @@ pub(crate) use json::MIRROR;
 pub use json::{Keep, parse_json};
 pub use meta::{Labels, Metadata};
 pub use node::{Entry, Mark, Node, SyntaxError, Value, parse};
-pub use protection::Protection;
+pub use protection::{MutualTls, Protection};
 pub(crate) use regex::{check_regex, full_regex, part_regex};
 pub(crate) use resources::NAME;
 pub use resources::{RESOURCES, Resource, Role};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::fields::{Fault, Fields};
 use super::meta::{Labels, Metadata, labels};
-use super::node::Node;
+use super::node::{Entry, Node};
 use crate::source::{Location, ObjectRef};
 
 /// The kinds that are read as a [`Protection`].
@@ -23,8 +23,26 @@ pub struct Protection {
     /// False for a policy that forbids nothing: a permissive PeerAuthentication, a dry run, an audit, an
     /// AuthorizationPolicy that allows everything or denies nothing.
     pub restricts: bool,
+    /// Of a PeerAuthentication that could be read; `None` = of another kind.
+    pub mtls: Option<MutualTls>,
     /// True when it could not be read: it restricts as far as could be made out.
     pub broken: bool,
+}
+
+/// What a PeerAuthentication asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MutualTls {
+    /// Whether mutual TLS alone is taken; `None` = as the level above says.
+    pub strict: Option<bool>,
+    /// The same of ports of the pods, by number.
+    pub ports: Box<[(u16, Option<bool>)]>,
+}
+
+impl MutualTls {
+    /// What it says of a port of the pod, and of no other.
+    pub fn of_port(&self, port: u16) -> Option<bool> {
+        self.ports.iter().find(|(own, _)| *own == port)?.1
+    }
 }
 
 impl Protection {
@@ -35,7 +53,8 @@ impl Protection {
         // An AuthorizationPolicy without a spec denies everything; without one, the others say nothing.
         let Some(mut spec) = root.map("spec")? else {
             restricts &= &*meta.object.kind == "AuthorizationPolicy";
-            return Ok(Self { meta, selector, services, restricts, broken: false });
+            let mtls = is_peer(&meta).then(|| MutualTls { strict: None, ports: Box::default() });
+            return Ok(Self { meta, selector, services, restricts, mtls, broken: false });
         };
         if let Some(mut chosen) = spec.map("selector")? {
             selector = labels(&mut chosen, "matchLabels")?;
@@ -51,12 +70,17 @@ impl Protection {
         }
         // Targets of other kinds are gateways and waypoints: nothing that this version runs.
         restricts &= targets == 0 || !services.is_empty();
+        let mtls = if is_peer(&meta) { Some(mutual_tls(&mut spec)?) } else { None };
         restricts &= match &*meta.object.kind {
-            "PeerAuthentication" => strict(&mut spec)?,
+            // Ports are those of pods that are selected.
+            "PeerAuthentication" => mtls.iter().any(|mtls| {
+                mtls.strict == Some(true)
+                    || (!selector.is_empty() && mtls.ports.iter().any(|(_, strict)| *strict == Some(true)))
+            }),
             "AuthorizationPolicy" => forbids(&mut spec)?,
             _ => true,
         };
-        Ok(Self { meta, selector, services, restricts, broken: false })
+        Ok(Self { meta, selector, services, restricts, mtls, broken: false })
     }
 
     /// True for kinds that protect.
@@ -69,8 +93,12 @@ impl Protection {
     pub(super) fn unreadable(node: Option<&Node>, object: &ObjectRef, at: Option<Location>) -> Self {
         let meta = Metadata::bare(object.clone(), at);
         let (selector, services) = node.and_then(|node| scope(node).ok()).unwrap_or_default();
-        Self { meta, selector, services, restricts: true, broken: true }
+        Self { meta, selector, services, restricts: true, mtls: None, broken: true }
     }
+}
+
+fn is_peer(meta: &Metadata) -> bool {
+    *meta.object.kind == *"PeerAuthentication"
 }
 
 /// Selector and targets, each as far as it can be read and means less than everything.
@@ -105,16 +133,23 @@ fn forbids(spec: &mut Fields<'_>) -> Result<bool, Fault> {
     })
 }
 
-/// True when the workload, or one of its ports, takes mutual TLS only.
-fn strict(spec: &mut Fields<'_>) -> Result<bool, Fault> {
-    let mut modes = Vec::new();
-    if let Some(mut mtls) = spec.map("mtls")? {
-        modes.push(mtls.text("mode")?);
-    }
-    if let Some(ports) = spec.map("portLevelMtls")? {
-        for entry in ports.entries() {
-            modes.push(Fields::of(&entry.node, ports.path_of(&entry.key))?.text("mode")?);
+/// The modes of a PeerAuthentication.
+fn mutual_tls(spec: &mut Fields<'_>) -> Result<MutualTls, Fault> {
+    let strict = |block: Option<Fields<'_>>| match block {
+        None => Ok(None),
+        Some(mut block) => {
+            Ok::<_, Fault>(block.text("mode")?.filter(|mode| *mode != "UNSET").map(|mode| mode == "STRICT"))
         }
+    };
+    let mut mtls = MutualTls { strict: strict(spec.map("mtls")?)?, ports: Box::default() };
+    if let Some(ports) = spec.map("portLevelMtls")? {
+        let port = |entry: &Entry| {
+            let number = entry.key.parse();
+            let number = number
+                .map_err(|_| Fault::new(entry.mark, ports.path_of(&entry.key), "must be the number of a port"))?;
+            Ok((number, strict(Some(Fields::of(&entry.node, ports.path_of(&entry.key))?))?))
+        };
+        mtls.ports = ports.entries().iter().map(port).collect::<Result<_, Fault>>()?;
     }
-    Ok(modes.contains(&Some("STRICT")))
+    Ok(mtls)
 }

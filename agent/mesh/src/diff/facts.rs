@@ -236,9 +236,10 @@ impl Collector<'_> {
     }
 
     fn policies(&mut self) {
-        let hosts: BTreeSet<_> = self.side.program.ports.iter().map(|port| std::sync::Arc::clone(&port.host)).collect();
-        for host in hosts {
-            if let Some(guard) = self.describer.guard(&host) {
+        let ports = self.side.program.ports.iter();
+        let ports: BTreeSet<_> = ports.map(|port| (std::sync::Arc::clone(&port.host), port.number)).collect();
+        for (host, port) in ports {
+            if let Some(guard) = self.describer.guard(&host, port) {
                 let object = guard.meta.object.to_string();
                 let fields = vec![("refuses for", object.clone())];
                 self.put(Area::Policy, host.to_string(), "", fields, Some(object));

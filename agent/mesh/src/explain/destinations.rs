@@ -127,7 +127,7 @@ impl Toward<'_> {
         subset: Option<&SubsetOf>,
     ) -> Dead {
         let (_, encryption) = describer.rules(self.view, &cluster.host, &cluster.subset, cluster.port);
-        let why = if let Some(guard) = describer.guard(&cluster.host) {
+        let why = if let Some(guard) = describer.guard(&cluster.host, cluster.port) {
             let name = &guard.meta.object;
             format!("{name} protects {} and is not enforced by this version, so nobody gets there", cluster.host)
         } else if let Some((rule, mode)) = encryption {

@@ -211,7 +211,7 @@ impl<'m> Explainer<'m> {
             explanation.left_out =
                 absent.map(|one| LeftOut { origin: Origin::new(&one.rule, one.at.as_ref()), why: one.why }).collect();
         }
-        explanation.policy = self.policy(view, &resolved, verdict, &explanation);
+        explanation.policy = self.policy(view, &resolved, question.port, verdict, &explanation);
         explanation.dialled = resolved.shown.clone();
         explanation.outcome = outcome::of_client(&explanation, verdict, &resolved, answer, question.roll.is_some());
         Ok(explanation)
@@ -322,7 +322,14 @@ impl<'m> Explainer<'m> {
         }
     }
 
-    fn policy(&mut self, view: u32, resolved: &Resolved, verdict: Verdict, explanation: &Explanation) -> PolicyVerdict {
+    fn policy(
+        &mut self,
+        view: u32,
+        resolved: &Resolved,
+        port: u16,
+        verdict: Verdict,
+        explanation: &Explanation,
+    ) -> PolicyVerdict {
         let plain = "plain text: mutual TLS is not done by this version".to_owned();
         let allowed =
             |why: &str| PolicyVerdict { allowed: true, why: why.to_owned(), origin: None, encryption: plain.clone() };
@@ -332,19 +339,21 @@ impl<'m> Explainer<'m> {
                 ..allowed("weir does not look at it")
             };
         }
-        let mut hosts: Vec<String> = resolved.host.iter().cloned().collect();
+        let mut hosts: Vec<(String, u16)> = resolved.host.iter().map(|host| (host.clone(), port)).collect();
         for destination in &explanation.destinations {
-            let host = destination.name.split('|').nth(3).unwrap_or_default();
-            if destination.share > 0.0 && !hosts.iter().any(|known| known == host) {
-                hosts.push(host.to_owned());
+            let mut parts = destination.name.split('|');
+            let port = parts.nth(1).and_then(|port| port.parse().ok()).unwrap_or_default();
+            let host = (parts.nth(1).unwrap_or_default().to_owned(), port);
+            if destination.share > 0.0 && !hosts.contains(&host) {
+                hosts.push(host);
             }
         }
-        for host in &hosts {
-            let Some(guard) = self.describer.guard(host) else { continue };
+        for (host, port) in &hosts {
+            let Some(guard) = self.describer.guard(host, *port) else { continue };
             let object = &guard.meta.object;
             return PolicyVerdict {
                 // A destination beside others is refused by itself.
-                allowed: verdict != Verdict::Reject && resolved.host.as_ref() != Some(host),
+                allowed: verdict != Verdict::Reject && resolved.host.as_ref().is_none_or(|own| own != host),
                 why: format!("{object} protects {host} and is not enforced by this version: what it protects refuses"),
                 origin: Some(Origin::new(object, guard.meta.at())),
                 encryption: plain,

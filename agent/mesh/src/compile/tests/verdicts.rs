@@ -251,6 +251,54 @@ fn what_protects_and_is_not_enforced_refuses() {
 }
 
 #[test]
+fn of_peer_authentications_the_nearest_and_oldest_is_in_force_for_the_ports_that_it_is_about() {
+    let of = |namespace: &str, name: &str, year: &str, spec: &str| {
+        let created =
+            if year.is_empty() { String::new() } else { format!(", creationTimestamp: \"{year}-01-01T00:00:00Z\"") };
+        protection("PeerAuthentication", namespace, spec).replacen(
+            "metadata: {name: p,",
+            &format!("metadata: {{name: {name}{created},"),
+            1,
+        )
+    };
+    let (strict, permissive) = ("{mtls: {mode: STRICT}}", "{mtls: {mode: PERMISSIVE}}");
+    let of_b = |mode: &str| format!("{{selector: {{matchLabels: {{app: b}}}}, mtls: {{mode: {mode}}}}}");
+    let port = |port: u16, mode: &str| {
+        format!(
+            "{{selector: {{matchLabels: {{app: b}}}}, mtls: {{mode: {mode}}}, portLevelMtls: {{{port}: {{mode: STRICT}}}}}}"
+        )
+    };
+    // The policies, the one for which port 80 of b refuses, and how many are told as not enforced.
+    for (policies, refuses, told) in [
+        (vec![of("istio-system", "m", "", strict), of("shop", "n", "", permissive)], None, 1),
+        (vec![of("istio-system", "m", "", permissive), of("shop", "n", "", strict)], Some("n"), 1),
+        (vec![of("istio-system", "m", "", strict), of("shop", "n", "", "{mtls: {mode: UNSET}}")], Some("m"), 1),
+        (vec![of("istio-system", "m", "", strict), of("shop", "n", "", "{}")], Some("m"), 1),
+        (vec![of("shop", "n", "", strict), of("shop", "w", "", &of_b("DISABLE"))], None, 1),
+        (vec![of("shop", "n", "", permissive), of("shop", "w", "", &of_b("STRICT"))], Some("w"), 1),
+        (vec![of("shop", "a", "2021", strict), of("shop", "z", "2020", permissive)], None, 0),
+        (vec![of("shop", "a", "2021", permissive), of("shop", "z", "2020", strict)], Some("z"), 1),
+        (vec![of("shop", "a", "2021", &of_b("STRICT")), of("shop", "z", "2020", &of_b("DISABLE"))], None, 1),
+        (vec![of("istio-system", "m", "", &of_b("STRICT"))], None, 0),
+        (vec![of("shop", "w", "", &port(8080, "PERMISSIVE"))], Some("w"), 1),
+        (vec![of("shop", "w", "", &port(9999, "PERMISSIVE"))], None, 1),
+        (vec![of("shop", "w", "", &port(9999, "UNSET")), of("shop", "n", "", strict)], Some("n"), 2),
+    ] {
+        let (compiled, _) = with_store(&[("t", &[shop(HTTP), policies.concat()].concat())], &CompileOptions::default());
+        let (verdict, why) = compiled.verdict("10.96.0.2");
+        assert_eq!(verdict == Verdict::Reject, refuses.is_some(), "{policies:?}: {why}");
+        let name = refuses.map(|name| format!("/{name} protects"));
+        assert!(name.is_none_or(|name| why.contains(&name)), "{policies:?}: {why}");
+        assert_eq!(compiled.found(code::NOT_ENFORCED).len(), told, "{policies:?}");
+    }
+    // One port is protected, the other is not.
+    let ports = "{name: http, port: 80, targetPort: 8080}, {name: http-2, port: 81, targetPort: 8081}";
+    let compiled = compiled(&[shop(ports), of("shop", "w", "", &port(8081, "DISABLE"))].concat());
+    let verdict = |port| compiled.entry(0, "10.96.0.2", port).expect("planned").verdict;
+    assert_eq!([verdict(80), verdict(81)], [Verdict::Balance, Verdict::Reject]);
+}
+
+#[test]
 fn nobody_gets_to_protected_endpoints_through_another_service() {
     let text = [
         shop(HTTP),
