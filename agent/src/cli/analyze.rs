@@ -12,7 +12,7 @@ use weir_mesh::compile::CompileOptions;
 use weir_mesh::finding::{Finding, Severity};
 
 use self::suppression::Suppression;
-use super::{ClusterArgs, Colour};
+use super::{ClusterArgs, Colour, output};
 use crate::cluster::objects;
 
 mod files;
@@ -104,10 +104,9 @@ struct Report {
     lacks_services: bool,
 }
 
-#[expect(clippy::print_stdout, reason = "the command's output")]
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     if args.list_analyzers {
-        print!("{}", render::codes());
+        output::print(&render::codes())?;
         return Ok(ExitCode::SUCCESS);
     }
     let report = report(args)?;
@@ -120,7 +119,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         Output::Yaml => serde_saphyr::to_string(&render::records(&report))?,
         Output::Sarif => format!("{}\n", serde_json::to_string_pretty(&sarif::log(&report))?),
     };
-    print!("{text}");
+    output::print(&text)?;
     let threshold = args.failure_threshold.severity();
     let failed = report.findings.iter().any(|finding| finding.severity >= threshold);
     Ok(if failed { ExitCode::from(FOUND) } else { ExitCode::SUCCESS })
@@ -128,7 +127,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 
 #[expect(clippy::print_stderr, reason = "beside the output, which may be read by a program")]
 fn say(note: &str) {
-    eprintln!("weir: {note}");
+    eprintln!("weir: {}", output::plain(note));
 }
 
 fn report(args: &Args) -> Result<Report> {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::Cli;
+use super::{Cli, output};
 
 /// Arguments of `weir completion`.
 #[derive(Debug, clap::Args)]
@@ -14,8 +14,8 @@ pub(super) struct Args {
     shell: Shell,
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "a command like the others")]
 pub(super) fn run(args: &Args) -> Result<()> {
-    clap_complete::generate(args.shell, &mut Cli::command(), "weir", &mut std::io::stdout());
-    Ok(())
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "weir", &mut script);
+    output::print(&String::from_utf8_lossy(&script))
 }

@@ -1,8 +1,10 @@
 //! `weir crds`: the CustomResourceDefinitions of Istio's kinds that weir reads, into a cluster that lacks them.
 
+use std::fmt::Write as _;
+
 use anyhow::{Context, Result};
 
-use super::ClusterArgs;
+use super::{ClusterArgs, output};
 use crate::cluster::crds::{self, Outcome};
 
 /// Arguments of `weir crds`.
@@ -19,24 +21,23 @@ pub(super) struct Args {
     cluster: ClusterArgs,
 }
 
-#[expect(clippy::print_stdout, reason = "the command's output")]
 pub(super) fn run(args: &Args) -> Result<()> {
     if args.print {
-        print!("{}", render()?);
-        return Ok(());
+        return output::print(&render()?);
     }
     let outcomes = super::block_on(async {
         let client = args.cluster.access().client().await?;
         crds::create_absent(&client).await.context("creating what is absent (repeat it to go on)")
     })?;
+    let mut text = String::new();
     for (name, outcome) in outcomes {
         let what = match outcome {
             Outcome::Created => "created",
             Outcome::Present => "there already, unchanged",
         };
-        println!("{name}: {what}");
+        writeln!(text, "{name}: {what}")?;
     }
-    Ok(())
+    output::print(&text)
 }
 
 /// One document each, for `kubectl create -f -`.

@@ -14,7 +14,7 @@ use weir_mesh::finding::Finding;
 use weir_mesh::snapshot::Snapshot;
 use weir_mesh::store::Store;
 
-use super::{ClusterArgs, manifests};
+use super::{ClusterArgs, manifests, output};
 use crate::cluster::objects;
 
 /// Something differs.
@@ -49,20 +49,18 @@ enum Output {
 }
 
 /// 0 nothing differs, 1 something does, 2 the two cannot be compared.
-#[expect(clippy::print_stdout, reason = "the command's output")]
 pub(super) fn run(args: &Args) -> ExitCode {
     let printed = compared(args).and_then(|diff| {
         let text = match args.output {
             Output::Text => text(&diff, args.color.is_on()),
             Output::Json => format!("{}\n", serde_json::to_string_pretty(&diff)?),
         };
-        Ok((text, diff.is_empty()))
+        output::print(&text)?;
+        Ok(diff.is_empty())
     });
     match printed {
-        Ok((text, same)) => {
-            print!("{text}");
-            if same { ExitCode::SUCCESS } else { ExitCode::from(DIFFERENT) }
-        }
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(DIFFERENT),
         Err(error) => {
             super::say_error(&error);
             ExitCode::from(FAILED)

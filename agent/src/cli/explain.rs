@@ -12,7 +12,7 @@ use weir_mesh::compile::{CompileOptions, compile};
 use weir_mesh::explain::{Explainer, Explanation, From, Mesh, Question, Words, assume};
 use weir_mesh::store::Store;
 
-use super::{ClusterArgs, manifests, status};
+use super::{ClusterArgs, manifests, output, status};
 use crate::cluster::agents;
 use crate::config;
 
@@ -83,7 +83,6 @@ enum Output {
 }
 
 /// 0 somebody answers, 1 nobody would, 2 the question cannot be put.
-#[expect(clippy::print_stdout, reason = "the command's output")]
 pub(super) fn run(args: &Args) -> ExitCode {
     let printed = explained(args).and_then(|explanation| {
         let text = match args.output {
@@ -91,13 +90,12 @@ pub(super) fn run(args: &Args) -> ExitCode {
             Output::Json => format!("{}\n", serde_json::to_string_pretty(&explanation)?),
             Output::Yaml => serde_saphyr::to_string(&explanation)?,
         };
-        Ok((text, explanation.outcome.answered > 0.0))
+        output::print(&text)?;
+        Ok(explanation.outcome.answered > 0.0)
     });
     match printed {
-        Ok((text, answered)) => {
-            print!("{text}");
-            if answered { ExitCode::SUCCESS } else { ExitCode::from(UNANSWERED) }
-        }
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(UNANSWERED),
         Err(error) => {
             super::say_error(&error);
             ExitCode::from(USAGE)

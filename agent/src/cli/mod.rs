@@ -7,6 +7,7 @@ mod diff;
 mod explain;
 mod manifests;
 mod mount_bpffs;
+mod output;
 mod run;
 mod status;
 mod uninstall;
@@ -124,10 +125,7 @@ pub fn main() -> ExitCode {
         Command::Uninstall(args) => uninstall::run(&args),
         Command::MountBpffs => mount_bpffs::run(),
         Command::Completion(args) => completion::run(&args),
-        Command::Version => {
-            version();
-            Ok(())
-        }
+        Command::Version => version(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -153,20 +151,19 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 
 #[expect(clippy::print_stderr, reason = "the command line's last word on a failure")]
 fn say_error(error: &anyhow::Error) {
-    eprintln!("weir: {error:#}");
+    eprintln!("weir: {}", output::plain(&format!("{error:#}")));
 }
 
-#[expect(clippy::print_stdout, reason = "the command's output")]
-fn version() {
+fn version() -> Result<()> {
     let object = |o: Option<&[u8]>| o.map_or_else(|| "not built in".to_owned(), |o| format!("{} KiB", o.len() / 1024));
-    println!(
-        "weir {}\nkernel ABI {} (hash {:08x})\nkernel programs: {}\nkernel programs with log: {}",
+    output::print(&format!(
+        "weir {}\nkernel ABI {} (hash {:08x})\nkernel programs: {}\nkernel programs with log: {}\n",
         env!("CARGO_PKG_VERSION"),
         weir_ebpf::ABI_VERSION,
         weir_ebpf::maps::abi_hash(),
         object(crate::datapath::object::normal()),
         object(crate::datapath::object::debug()),
-    );
+    ))
 }
 
 #[cfg(test)]

@@ -3,11 +3,10 @@
 
 use anyhow::Result;
 
+use super::output;
 use crate::{config, datapath};
 
-#[expect(clippy::print_stdout, reason = "the command's output")]
 pub(super) fn run() -> Result<()> {
     datapath::ensure_bpffs(config::BPFFS.as_ref())?;
-    println!("a bpffs is mounted at {}", config::BPFFS);
-    Ok(())
+    output::print(&format!("a bpffs is mounted at {}\n", config::BPFFS))
 }

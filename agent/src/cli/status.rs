@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use self::render::render;
-use super::ClusterArgs;
+use super::{ClusterArgs, output};
 use crate::app::Status;
 use crate::cluster::agents;
 use crate::config;
@@ -61,7 +61,6 @@ struct NodeAnswer {
     error: Option<String>,
 }
 
-#[expect(clippy::print_stdout, reason = "the command's output")]
 pub(super) fn run(args: &Args) -> Result<()> {
     let in_cluster = args.kubernetes || args.node.is_some() || args.cluster.is_given();
     let here = args.admin.unwrap_or(config::DEFAULT_ADMIN.parse().expect("the default is an address"));
@@ -69,21 +68,20 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let answers = match local {
         Some(Ok(status)) => {
             let status = only_namespace(status, args.namespace.as_deref());
-            match args.output {
-                Output::Json => println!("{}", serde_json::to_string_pretty(&status)?),
-                Output::Text => print!("{}", render::one(&status)),
-            }
-            return Ok(());
+            return output::print(&match args.output {
+                Output::Json => format!("{}\n", serde_json::to_string_pretty(&status)?),
+                Output::Text => render::one(&status),
+            });
         }
         Some(Err(error)) if args.admin.is_some() => return Err(error),
         Some(Err(error)) => super::block_on(ask_cluster(args))
             .map_err(|cluster| anyhow::anyhow!("{error:#}; and in the cluster: {cluster:#}"))?,
         None => super::block_on(ask_cluster(args))?,
     };
-    match args.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "nodes": answers }))?),
-        Output::Text => print!("{}", render(&answers)),
-    }
+    output::print(&match args.output {
+        Output::Json => format!("{}\n", serde_json::to_string_pretty(&serde_json::json!({ "nodes": answers }))?),
+        Output::Text => render(&answers),
+    })?;
     if answers.iter().all(|answer| answer.status.is_none()) {
         bail!("no agent answered");
     }

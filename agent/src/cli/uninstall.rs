@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use super::output;
 use crate::{config, datapath};
 
 /// Arguments of `weir uninstall`.
@@ -15,13 +16,11 @@ pub(super) struct Args {
     force: bool,
 }
 
-#[expect(clippy::print_stdout, reason = "the command's output")]
 pub(super) fn run(args: &Args) -> Result<()> {
     config::check_instance(&args.instance)?;
     if datapath::uninstall(&args.instance, config::BPFFS.as_ref(), args.force)? {
-        println!("removed the programs, links and maps of instance {}", args.instance);
+        output::print(&format!("removed the programs, links and maps of instance {}\n", args.instance))
     } else {
-        println!("instance {} has left nothing here", args.instance);
+        output::print(&format!("instance {} has left nothing here\n", args.instance))
     }
-    Ok(())
 }

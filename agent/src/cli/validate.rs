@@ -1,17 +1,16 @@
 //! `weir validate`: what is wrong with manifests by themselves, before anybody applies them.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::ValueEnum;
 use serde::Serialize;
 use weir_mesh::finding::{Finding, Severity};
 use weir_mesh::validate;
 
-use super::manifests;
+use super::{Colour, manifests, output};
 
 const ACCEPTED: u8 = 0;
 const REJECTED: u8 = 1;
@@ -53,37 +52,34 @@ struct Entry<'f> {
 
 /// 0 accepted, 1 rejected, 2 something cannot be read.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    let mut out = std::io::stdout().lock();
-    let colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    Ok(ExitCode::from(check(args, colours, &mut out)?))
+    let (code, text) = check(args, Colour::Auto.is_on())?;
+    output::print(&text)?;
+    Ok(ExitCode::from(code))
 }
 
-fn check(args: &Args, colours: bool, out: &mut impl Write) -> Result<u8> {
+fn check(args: &Args, colours: bool) -> Result<(u8, String)> {
     let mut findings = Vec::new();
     let mut unreadable = Vec::new();
     manifests::each(&args.files, |manifest| match manifest.text {
         Ok(text) => findings.append(&mut validate::text(&manifest.file, &text).findings),
         Err(why) => unreadable.push(format!("{}: {why}", manifest.file)),
     });
-    match args.output {
-        Output::Text => {
-            for finding in &findings {
-                writeln!(out, "{}", line(finding, colours)).context("cannot print")?;
-            }
-        }
+    let text = match args.output {
+        Output::Text => findings.iter().map(|finding| line(finding, colours) + "\n").collect(),
         Output::Json => {
             let entries: Vec<Entry<'_>> = findings.iter().map(Entry::of).collect();
-            writeln!(out, "{}", serde_json::to_string_pretty(&entries)?).context("cannot print")?;
+            serde_json::to_string_pretty(&entries)? + "\n"
         }
-    }
+    };
     for problem in &unreadable {
         super::say_error(&anyhow::anyhow!("{problem}"));
     }
-    Ok(match (unreadable.is_empty(), validate::has_error(&findings)) {
+    let code = match (unreadable.is_empty(), validate::has_error(&findings)) {
         (false, _) => UNREADABLE,
         (true, true) => REJECTED,
         (true, false) => ACCEPTED,
-    })
+    };
+    Ok((code, text))
 }
 
 impl<'f> Entry<'f> {
@@ -133,9 +129,7 @@ mod tests {
 
     fn outcome(files: &[&std::path::Path], output: Output) -> (u8, String) {
         let args = Args { files: files.iter().map(|file| (*file).to_owned()).collect(), output };
-        let mut out = Vec::new();
-        let code = check(&args, false, &mut out).expect("a list takes everything");
-        (code, String::from_utf8(out).expect("what is printed is text"))
+        check(&args, false).expect("it can be written down")
     }
 
     #[test]

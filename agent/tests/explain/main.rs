@@ -150,6 +150,29 @@ fn what_is_no_question_is_2() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
 }
 
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let file = example("canary/01-services.yaml");
+    let explain = ["explain", "--from", "service-a", "http://service-b/", "-f", &file];
+    for arguments in [
+        &explain[..],
+        &["analyze", &file],
+        &["analyze", "--list-analyzers"],
+        &["diff", &file, &file, "-o", "json"],
+        &["validate", &file, "-o", "json"],
+        &["crds", "--print"],
+        &["completion", "bash"],
+        &["version"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+        command.args(arguments).stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped());
+        let output = command.output().unwrap();
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""), "{arguments:?}");
+    }
+}
+
 /// Answers one question, and returns it.
 fn agent(status: &'static str, body: String) -> (String, std::thread::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
