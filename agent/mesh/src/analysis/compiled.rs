@@ -10,6 +10,7 @@ use crate::crd::{self, Kind};
 use crate::finding::{Finding, Severity, code};
 use crate::snapshot::Snapshot;
 use crate::source::ObjectRef;
+use crate::store::STAND_IN;
 
 /// Codes of the compiler that the analyzers do not have themselves.
 const CODES: [&str; 5] =
@@ -21,6 +22,20 @@ pub(super) fn analyze(sources: &Sources, refused: &BTreeSet<&ObjectRef>, finding
     for resource in sources.resources() {
         let place = resource.meta.at().cloned();
         match resource.header.kind {
+            // The agent refuses it too, and puts this in its place.
+            Kind::Known if refused.contains(&resource.meta.object) && crd::protects(resource.kind()) => {
+                if let Some(stand_in) = crd::stand_in(Some(&resource.node), &resource.meta.object, place.clone()) {
+                    snapshot.insert(stand_in);
+                }
+                findings.extend([Finding {
+                    severity: Severity::Error,
+                    code: code::NOT_ENFORCED,
+                    object: Some(resource.meta.object.clone()),
+                    at: place,
+                    message: format!("{} cannot be read: {STAND_IN}", resource.kind()),
+                    help: None,
+                }]);
+            }
             Kind::Known => match crd::decode(&resource.node, &resource.header, resource.file.as_ref()) {
                 Ok(decoded) => {
                     findings.extend(decoded.findings);
@@ -36,14 +51,9 @@ pub(super) fn analyze(sources: &Sources, refused: &BTreeSet<&ObjectRef>, finding
                     }
                 }
             },
-            Kind::NotServed(instead) => findings.extend([Finding {
-                severity: Severity::Warning,
-                code: code::NOT_SUPPORTED,
-                object: Some(resource.meta.object.clone()),
-                at: place,
-                message: format!("{} is not supported yet: {instead}", resource.kind()),
-                help: None,
-            }]),
+            Kind::NotServed(instead) => {
+                findings.extend([crd::not_served(resource.meta.object.clone(), place, instead)]);
+            }
             Kind::List | Kind::Foreign => {}
         }
     }

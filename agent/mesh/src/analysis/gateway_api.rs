@@ -58,6 +58,33 @@ fn parents(route: &Resource, input: &Input<'_>, findings: &mut Findings) {
                 "mend the name, or the namespace",
             );
         }
+        if let Some(service) = input.find(group, kind, namespace, name).filter(|_| route.kind() == "TCPRoute") {
+            not_looked_into(route, parent, service, findings);
+        }
+    }
+}
+
+/// Rules for connections, on a port of a Service whose connections are read as requests.
+fn not_looked_into(route: &Resource, parent: &Node, service: &Resource, findings: &mut Findings) {
+    let wanted = parent.int_at("port");
+    for port in service.node.items("spec.ports") {
+        let number = port.int_at("port");
+        let declared = match port.text_at("appProtocol") {
+            "" => port.text_at("name"),
+            protocol => protocol,
+        };
+        let protocol = declared.split('-').next().unwrap_or_default().to_ascii_lowercase();
+        if !matches!(&*protocol, "http" | "http2" | "grpc") || wanted.is_some() && wanted != number {
+            continue;
+        }
+        let (number, object) = (number.unwrap_or_default(), &service.meta.object);
+        findings.add(
+            code::NO_EFFECT,
+            route,
+            parent.mark_of("name"),
+            format!("the rules change nothing on port {number} of {object}, which carries {protocol}"),
+            "write an HTTPRoute, or call the port tcp-…",
+        );
     }
 }
 

@@ -26,6 +26,7 @@ pub(super) fn analyze(input: &Input<'_>, findings: &mut Findings) {
             namespaces(policy, input, findings);
         }
         allow(policy, findings);
+        watches(policy, findings);
     }
     let selecting = [
         (SECURITY, "AuthorizationPolicy"),
@@ -115,6 +116,19 @@ fn fits(namespace: &str, pattern: &str) -> bool {
         (None, Some(prefix)) => namespace.starts_with(prefix),
         (None, None) => namespace.eq_ignore_ascii_case(pattern),
     }
+}
+
+/// Refuses nobody, and is written for what it would tell of.
+fn watches(policy: &Resource, findings: &mut Findings) {
+    let (mark, what) = if policy.meta.annotation("istio.io/dry-run") == Some("true") {
+        (policy.node.mark_of("metadata.annotations"), "a dry run")
+    } else if policy.node.text_at("spec.action") == "AUDIT" {
+        (policy.node.mark_of("spec.action"), "the action AUDIT")
+    } else {
+        return;
+    };
+    let message = format!("{what} is not supported yet: what the policy takes is written down nowhere");
+    findings.add(code::NOT_SUPPORTED, policy, mark, message, "");
 }
 
 fn allow(policy: &Resource, findings: &mut Findings) {

@@ -9,7 +9,8 @@ use crate::compile::CompileOptions;
 use crate::crd::{self, Fault, Header, Mark, Metadata, Node};
 use crate::finding::{Finding, Severity, code};
 use crate::source::{Location, ObjectRef};
-use crate::store::{MAX_FILE_BYTES, documents};
+use crate::store::MAX_FILE_BYTES;
+use crate::store::documents::{self, Part};
 
 /// What the analysis has to be told.
 #[derive(Clone, Debug, Default)]
@@ -72,7 +73,7 @@ impl Sources {
     pub fn add_file(&mut self, name: &str, text: &str) {
         let file: Arc<str> = name.into();
         if text.len() > MAX_FILE_BYTES {
-            let message = format!("the file has {} bytes, more than the {} that are read", text.len(), MAX_FILE_BYTES);
+            let message = format!("the file has more than the {MAX_FILE_BYTES} bytes that are read");
             self.findings.push(Finding {
                 severity: Severity::Error,
                 code: code::SYNTAX,
@@ -84,20 +85,20 @@ impl Sources {
             return;
         }
         for document in documents::split(text) {
-            match crd::parse(document.text, document.lines_before) {
-                Ok(Some(node)) if is_mesh_config(&node) => self.mesh = Some((node, Some(Arc::clone(&file)))),
-                Ok(Some(node)) => self.add_tree(node, None, Some(&file)),
-                Ok(None) => {}
-                Err(error) => {
-                    let finding = Finding {
+            for part in documents::read(document) {
+                match part {
+                    Part::Object(node, None) if is_mesh_config(&node) => {
+                        self.mesh = Some((node, Some(Arc::clone(&file))));
+                    }
+                    Part::Object(node, within) => self.add_tree(node, within.as_ref(), Some(&file)),
+                    Part::Broken(document, error) => self.findings.push(Finding {
                         severity: Severity::Error,
                         code: code::SYNTAX,
                         object: guessed(document.text),
                         at: Some(error.mark.in_file(&file)),
                         message: format!("no YAML: {}; the document is left out", error.message),
                         help: documents::hint(document, &error),
-                    };
-                    self.findings.push(finding);
+                    }),
                 }
             }
         }
@@ -154,21 +155,26 @@ impl Sources {
     fn add_tree(&mut self, node: Node, within: Option<&Header>, file: Option<&Arc<str>>) {
         match crd::header(&node, within) {
             Ok(header) if header.object.kind.ends_with("List") && node.at("items").is_some() => {
-                for item in node.items("items") {
-                    self.add_tree(item.clone(), Some(&header), file);
+                match crd::items(&node) {
+                    Ok(items) => items.iter().for_each(|item| self.add_tree(item.clone(), Some(&header), file)),
+                    Err(fault) => self.leave(&fault, file),
                 }
             }
             Ok(header) if header.object.name.is_empty() => {}
             Ok(header) => self.add(node, header, file),
-            Err(fault) => self.findings.push(Finding {
-                severity: Severity::Error,
-                code: code::INVALID,
-                object: None,
-                at: file.map(|file| fault.mark.in_file(file)),
-                message: format!("{fault}; it is left out"),
-                help: None,
-            }),
+            Err(fault) => self.leave(&fault, file),
         }
+    }
+
+    fn leave(&mut self, fault: &Fault, file: Option<&Arc<str>>) {
+        self.findings.push(Finding {
+            severity: Severity::Error,
+            code: code::INVALID,
+            object: None,
+            at: file.map(|file| fault.mark.in_file(file)),
+            message: format!("{fault}; it is left out"),
+            help: None,
+        });
     }
 
     fn add(&mut self, node: Node, mut header: Header, file: Option<&Arc<str>>) {

@@ -21,7 +21,7 @@ impl Fault {
     }
 
     fn wrong_type(node: &Node, path: &str, wanted: &str) -> Self {
-        Self::new(node.mark, path, format!("must be {wanted}, is {}", node.value.type_name()))
+        Self::new(node.mark, path, format!("must be {wanted}, is {}", node.value.shown_for(wanted)))
     }
 }
 

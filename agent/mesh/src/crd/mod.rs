@@ -181,6 +181,16 @@ pub fn identify(node: &Node, api_version: &str, kind: &str) -> Result<Header, Fa
     header_as(&mut Fields::of(node, "")?, api_version, kind)
 }
 
+/// The header of an object that tells what it is and not how it is called: its name is empty.
+pub(crate) fn unnamed(node: &Node) -> Option<Header> {
+    let text = |key: &str| node.get(key).and_then(Node::text);
+    let (api_version, kind) = (text("apiVersion")?, text("kind")?);
+    let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
+    let namespace = DEFAULT_NAMESPACE.into();
+    let object = ObjectRef { kind: kind.into(), group: group.into(), namespace, name: Arc::default() };
+    Some(Header { kind: classify(api_version, kind), api_version: api_version.into(), object })
+}
+
 fn header_as(root: &mut Fields<'_>, api_version: &str, kind_name: &str) -> Result<Header, Fault> {
     let kind = classify(api_version, kind_name);
     let (mut name, mut namespace) = ("", "");
@@ -224,6 +234,8 @@ fn classify(api_version: &str, kind: &str) -> Kind {
         "EnvoyFilter" if networking => Kind::NotServed("there is no Envoy to patch"),
         "WorkloadGroup" | "ProxyConfig" if networking => Kind::NotServed("it changes nothing"),
         "Telemetry" if api_version.starts_with("telemetry.istio.io/") => Kind::NotServed("it changes nothing"),
+        "BackendTLSPolicy" if gateway_api => Kind::NotServed("what it targets is reached by plain text"),
+        "UDPRoute" if gateway_api => Kind::NotServed("no UDP is routed"),
         "WasmPlugin" if api_version.starts_with("extensions.istio.io/") => Kind::NotServed("no plugin runs"),
         _ => Kind::Foreign,
     }
@@ -275,6 +287,24 @@ pub fn stand_in(node: Option<&Node>, object: &ObjectRef, at: Option<Location>) -
     }
     let protects = Protection::is_kind(&object.kind);
     protects.then(|| Object::Protection(Arc::new(Protection::unreadable(node, object, at))))
+}
+
+/// What is said of an object of a [`Kind::NotServed`].
+pub(crate) fn not_served(object: ObjectRef, at: Option<Location>, instead: &str) -> Finding {
+    use crate::finding::{Severity, code};
+    let (severity, code, words) = match &*object.kind {
+        // Who wrote it counts on it.
+        "BackendTLSPolicy" => (Severity::Error, code::NOT_ENFORCED, "protects connections, and is not enforced"),
+        _ => (Severity::Warning, code::NOT_SUPPORTED, "is not supported yet"),
+    };
+    Finding {
+        severity,
+        code,
+        at,
+        message: format!("{} {words}: {instead}", object.kind),
+        object: Some(object),
+        help: None,
+    }
 }
 
 /// True for kinds that protect: what is not understood of them must not be passed over.

@@ -104,6 +104,14 @@ impl Value {
             Self::Map(_) => "a map",
         }
     }
+
+    /// The same where something else is `wanted`; of a number that is no integer, the number.
+    pub fn shown_for(&self, wanted: &str) -> Cow<'static, str> {
+        match self {
+            Self::Float(value) if wanted == "an integer" => Cow::Owned(value.to_string()),
+            other => Cow::Borrowed(other.type_name()),
+        }
+    }
 }
 
 /// Why a text is no YAML.
@@ -130,8 +138,9 @@ pub fn parse(text: &str, lines_before: u32) -> Result<Option<Node>, SyntaxError>
         },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_REPLAYED },
         emit_comments: false,
-        // A pod may be named `y`, and a label's value may be `on`.
-        strict_booleans: true,
+        // As kubectl reads files, which is YAML 1.1: a plain `on` is a boolean, and `0120` is 80.
+        strict_booleans: false,
+        legacy_octal_numbers: true,
         with_snippet: false,
     };
     // JSON may be indented with tabs and YAML may not; within a string of JSON a tab is written otherwise.
@@ -149,13 +158,28 @@ pub fn parse(text: &str, lines_before: u32) -> Result<Option<Node>, SyntaxError>
                 column: u32::try_from(at.column()).unwrap_or(u32::MAX),
             });
             let mark = Mark { line: mark.line.saturating_add(lines_before), ..mark };
-            Err(SyntaxError {
-                mark,
-                message: DefaultMessageFormatter.format_message(error.without_snippet()).into_owned(),
-            })
+            Err(SyntaxError { mark, message: words(error.without_snippet()) })
         }
     }
     .map(|node| node.filter(|n| !matches!(n.value, Value::Null)))
+}
+
+/// What the parser says, in words for whoever writes manifests and not for whoever uses the parser.
+fn words(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error;
+    use serde_saphyr::budget::BudgetBreach;
+    match error {
+        Error::DuplicateMappingKey { key: Some(key), .. } => format!("the key `{key}` is there twice"),
+        Error::DuplicateMappingKey { key: None, .. } => "a key is there twice".to_owned(),
+        Error::NullIntoString { .. } => "a key must be a string, is nothing".to_owned(),
+        Error::Unexpected { expected: "string scalar", .. } => "a key must be a string".to_owned(),
+        Error::RecursiveReferencesRequireWeakTypes { .. } => "an anchor refers to itself".to_owned(),
+        Error::NonFiniteFloat { value, .. } => format!("`{value}` is no number that an API server takes"),
+        Error::AliasReplayLimitExceeded { .. } => format!("aliases repeat more than {MAX_REPLAYED} values"),
+        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => format!("nested deeper than {MAX_DEPTH}"),
+        Error::Budget { .. } => format!("has more than {MAX_NODES} values"),
+        other => DefaultMessageFormatter.format_message(other).into_owned(),
+    }
 }
 
 fn shift(node: &mut Node, lines: u32) {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Area, Side};
 use crate::compile::describe::{self, Describer};
 use crate::explain::text;
-use crate::plan::OnFailure;
+use crate::plan::{OnFailure, Verdict};
 use crate::program::{Handler, PortId, Program, Protocol, WeightedCluster};
 use crate::route::{HostTable, Rule, VirtualHost};
 
@@ -80,15 +80,17 @@ impl Collector<'_> {
             verdicts.insert(entry.verdict.as_str().to_owned());
             reasons.insert(entry.why.clone());
             let refuse = entry.on_failure == OnFailure::Refuse;
+            if entry.verdict != Verdict::Proxy {
+                continue;
+            }
             failures.insert(if refuse { "refuse" } else { "balance" }.to_owned());
         }
         let joined = |set: BTreeSet<String>| set.into_iter().collect::<Vec<_>>().join(" and ");
         for ((subject, clients), [verdicts, reasons, failures]) in said {
-            let fields = vec![
-                ("verdict", joined(verdicts)),
-                ("why", joined(reasons)),
-                ("while no proxy is alive", joined(failures)),
-            ];
+            let mut fields = vec![("verdict", joined(verdicts)), ("why", joined(reasons))];
+            if !failures.is_empty() {
+                fields.push(("while no proxy is alive", joined(failures)));
+            }
             self.put(Area::ServicePort, subject, &clients, fields, None);
         }
     }
@@ -161,6 +163,12 @@ impl Collector<'_> {
         let cluster = self.side.program.cluster(id);
         let endpoints = cluster.endpoints4.len() + cluster.endpoints6.len();
         let mut fields: Vec<(String, String)> = vec![("ready endpoints".to_owned(), endpoints.to_string())];
+        let ports: BTreeSet<u16> =
+            cluster.endpoints4.iter().chain(&*cluster.endpoints6).map(std::net::SocketAddr::port).collect();
+        if !ports.is_empty() {
+            let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+            fields.push(("their ports".to_owned(), ports.join(", ")));
+        }
         fields.extend(text::of_cluster(&cluster.policy, false, false).into_iter().map(|one| (one.field, one.value)));
         let subset = self.describer.subset(view, &cluster.host, &cluster.subset);
         if let Some(subset) = &subset {

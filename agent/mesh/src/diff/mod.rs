@@ -1,7 +1,7 @@
 //! What would change: two compilations compared, fact by fact. Called by `weir diff`.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -159,24 +159,44 @@ pub fn diff(old: &Side<'_>, new: &Side<'_>) -> Diff {
         .chain(orders(&before, &after))
         .collect();
     changes.sort_by(|a, b| (a.area, &a.subject, &a.clients).cmp(&(b.area, &b.subject, &b.clients)));
-    let told = |side: &Side<'_>| side.findings.iter().map(|finding| placeless(finding)).collect::<BTreeSet<_>>();
-    let (said, says) = (told(old), told(new));
-    let shown = |side: &Side<'_>, others: &BTreeSet<_>| {
-        let mut shown: Vec<String> = Vec::new();
-        for finding in side.findings.iter().filter(|finding| !others.contains(&placeless(finding))) {
-            let line = finding.to_string();
-            if !shown.contains(&line) {
-                shown.push(line);
-            }
-        }
-        shown
-    };
-    Diff { changes, new_findings: shown(new, &said), gone_findings: shown(old, &says) }
+    Diff { changes, new_findings: beyond(new, old), gone_findings: beyond(old, new) }
 }
 
-/// A finding that moved is the same one.
+/// The findings of `side` that `other` has not. One that moved is the same one, and of several that differ by their
+/// place alone there are as many as there are more of.
+fn beyond(side: &Side<'_>, other: &Side<'_>) -> Vec<String> {
+    let mut there: BTreeMap<Finding, usize> = BTreeMap::new();
+    let distinct = |side: &Side<'_>| side.findings.iter().map(|finding| (*finding).clone()).collect::<BTreeSet<_>>();
+    let (own, others) = (distinct(side), distinct(other));
+    for finding in &others {
+        *there.entry(placeless(finding)).or_default() += 1;
+    }
+    // Those that did not move stay what they are, so that the others are the new ones.
+    let (stayed, moved): (Vec<&Finding>, Vec<&Finding>) = own.iter().partition(|finding| others.contains(finding));
+    let mut shown = Vec::new();
+    for finding in stayed.into_iter().chain(moved) {
+        match there.get_mut(&placeless(finding)) {
+            Some(count) if *count > 0 => *count -= 1,
+            _ => shown.push(finding.to_string()),
+        }
+    }
+    shown
+}
+
+/// Without its place in the file, and without those in lists: `spec.http[2].timeout` is said of a rule, wherever it is.
 fn placeless(finding: &Finding) -> Finding {
-    Finding { at: None, ..finding.clone() }
+    let (message, help) = (unnumbered(&finding.message), finding.help.as_deref().map(unnumbered));
+    Finding { at: None, message, help, ..finding.clone() }
+}
+
+fn unnumbered(text: &str) -> String {
+    let mut parts = text.split('[');
+    let mut bare = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        bare.push('[');
+        bare.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit()));
+    }
+    bare
 }
 
 fn changed(key: &Key, old: Option<&Facts>, new: Option<&Facts>) -> Option<Change> {

@@ -39,16 +39,19 @@ spec:
 ";
 
 fn compared(old: &str, new: &str) -> Diff {
-    let read = |text: &str| {
-        let mut store = Store::new();
-        store.set_file("mesh.yaml", text);
+    let name = "mesh.yaml";
+    let read = |text: &str, before: Snapshot| {
+        let mut store = Store::on_top_of(before);
+        store.set_file(name, text);
         let (mut snapshot, findings) = store.assemble();
         assume::cluster(&mut snapshot);
         let compiled = compile(&snapshot, &CompileOptions::default());
         (snapshot, compiled, findings)
     };
     let options = CompileOptions::default();
-    let (old, new) = (read(old), read(new));
+    let mut before = Store::new();
+    before.set_file(name, old);
+    let (old, new) = (read(old, Snapshot::default()), read(new, before.snapshot()));
     diff(&Side::new(&old.0, &options, &old.1, &old.2), &Side::new(&new.0, &options, &new.1, &new.2))
 }
 
@@ -152,4 +155,48 @@ fn what_some_clients_have_is_told_of_them() {
     let told = compared(SHOP, &format!("{SHOP}{some}"));
     assert!(told.changes.iter().all(|change| change.clients == "clients in other"), "{told:#?}");
     assert!(told.changes.iter().any(|change| change.area == Area::Route), "{told:#?}");
+}
+
+#[test]
+fn of_what_is_refused_the_older_version_stays() {
+    let rules = SHOP.rsplit("---").next().unwrap();
+    for (from, to, finding) in [
+        ("hosts: [web]", "hosts: 7", "its last good version stays in force"),
+        ("kind: VirtualService\nmetadata", "kind: VirtualService\n  metadata", "no YAML"),
+        ("  hosts: [web]", "  hosts: [web", "the last good version of VirtualService shop/web stays"),
+    ] {
+        let told = compared(SHOP, &SHOP.replace(rules, &rules.replace(from, to)));
+        assert_eq!(lines(&told), [""; 0], "{to}");
+        assert!(told.new_findings.iter().any(|one| one.contains(finding)), "{:?}", told.new_findings);
+    }
+    let gone = compared(SHOP, &SHOP.replace(rules, "\n"));
+    assert!(gone.changes.iter().any(|change| change.how == How::Removed), "{gone:?}");
+}
+
+#[test]
+fn another_port_of_the_pods_is_a_change() {
+    let told = compared(SHOP, &SHOP.replace("port: 80}", "port: 80, targetPort: 9090}"));
+    assert!(lines(&told).iter().any(|line| line.contains("their ports") && line.contains("9090")), "{told:?}");
+}
+
+#[test]
+fn a_rule_that_moves_takes_its_findings_with_it() {
+    let text =
+        SHOP.replace("  - match: [{uri: {prefix: /b}}]\n", "  - timeuot: 3s\n    match: [{uri: {prefix: /b}}]\n");
+    let first = "  http:\n  - match: [{uri: {prefix: /a}}]\n    route: [{destination: {host: web, subset: v1}}]\n";
+    let told = compared(&text, &text.replace(first, "  http:\n"));
+    assert_eq!((&*told.new_findings, &*told.gone_findings), (&[][..], &[][..]));
+    let twice = text.replace("  - route: [{d", "  - timeuot: 3s\n    route: [{d");
+    assert_eq!(compared(&text, &twice).new_findings.len(), 1);
+    assert_eq!(compared(&twice, &text).gone_findings.len(), 1);
+}
+
+#[test]
+fn only_a_proxied_port_tells_what_holds_without_a_proxy() {
+    let closed = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a, namespace: shop}\nspec: {}\n";
+    let rules = SHOP.rsplit("---").next().unwrap();
+    let plain = SHOP.replace(rules, "\n");
+    let told = compared(&plain, &format!("{plain}{closed}"));
+    let port = told.changes.iter().find(|change| change.area == Area::ServicePort).expect("it refuses");
+    assert!(port.fields.iter().all(|field| field.field != "while no proxy is alive"), "{port:?}");
 }

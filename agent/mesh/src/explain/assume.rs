@@ -15,7 +15,7 @@ const PODS: u32 = u32::from_be_bytes([198, 18, 0, 1]);
 /// Pods of one Deployment, at most: more say nothing more.
 const MAX_PODS: u32 = 10;
 /// How the client is called that only its labels are known of.
-const CLIENT: &str = "weir-explain";
+pub(super) const CLIENT: &str = "weir-explain";
 
 /// Gives each Service without an address one, and each Deployment without a pod its pods. Returns what was added, in
 /// words.

@@ -7,6 +7,7 @@
 //! - `resolve`: from a URL to an address, as a pod's resolver
 //! - `trace`: watches the decision
 //! - `destinations`, `settings`: what it comes to
+//! - `findings`: what is wrong with what bears on it
 //! - `outcome`: what the client gets
 //! - `model`: the answer
 
@@ -23,10 +24,10 @@ use crate::program::{PortId, Program, Protocol, WeightedCluster};
 use crate::request::{RequestView, Source};
 use crate::route::{self, RouteDecision};
 use crate::snapshot::{Key, Snapshot};
-use crate::source::ObjectRef;
 
 pub mod assume;
 mod destinations;
+mod findings;
 mod gateway;
 pub mod model;
 mod outcome;
@@ -143,7 +144,8 @@ impl<'m> Explainer<'m> {
             From::Pod { namespace, name } => {
                 let key = (Arc::clone(namespace), Arc::clone(name));
                 let Some(pod) = self.mesh.snapshot.pods.get(&key).or_else(|| self.pod_of(&key)) else {
-                    return Err(format!("there is no pod {namespace}/{name}, and no Deployment with one"));
+                    let refused = self.why_refused("Pod", &key).map(|why| format!(": {why}")).unwrap_or_default();
+                    return Err(format!("there is no pod {namespace}/{name}, and no Deployment with one{refused}"));
                 };
                 let name = pod.meta.name();
                 if let Some(own) = self.mesh.options.node.as_ref().filter(|own| **own != pod.node) {
@@ -165,9 +167,21 @@ impl<'m> Explainer<'m> {
             }
             From::Gateway { .. } => return Err("a gateway is no client".to_owned()),
         };
+        if matches!(from, From::Labels { .. }) && !self.is_namespace(namespace) {
+            return Err(format!("there is no namespace {namespace}"));
+        }
         let view = self.mesh.views.of(namespace, &labels);
         let shown = Client { name, namespace: namespace.to_string(), view, takes_part: why_not.is_none(), why_not };
         Ok(Known { namespace: Arc::clone(namespace), shown })
+    }
+
+    /// Manifests need not hold the Namespace of their objects.
+    fn is_namespace(&self, namespace: &Arc<str>) -> bool {
+        let snapshot = &self.mesh.snapshot;
+        snapshot.namespace(namespace).is_some()
+            || snapshot.services.keys().any(|(own, _)| own == namespace)
+            || snapshot.virtual_services.keys().any(|(own, _)| own == namespace)
+            || snapshot.pods.keys().any(|(own, name)| own == namespace && **name != *assume::CLIENT)
     }
 
     /// Some pod of a Deployment.
@@ -246,12 +260,13 @@ impl<'m> Explainer<'m> {
             by_kernel,
             by_proxy: way.verdict == Verdict::Proxy,
         };
-        if service.protocol == Protocol::Http && (question.tls || question.http2) {
+        let by_proxy = way.verdict == Verdict::Proxy;
+        if by_proxy && service.protocol == Protocol::Http && (question.tls || question.http2) {
             let spoken = if question.tls { "TLS" } else { "HTTP/2" };
             return Some(outcome::Answer::bad_request(spoken));
         }
         if !by_request || by_kernel || way.verdict == Verdict::Pass {
-            let http2 = service.protocol == Protocol::Http2 || (question.http2 && !question.tls && !by_kernel);
+            let http2 = service.protocol == Protocol::Http2 || (question.http2 && !question.tls && by_proxy);
             let destinations: &[WeightedCluster] = if http2 {
                 &service.http2
             } else {
@@ -375,24 +390,6 @@ impl<'m> Explainer<'m> {
             }
         }
         allowed("no policy protects it")
-    }
-
-    /// What is wrong with the objects that were named.
-    fn findings(&mut self, explanation: &Explanation) -> Vec<String> {
-        let mut named: BTreeSet<String> = BTreeSet::new();
-        let rules = explanation.rules.iter().filter_map(|rule| rule.origin.as_ref());
-        let left_out = explanation.left_out.iter().map(|one| &one.origin);
-        let dialled = explanation.dialled.object.iter().chain(&explanation.policy.origin);
-        named.extend(rules.chain(left_out).chain(dialled).map(|origin| origin.object.clone()));
-        for destination in &explanation.destinations {
-            let host = destination.name.split('|').nth(3).unwrap_or_default();
-            let (rules, _) = self.describer.rules(explanation.client.view, host, "", 0);
-            named.extend(rules.iter().map(ObjectRef::to_string));
-        }
-        let of_these = |finding: &&Finding| finding.object.as_ref().is_some_and(|one| named.contains(&one.to_string()));
-        let mut told: Vec<String> = self.mesh.findings.iter().filter(of_these).map(ToString::to_string).collect();
-        told.dedup();
-        told
     }
 }
 

@@ -76,6 +76,9 @@ impl From {
     /// In words, for what is none of them.
     pub fn client(text: &str, namespace: &str) -> Result<Self, String> {
         let (namespace, rest) = text.split_once('/').unwrap_or((namespace, text));
+        if namespace.is_empty() {
+            return Err(format!("`{text}` names no namespace: POD, NAMESPACE/POD or KEY=VALUE,…"));
+        }
         let namespace: Arc<str> = namespace.into();
         if rest.contains('/') && !rest.contains('=') {
             return Err(format!("`{text}` is no pod: POD, NAMESPACE/POD or KEY=VALUE,…"));
@@ -372,6 +375,7 @@ mod tests {
         assert_eq!(client("app=web,version=v1"), Ok(of("default", &[("app", "web"), ("version", "v1")])));
         assert_eq!(client("shop/app=web"), Ok(of("shop", &[("app", "web")])));
         assert_eq!(client("shop/"), Ok(of("shop", &[])));
+        assert!(client("/").is_err() && client("/web").is_err());
         assert!(client("a/b/c").is_err() && client("=x").is_err() && client("a=b,c").is_err());
     }
 }

@@ -13,6 +13,9 @@ use crate::program::{
     OutlierDetection, RedirectPath, RedirectPort, RetryPolicy, Rewrite, Route, Share, UriRewrite,
 };
 
+/// What the proxy does whatever a rule says of retries.
+const CONNECTS_AGAIN: &str = "a connection that cannot be made is tried again all the same";
+
 /// Seconds and parts of them, as Istio writes durations.
 fn duration(duration: Duration) -> String {
     let millis = duration.as_millis();
@@ -90,6 +93,11 @@ pub(crate) fn of_route(route: &Route) -> Vec<Setting> {
                 say(field, value);
             }
         }
+    }
+    if given.retries.as_ref().is_some_and(|retries| retries.attempts == 0)
+        && let Some(own) = settings.iter_mut().find(|setting| setting.field == "retries")
+    {
+        own.instead = Some(CONNECTS_AGAIN.to_owned());
     }
     settings.extend(defaults(route, given.timeout.is_none(), given.retries.is_none()));
     settings

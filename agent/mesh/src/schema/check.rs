@@ -117,7 +117,7 @@ impl<'n> Walk<'n> {
     fn wrong_type(&mut self, node: &Node, mark: Mark, wanted: &str) {
         let scalar = matches!(node.value, Value::Int(_) | Value::Float(_) | Value::Bool(_));
         let advice = if scalar && wanted == "a string" { ": put it in quotes" } else { "" };
-        self.fault(mark, format!("must be {wanted}, is {}{advice}", node.value.type_name()));
+        self.fault(mark, format!("must be {wanted}, is {}{advice}", node.value.shown_for(wanted)));
     }
 
     /// `mark` is where the value's key stands, or the value itself where it has none.

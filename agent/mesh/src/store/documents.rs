@@ -1,7 +1,7 @@
 //! Cuts a file into its YAML documents, so that a broken one hides none of the others, and tells what is probably meant
 //! by one that is no YAML.
 
-use crate::crd::SyntaxError;
+use crate::crd::{self, Header, Kind, Node, SyntaxError};
 use crate::schema;
 
 /// One document of a file.
@@ -31,6 +31,75 @@ pub(crate) fn split(text: &str) -> Vec<Document<'_>> {
     documents
 }
 
+/// A part of a document: all of it, or an item of its list.
+pub(crate) enum Part<'t> {
+    /// An object, or a list of some; with the list that it is an item of, where the list had to be cut.
+    Object(Node, Option<Header>),
+    /// What is no YAML.
+    Broken(Document<'t>, SyntaxError),
+}
+
+/// Reads a document. Of a list in which something is no YAML, the items are read one by one, so that a broken one hides
+/// none of the others.
+pub(crate) fn read(document: Document<'_>) -> Vec<Part<'_>> {
+    match crd::parse(document.text, document.lines_before) {
+        Ok(node) => node.map(|node| Part::Object(node, None)).into_iter().collect(),
+        Err(error) => by_item(document).unwrap_or_else(|| vec![Part::Broken(document, error)]),
+    }
+}
+
+/// `None` for what is no list in block style, or broken elsewhere than in an item.
+fn by_item(document: Document<'_>) -> Option<Vec<Part<'_>>> {
+    let (around, items) = cut(document)?;
+    let around = crd::parse(&around, document.lines_before).ok()??;
+    let list = crd::header(&around, None).ok().filter(|header| header.kind == Kind::List)?;
+    let mut parts = Vec::new();
+    for item in items {
+        match crd::parse(item.text, item.lines_before) {
+            Ok(node) => {
+                let nodes = node.into_iter().flat_map(Node::into_items);
+                parts.extend(nodes.map(|node| Part::Object(node, Some(list.clone()))));
+            }
+            Err(error) => parts.push(Part::Broken(item, error)),
+        }
+    }
+    parts.iter().any(|part| matches!(part, Part::Broken(..))).then_some(parts)
+}
+
+/// What is around the `items` of a list, and each of them as a list of one.
+fn cut(document: Document<'_>) -> Option<(String, Vec<Document<'_>>)> {
+    let mut around = String::new();
+    // Where each item begins, and on which line; the last is the end of them all.
+    let mut starts: Vec<(usize, u32)> = Vec::new();
+    let (mut inside, mut dash, mut offset) = (false, None, 0);
+    for (line, content) in (document.lines_before..).zip(document.text.split_inclusive('\n')) {
+        let bare = content.trim_start_matches(' ');
+        let indent = content.len() - bare.len();
+        let begins = bare.starts_with("- ") || bare.trim_end() == "-";
+        let outside = indent == 0 && !begins && !bare.trim_end().is_empty() && !bare.starts_with('#');
+        if inside && outside {
+            inside = false;
+            starts.push((offset, line));
+        }
+        if inside {
+            if begins && *dash.get_or_insert(indent) == indent {
+                starts.push((offset, line));
+            }
+        } else {
+            let words = bare.split(" #").next().unwrap_or_default().trim_end();
+            inside = dash.is_none() && indent == 0 && words == "items:";
+            around.push_str(if inside { "\n" } else { content });
+        }
+        offset += content.len();
+    }
+    if inside {
+        starts.push((offset, 0));
+    }
+    let items =
+        starts.windows(2).map(|pair| Document { text: &document.text[pair[0].0..pair[1].0], lines_before: pair[0].1 });
+    dash.map(|_| (around, items.collect()))
+}
+
 fn is_marker(line: &str) -> bool {
     line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
 }
@@ -49,9 +118,16 @@ fn is_empty(text: &str) -> bool {
 pub(crate) fn guess(text: &str) -> Option<(&str, Option<&str>, &str)> {
     let (mut kind, mut name, mut namespace) = (None, None, None);
     let mut in_metadata = None;
-    for line in text.lines() {
-        let content = line.trim_start();
-        let indent = line.len() - content.len();
+    // An item of a list begins with a dash, and its fields stand below what follows.
+    let outermost = text
+        .lines()
+        .next()
+        .filter(|line| line.trim_start().starts_with("- "))
+        .map_or(0, |line| line.len() - line.trim_start().trim_start_matches("- ").len());
+    for (number, line) in text.lines().enumerate() {
+        let dash = number == 0 && outermost > 0;
+        let content = if dash { &line[outermost..] } else { line.trim_start() };
+        let indent = (line.len() - content.len()).saturating_sub(outermost);
         let Some((key, value)) = content.split_once(':') else {
             continue;
         };
@@ -132,6 +208,42 @@ mod tests {
         let text = "# head\n---\na: 1\n--- # next\nb: |\n  ---x\n---\n\n---\n# nothing\n---\nc: 3";
         let found: Vec<_> = split(text).iter().map(|d| (d.text, d.lines_before)).collect();
         assert_eq!(found, [("---\na: 1\n", 1), ("--- # next\nb: |\n  ---x\n", 3), ("---\nc: 3", 10)]);
+    }
+
+    #[test]
+    fn a_list_that_is_broken_in_one_place_is_read_item_by_item() {
+        let text = "\
+apiVersion: v1
+items:
+# The first
+- apiVersion: v1
+  kind: Pod
+  metadata: {name: a}
+- apiVersion: v1
+  kind: Pod
+  metadata:
+    name: b
+    name: c
+- kind: Pod
+  data: |
+    - x
+metadata: {}
+kind: List
+";
+        let parts = read(Document { text, lines_before: 10 });
+        let told: Vec<String> = parts
+            .iter()
+            .map(|part| match part {
+                Part::Object(node, list) => {
+                    format!("{} in {}", node.mark.line, list.as_ref().expect("a list").object.kind)
+                }
+                Part::Broken(document, error) => format!("{} {:?}", error.mark.line, guess(document.text)),
+            })
+            .collect();
+        assert_eq!(told, ["14 in List", "21 Some((\"Pod\", None, \"c\"))", "22 in List"]);
+        assert!(matches!(&*read(Document { text: "kind: [", lines_before: 0 }), [Part::Broken(..)]));
+        let outside = text.replace("metadata: {}", "metadata: [");
+        assert!(matches!(&*read(Document { text: &outside, lines_before: 0 }), [Part::Broken(..)]));
     }
 
     #[test]

@@ -21,7 +21,7 @@ mod tests;
 pub use objects::{Change, Changes, ObjectId, ObjectStore, Pending, ResourceId, Version};
 pub use reader::{Reader, Reading};
 
-use documents::Document;
+use documents::{Document, Part};
 
 /// The largest file that is read: a cluster's worth of manifests is below it, and a mistake (a log, a core) above.
 pub const MAX_FILE_BYTES: usize = 8 << 20;
@@ -30,6 +30,8 @@ pub const MAX_FILE_BYTES: usize = 8 << 20;
 #[derive(Clone, Debug, Default)]
 pub struct Store {
     files: BTreeMap<Arc<str>, File>,
+    /// What was in force before the first file, whichever file that was from.
+    before: Box<Snapshot>,
 }
 
 /// What is in force of one file.
@@ -39,6 +41,8 @@ struct File {
     objects: Vec<Held>,
     /// About the file's newest text.
     findings: Vec<Finding>,
+    /// Something in it does not tell whose it is, so nothing of what was in force before it may vanish.
+    unclear: bool,
     /// Kinds that are ignored.
     ignored: BTreeMap<Arc<str>, Finding>,
 }
@@ -51,12 +55,17 @@ struct Held {
 }
 
 /// What becomes of a policy that protects and that was never good.
-const STAND_IN: &str = "what it could protect refuses until it is mended";
+pub(crate) const STAND_IN: &str = "what it could protect refuses until it is mended";
 
 impl Store {
     /// Nothing yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Nothing yet, on top of what is in force: an object of a file that is refused keeps its version of there.
+    pub fn on_top_of(before: Snapshot) -> Self {
+        Self { files: BTreeMap::new(), before: Box::new(before) }
     }
 
     /// The file now has this text: one or more documents, YAML or JSON.
@@ -66,14 +75,12 @@ impl Store {
         let nothing = File::default();
         let old = self.files.get(&name).unwrap_or(&nothing);
         let new = if text.len() > MAX_FILE_BYTES {
-            let message = format!(
-                "the file has {} bytes, more than the {MAX_FILE_BYTES} that are read; what it held before stays",
-                text.len()
-            );
+            let message =
+                format!("the file has more than the {MAX_FILE_BYTES} bytes that are read; what it held before stays");
             let finding = about_file(&name, Mark::default(), message, None);
-            File { findings: vec![finding], ..old.clone() }
+            File { findings: vec![finding], unclear: true, ..old.clone() }
         } else {
-            FileReader::new(&name, &old.objects).read(text)
+            FileReader::new(&name, &old.objects, &self.before).read(text)
         };
         self.files.insert(name, new);
     }
@@ -115,6 +122,11 @@ impl Store {
                 }
             }
         }
+        if self.files.values().any(|file| file.unclear) {
+            for object in self.before.objects() {
+                snapshot.insert(object);
+            }
+        }
         // A good version in any file comes before what stands in for a broken one.
         for held in stand_ins {
             snapshot.insert(held.object.clone());
@@ -152,6 +164,7 @@ fn about_file(file: &Arc<str>, mark: Mark, message: String, help: Option<String>
 struct FileReader<'o> {
     file: &'o Arc<str>,
     old: &'o [Held],
+    before: &'o Snapshot,
     new: File,
     /// Broken documents that tell what they are about.
     broken: BTreeSet<ObjectRef>,
@@ -160,16 +173,17 @@ struct FileReader<'o> {
 }
 
 impl<'o> FileReader<'o> {
-    fn new(file: &'o Arc<str>, old: &'o [Held]) -> Self {
-        Self { file, old, new: File::default(), broken: BTreeSet::new(), keep_all: false }
+    fn new(file: &'o Arc<str>, old: &'o [Held], before: &'o Snapshot) -> Self {
+        Self { file, old, before, new: File::default(), broken: BTreeSet::new(), keep_all: false }
     }
 
     fn read(mut self, text: &str) -> File {
         for document in documents::split(text) {
-            match crd::parse(document.text, document.lines_before) {
-                Ok(Some(node)) => self.object(&node, None),
-                Ok(None) => {}
-                Err(error) => self.broken(document, &error),
+            for part in documents::read(document) {
+                match part {
+                    Part::Object(node, within) => self.object(&node, within.as_ref()),
+                    Part::Broken(document, error) => self.broken(document, &error),
+                }
             }
         }
         let mut kept = Vec::new();
@@ -183,6 +197,7 @@ impl<'o> FileReader<'o> {
             }
         }
         self.new.objects.extend(kept);
+        self.new.unclear = self.keep_all;
         self.new
     }
 
@@ -197,6 +212,10 @@ impl<'o> FileReader<'o> {
         let stays = if let Some(known) = known {
             self.broken.insert(known.clone());
             format!("the last good version of {known} stays")
+        } else if let Some(object) = guess.and_then(|(kind, namespace, name)| self.good_before(kind, namespace, name)) {
+            let stays = format!("the last good version of {} stays", object.meta().object);
+            self.new.objects.push(Held { object, findings: Vec::new() });
+            stays
         } else if let Some(object) =
             guess.filter(|_| document.text.contains(crd::SECURITY_GROUP)).and_then(|(kind, namespace, name)| {
                 let namespace = namespace.filter(|n| !n.is_empty()).unwrap_or(crd::DEFAULT_NAMESPACE);
@@ -215,12 +234,24 @@ impl<'o> FileReader<'o> {
         } else if !self.old.is_empty() {
             self.keep_all = true;
             "what the file held before stays".to_owned()
+        } else if self.before.objects().next().is_some() {
+            self.keep_all = true;
+            "what was in force before stays".to_owned()
         } else {
             "the document is left out".to_owned()
         };
         let help = documents::hint(document, error);
         let message = format!("no YAML: {}; {stays}", error.message);
         self.new.findings.push(about_file(self.file, error.mark, message, help));
+    }
+
+    /// What was in force before the first file, of an object that a broken text is about.
+    fn good_before(&self, kind: &str, namespace: Option<&str>, name: &str) -> Option<Object> {
+        self.before.objects().find(|object| {
+            let own = &object.meta().object;
+            let is_own = *own.kind == *kind && *own.name == *name && namespace.is_none_or(|one| *own.namespace == *one);
+            is_own && !object.is_stand_in()
+        })
     }
 
     fn object(&mut self, node: &Node, within: Option<&Header>) {
@@ -239,16 +270,15 @@ impl<'o> FileReader<'o> {
             Kind::Known => self.known(node, &header),
             Kind::NotServed(instead) => {
                 self.new.findings.extend(validate::unserved(node, &header, Some(self.file)));
-                self.new.findings.push(Finding {
-                    severity: Severity::Warning,
-                    code: code::NOT_SUPPORTED,
-                    at: Some(node.mark.in_file(self.file)),
-                    message: format!("{} is not supported yet: {instead}", header.object.kind),
-                    object: Some(header.object),
-                    help: None,
-                });
+                let place = Some(node.mark.in_file(self.file));
+                self.new.findings.push(crd::not_served(header.object, place, instead));
             }
             Kind::Foreign => {
+                let wrong = validate::unserved(node, &header, Some(self.file));
+                if !wrong.is_empty() {
+                    self.new.findings.extend(wrong.into_iter().map(|finding| refused(finding, "it is not in force")));
+                    return;
+                }
                 let kind = Arc::clone(&header.object.kind);
                 let finding = Finding {
                     severity: Severity::Info,
@@ -282,6 +312,9 @@ impl<'o> FileReader<'o> {
                 let place = Some(node.mark.in_file(self.file));
                 let stays = if self.old.iter().any(|held| good(&held)) {
                     self.broken.insert(header.object.clone());
+                    "its last good version stays in force"
+                } else if let Some(object) = self.before.get(&header.object).filter(|before| !before.is_stand_in()) {
+                    self.new.objects.push(Held { object, findings: Vec::new() });
                     "its last good version stays in force"
                 } else if let Some(object) = crd::stand_in(Some(node), &header.object, place) {
                     self.new.objects.push(Held { object, findings: Vec::new() });

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::{STAND_IN, refused};
 use crate::crd::{Decoded, Object, RESOURCES, Resource};
-use crate::finding::{Finding, Severity, code};
+use crate::finding::Finding;
 use crate::snapshot::Snapshot;
 use crate::source::ObjectRef;
 
@@ -226,14 +226,7 @@ impl ObjectStore {
                 self.troubles.remove(id);
             }
             Version::Named(instead) => {
-                let finding = Finding {
-                    severity: Severity::Warning,
-                    code: code::NOT_SUPPORTED,
-                    object: Some(id.object()),
-                    at: None,
-                    message: format!("{} is not supported yet: {instead}", id.resource.resource().kind),
-                    help: None,
-                };
+                let finding = crate::crd::not_served(id.object(), None, instead);
                 self.note(id, Trouble { in_force: vec![finding], newest: Vec::new() });
             }
             Version::Bad { findings, recreated, stand_in } => self.bad(id, findings, recreated, stand_in),

@@ -49,35 +49,35 @@ fn several_documents_lists_and_json_are_read() {
 
 #[test]
 fn a_broken_document_keeps_its_last_good_version_and_hides_no_other() {
-    let mut store = loaded(&file(&[&routes("x", "v1", "9"), &routes("y", "v1", "9")]));
+    let mut store = loaded(&file(&[&routes("x", "v1", "9"), &routes("z", "v1", "9")]));
     let broken = routes("x", "v2", "9").replace("    - destination:", "    - destination: b\n     x: 1");
-    store.set_file("f.yaml", &file(&[&broken, &routes("y", "v2", "9")]));
-    assert_eq!((subset(&store, "x").as_deref(), subset(&store, "y").as_deref()), (Some("v1"), Some("v2")));
+    store.set_file("f.yaml", &file(&[&broken, &routes("z", "v2", "9")]));
+    assert_eq!((subset(&store, "x").as_deref(), subset(&store, "z").as_deref()), (Some("v1"), Some("v2")));
     let found = lines(&store);
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].starts_with("Error [WEIR0001] f.yaml:10:"), "{found:?}");
     assert!(found[0].contains("the last good version of VirtualService default/x stays"), "{found:?}");
-    store.set_file("f.yaml", &file(&[&routes("x", "v3", "9"), &routes("y", "v2", "9")]));
+    store.set_file("f.yaml", &file(&[&routes("x", "v3", "9"), &routes("z", "v2", "9")]));
     assert_eq!((subset(&store, "x").as_deref(), lines(&store).len()), (Some("v3"), 0));
 }
 
 #[test]
 fn items_of_a_typed_list_need_not_say_what_they_are() {
     let store = loaded(
-        "apiVersion: v1\nkind: ServiceList\nitems:\n- metadata: {name: a, namespace: n}\n  spec: {ports: [{port: 80}]}\n",
+        "apiVersion: v1\nkind: ServiceList\nitems:\n- metadata: {name: a, namespace: shop}\n  spec: {ports: [{port: 80}]}\n",
     );
     assert_eq!(lines(&store), [""; 0]);
-    assert!(store.snapshot().services.contains_key(&("n".into(), "a".into())));
+    assert!(store.snapshot().services.contains_key(&("shop".into(), "a".into())));
     let untyped = loaded("apiVersion: v1\nkind: List\nitems:\n- metadata: {name: a}\n");
     assert!(lines(&untyped)[0].contains("`apiVersion`: must be given"), "{:?}", lines(&untyped));
 }
 
 #[test]
 fn a_broken_document_that_tells_nothing_keeps_everything_that_is_not_there_anew() {
-    let mut store = loaded(&file(&[&routes("x", "v1", "9"), &routes("y", "v1", "9")]));
-    store.set_file("f.yaml", &file(&["a: [1\n", &routes("y", "v2", "9")]));
-    assert_eq!((subset(&store, "x").as_deref(), subset(&store, "y").as_deref()), (Some("v1"), Some("v2")));
-    store.set_file("f.yaml", &routes("y", "v2", "9"));
+    let mut store = loaded(&file(&[&routes("x", "v1", "9"), &routes("z", "v1", "9")]));
+    store.set_file("f.yaml", &file(&["a: [1\n", &routes("z", "v2", "9")]));
+    assert_eq!((subset(&store, "x").as_deref(), subset(&store, "z").as_deref()), (Some("v1"), Some("v2")));
+    store.set_file("f.yaml", &routes("z", "v2", "9"));
     assert_eq!(subset(&store, "x"), None, "gone from a file that can be read is gone");
 }
 
@@ -210,7 +210,7 @@ fn a_file_beyond_the_limit_changes_nothing() {
     let mut store = loaded(SERVICE);
     store.set_file("f.yaml", &"#".repeat(MAX_FILE_BYTES + 1));
     assert_eq!(store.snapshot().services.len(), 1);
-    assert!(lines(&store)[0].contains("more than the 8388608 that are read"), "{:?}", lines(&store));
+    assert!(lines(&store)[0].contains("more than the 8388608 bytes that are read"), "{:?}", lines(&store));
 }
 
 #[test]
@@ -295,4 +295,19 @@ fn a_broken_policy_of_another_mesh_is_not_ours() {
     let theirs = POLICY.replace("security.istio.io/v1", "policy.example.io/v1").replace("action: ALLOW", "a: {");
     let store = loaded(&theirs);
     assert!(store.snapshot().protections.is_empty() && lines(&store).len() == 1);
+}
+
+#[test]
+fn a_policy_that_is_not_enforced_is_an_error_and_a_wrong_kind_too() {
+    let policy = |kind: &str| {
+        format!("apiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{}}\n")
+    };
+    let said = lines(&loaded(&policy("BackendTLSPolicy")));
+    assert!(said[0].starts_with("Error [WEIR0003]") && said[0].contains("plain text"), "{said:?}");
+    let said = lines(&loaded(&policy("HTTPRout")));
+    assert!(
+        said[0].starts_with("Error [IST0106]")
+            && said[0].ends_with("did you mean HTTPRoute of gateway.networking.k8s.io/v1?"),
+        "{said:?}"
+    );
 }

@@ -82,6 +82,18 @@ pub fn unserved(node: &Node, header: &Header, file: Option<&Arc<str>>) -> Vec<Fi
     check(node, header, file, Caller::Agent)
 }
 
+/// What else is wrong with an object whose name cannot be told because of `fault`.
+fn unnamed(node: &Node, fault: &crd::Fault, file: &Arc<str>) -> Vec<Finding> {
+    let Some(header) = crd::unnamed(node) else { return Vec::new() };
+    let told = format!("`{}`:", fault.path);
+    let mut findings = check(node, &header, Some(file), Caller::Author);
+    findings.retain(|finding| !finding.message.starts_with(&told));
+    for finding in &mut findings {
+        finding.object = None;
+    }
+    findings
+}
+
 /// True when one of them refuses the object.
 pub fn has_error(findings: &[Finding]) -> bool {
     findings.iter().any(|finding| finding.severity == Severity::Error)

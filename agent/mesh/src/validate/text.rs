@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{object, of_fault};
 use crate::crd::{self, Header, Kind, Node};
 use crate::finding::{Finding, Severity, code};
-use crate::store::documents;
+use crate::store::documents::{self, Part};
 
 /// What became of one file.
 #[derive(Clone, Debug, Default)]
@@ -21,17 +21,18 @@ pub struct Checked {
 pub fn text(file: &Arc<str>, text: &str) -> Checked {
     let mut checked = Checked::default();
     if text.len() > crate::store::MAX_FILE_BYTES {
-        let message = format!("has {} bytes, more than the {} that are read", text.len(), crate::store::MAX_FILE_BYTES);
+        let message = format!("the file has more than the {} bytes that are read", crate::store::MAX_FILE_BYTES);
         checked.findings.push(about_file(file, crd::Mark::default(), message, None));
         return checked;
     }
     for document in documents::split(text) {
-        match crd::parse(document.text, document.lines_before) {
-            Ok(Some(node)) => one(&mut checked, file, &node, None),
-            Ok(None) => {}
-            Err(error) => {
-                let help = documents::hint(document, &error);
-                checked.findings.push(about_file(file, error.mark, format!("no YAML: {}", error.message), help));
+        for part in documents::read(document) {
+            match part {
+                Part::Object(node, within) => one(&mut checked, file, &node, within.as_ref()),
+                Part::Broken(document, error) => {
+                    let help = documents::hint(document, &error);
+                    checked.findings.push(about_file(file, error.mark, format!("no YAML: {}", error.message), help));
+                }
             }
         }
     }
@@ -48,6 +49,7 @@ fn one(checked: &mut Checked, file: &Arc<str>, node: &Node, within: Option<&Head
         Err(fault) => {
             checked.objects += 1;
             checked.findings.push(of_fault(&fault, None, Some(file)));
+            checked.findings.extend(super::unnamed(node, &fault, file));
             return;
         }
     };

@@ -18,7 +18,7 @@ codes are weir's own. Made from `agent/mesh/src/analysis/catalog`, whose tests r
 ";
 
 /// Codes of Istio's that nothing here is told of by, and why.
-const NOT_HERE: [(&str, &str); 10] = [
+pub const NOT_HERE: [(&str, &str); 10] = [
     ("IST0001", "an internal error is WEIR0012"),
     (
         "IST0103, IST0146, IST0147, IST0148, IST0158",

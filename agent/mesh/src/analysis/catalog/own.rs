@@ -224,7 +224,7 @@ spec:
         name: "RetriesWithoutAttempts",
         severity: Severity::Warning,
         title: "retries without attempts",
-        effect: "No attempts is 0: nothing is repeated, not even what is repeated by default.",
+        effect: "No attempts is 0: nothing is repeated, not even what is repeated by default. This version still tries a connection again that cannot be made.",
         fix: "Add `attempts`, or remove the block.",
         example: Some(Example {
             fires: r"apiVersion: networking.istio.io/v1

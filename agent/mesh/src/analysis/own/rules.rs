@@ -122,7 +122,7 @@ fn retries(vs: &VirtualService<'_>, rule: &Node, i: usize, findings: &mut Findin
             vs.resource,
             rule.mark_of("retries"),
             format!(
-                "http[{i}].retries has no attempts, which means 0: nothing is repeated, not even what is by default"
+                "http[{i}].retries has no attempts, which means 0: no answer is repeated; this version still tries a connection that cannot be made again"
             ),
             "add attempts, or remove the block for the default of 2",
         );

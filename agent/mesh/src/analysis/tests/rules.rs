@@ -304,3 +304,31 @@ fn a_client_override_is_told_as_one() {
     let apart = rule("shop", "exportTo: [\".\"], ") + &rule("client", "exportTo: [\".\"], ");
     assert!(of("IST0109", &apart).is_empty());
 }
+
+#[test]
+fn a_list_whose_items_are_none_is_told() {
+    let finding = one("IST0106", "apiVersion: v1\nkind: List\nitems: {a: b}\n");
+    assert_eq!(finding.message, "`items`: must be a list, is a map; it is left out");
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_refuses_and_says_so() {
+    let text = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {weir.mesh/mode: enabled}}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\nspec: {clusterIP: 10.0.0.1, selector: {app: web}, ports: [{name: http, port: 80}]}\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop, labels: {app: web}}\nspec: {}\nstatus: {podIP: 10.1.0.1, phase: Running}\n---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: web, namespace: shop}\nspec: {mtls: {mode: STRIKT}}\n";
+    let codes = codes(text);
+    assert!(codes.contains("IST0106") && codes.contains("WEIR0003"), "{codes:?}");
+}
+
+#[test]
+fn a_policy_that_only_watches_is_told_to_watch_nothing() {
+    let text = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: web, namespace: shop}\nspec: {action: AUDIT, rules: [{}]}\n";
+    assert!(one("WEIR0002", text).message.contains("AUDIT"));
+    let dry = text.replace("namespace: shop", "namespace: shop, annotations: {istio.io/dry-run: 'true'}");
+    assert!(one("WEIR0002", &dry.replace("AUDIT", "DENY")).message.contains("dry run"));
+}
+
+#[test]
+fn rules_for_connections_of_a_port_of_requests_change_nothing() {
+    let text = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\nspec: {ports: [{name: http, port: 80}, {name: tcp, port: 81}]}\n---\napiVersion: gateway.networking.k8s.io/v1alpha2\nkind: TCPRoute\nmetadata: {name: web, namespace: shop}\nspec: {parentRefs: [{kind: Service, group: '', name: web}], rules: [{backendRefs: [{name: web, port: 81}]}]}\n";
+    assert!(one("WEIR0008", text).message.contains("port 80 of Service shop/web, which carries http"));
+    assert_eq!(of("WEIR0008", &text.replace("name: web}]", "name: web, port: 81}]")), []);
+}

@@ -21,14 +21,14 @@ fn enrolled(text: &str, options: &CompileOptions) -> Vec<String> {
 #[test]
 fn the_pods_label_wins_over_its_namespaces_and_weirs_over_istios() {
     let text = [
-        namespace("on", "weir.mesh/mode: enabled"),
-        namespace("off", "weir.mesh/mode: disabled, istio-injection: enabled"),
+        namespace("joined", "weir.mesh/mode: enabled"),
+        namespace("apart", "weir.mesh/mode: disabled, istio-injection: enabled"),
         namespace("sidecar", "istio-injection: enabled"),
         namespace("ambient", "istio.io/dataplane-mode: ambient"),
-        local("on", "follows", "app: x", "", ""),
-        local("on", "leaves", "weir.mesh/mode: disabled", "", ""),
-        local("off", "stays-out", "app: x", "", ""),
-        local("off", "joins", "weir.mesh/mode: enabled", "", ""),
+        local("joined", "follows", "app: x", "", ""),
+        local("joined", "leaves", "weir.mesh/mode: disabled", "", ""),
+        local("apart", "stays-out", "app: x", "", ""),
+        local("apart", "joins", "weir.mesh/mode: enabled", "", ""),
         local("sidecar", "s", "app: x", "", ""),
         local("sidecar", "not-injected", "sidecar.istio.io/inject: \"false\"", "", ""),
         local("ambient", "a", "app: x", "", ""),
@@ -37,9 +37,9 @@ fn the_pods_label_wins_over_its_namespaces_and_weirs_over_istios() {
     ]
     .concat();
     let all = CompileOptions::default();
-    assert_eq!(enrolled(&text, &all), ["ambient/a", "off/joins", "on/follows", "sidecar/s"]);
+    assert_eq!(enrolled(&text, &all), ["ambient/a", "apart/joins", "joined/follows", "sidecar/s"]);
     let own = CompileOptions { accept_istio_labels: false, ..all };
-    assert_eq!(enrolled(&text, &own), ["off/joins", "on/follows"]);
+    assert_eq!(enrolled(&text, &own), ["apart/joins", "joined/follows"]);
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn a_finding_points_at_its_line_and_is_there_once() {
 #[test]
 fn a_rule_for_a_host_that_does_not_exist_says_so() {
     let compiled =
-        compiled(&[shop(HTTP), dr("other", "b", "{host: b, subsets: [{name: v1, labels: {x: y}}]}")].concat());
+        compiled(&[shop(HTTP), dr("other", "b", "{host: b, subsets: [{name: v1, labels: {x: z}}]}")].concat());
     let found = compiled.found(code::RULE_WITHOUT_HOST);
     assert_eq!(found.len(), 1);
     assert!(found[0].contains("b.other.svc.cluster.local is no service here"), "{found:?}");
@@ -82,7 +82,7 @@ fn what_a_sidecar_hides_and_is_seen_all_the_same_is_told() {
         let text = [
             shop(HTTP),
             service("other", "x", "10.96.0.8", HTTP),
-            service("other", "y", "10.96.0.9", HTTP),
+            service("other", "z", "10.96.0.9", HTTP),
             rule("Sidecar", "shop", "default", &format!("{{egress: [{{hosts: [{egress}]}}]}}")),
         ];
         let (compiled, _) = with_store(&[("test.yaml", &text.concat())], &CompileOptions::default());

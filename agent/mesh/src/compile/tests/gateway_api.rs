@@ -41,7 +41,7 @@ fn the_most_specific_rule_wins_whichever_route_it_is_from() {
         edge(),
         route("x", "", &format!("{{{TO_A}}}, {{matches: [{{path: {{type: PathPrefix, value: /v2/}}}}], {TO_A}}}")),
         route(
-            "y",
+            "yy",
             "",
             &format!(
                 "{{matches: [{{path: {{type: PathPrefix, value: /v2/deep}}}}, {{path: {{type: Exact, value: /v2/x}}}}], {TO_B}}}"

@@ -134,12 +134,12 @@ fn rules_for_one_host_are_merged_within_a_namespace_and_the_loser_is_told() {
 #[test]
 fn in_the_root_namespace_only_private_rules_are_its_own_clients_first() {
     let random = "loadBalancer: {simple: RANDOM}";
-    let public = dr("istio-system", "z", &format!("{{host: \"*.cluster.local\", trafficPolicy: {{{random}}}}}"));
+    let public = dr("istio-system", "yy", &format!("{{host: \"*.cluster.local\", trafficPolicy: {{{random}}}}}"));
     let client = client().replace("namespace: clients", "namespace: istio-system");
     let text = [shop(HTTP), client.clone(), public.clone()].concat();
     assert_eq!(compiled(&text).plan.pods["istio-system/c"].view, 0, "a public rule makes no view");
 
-    let private = dr("istio-system", "y", "{host: other.example.com, exportTo: [\".\"]}");
+    let private = dr("istio-system", "z", "{host: other.example.com, exportTo: [\".\"]}");
     let text = [shop(HTTP), client, public, private].concat();
     let compiled = compiled(&text);
     let view = compiled.plan.pods["istio-system/c"].view;

@@ -2,6 +2,7 @@
 
 use super::super::*;
 use crate::compile::compile;
+use crate::explain::findings::MAX_REFUSED;
 use crate::store::Store;
 
 /// The canary of many a text: the pods of version 1 have no label that says so.
@@ -49,7 +50,7 @@ spec:
 fn asked(text: &str, from: &str, url: &str, headers: &[&str]) -> Explanation {
     let mut store = Store::new();
     store.set_file("mesh.yaml", text);
-    let (mut snapshot, _) = store.assemble();
+    let (mut snapshot, mut findings) = store.assemble();
     let assumptions = assume::cluster(&mut snapshot);
     let from = From::client(from, "shop").expect("a client");
     if let From::Labels { namespace, labels } = &from {
@@ -57,8 +58,8 @@ fn asked(text: &str, from: &str, url: &str, headers: &[&str]) -> Explanation {
     }
     let options = CompileOptions::default();
     let compiled = compile(&snapshot, &options);
-    let findings = &compiled.findings;
-    let mut mesh = Mesh::new(&snapshot, &options, &compiled.program, &compiled.plan, &compiled.views, findings);
+    findings.extend(compiled.findings.clone());
+    let mut mesh = Mesh::new(&snapshot, &options, &compiled.program, &compiled.plan, &compiled.views, &findings);
     mesh.assumptions = assumptions;
     let headers: Vec<String> = headers.iter().map(|&header| header.to_owned()).collect();
     let question = Question::new(from, "GET", url, &headers, None, false).expect("a request");
@@ -138,7 +139,8 @@ fn who_does_not_take_part_passes_as_without_weir() {
 
 #[test]
 fn names_are_resolved_as_in_a_pod() {
-    let address = |from: &str, host: &str| asked(CANARY, from, &format!("http://{host}"), &[]).dialled.address;
+    let text = format!("{CANARY}---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: other}}\n");
+    let address = |from: &str, host: &str| asked(&text, from, &format!("http://{host}"), &[]).dialled.address;
     let web = Some("240.0.0.1:80".to_owned());
     for host in ["web", "WEB", "web.shop", "web.shop.svc", "web.shop.svc.cluster.local", "web.shop.svc.cluster.local."]
     {
@@ -205,4 +207,74 @@ spec: {parentRefs: [{name: gw}], hostnames: [x.example.com], rules: [{matches: [
     let told = ask("gw", "http://x.example.com/b").expect("there is one");
     assert_eq!(told.outcome.status, Some(404), "{told:?}");
     assert!(ask("gw", "http://x.example.com:81/").is_err() && ask("g", "http://x.example.com/").is_err());
+}
+
+const PLAIN: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {weir.mesh/mode: enabled}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{name: http, port: 80}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop}
+spec: {template: {metadata: {labels: {app: web}}}}
+";
+
+#[test]
+fn the_kernel_balances_whatever_is_spoken() {
+    let told = asked(PLAIN, "shop/", "https://web:80/", &[]);
+    assert_eq!((&*told.outcome.way, told.outcome.answered), ("balance", 100.0), "{:?}", told.outcome);
+    let rule = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web, namespace: shop}\nspec: {hosts: [web], http: [{match: [{uri: {prefix: /a}}], route: [{destination: {host: web}}]}]}\n";
+    let told = asked(&format!("{PLAIN}{rule}"), "shop/", "https://web:80/", &[]);
+    assert_eq!((&*told.outcome.way, told.outcome.status), ("proxy", Some(400)), "{:?}", told.outcome);
+}
+
+#[test]
+fn refused_objects_are_told_of() {
+    let refused = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: bad, namespace: NAMESPACE}\nspec: {hosts: [web], http: [{route: 7, redirect: {uri: /}}]}\n";
+    let told = asked(&format!("{PLAIN}{}", refused.replace("NAMESPACE", "shop")), "shop/", "http://web/", &[]);
+    let [finding] = &*told.findings else { panic!("{:?}", told.findings) };
+    assert!(finding.starts_with("Error [IST0106]") && finding.contains("VirtualService shop/bad"), "{finding}");
+    let far: String = (0..MAX_REFUSED + 2)
+        .map(|number| refused.replace("NAMESPACE", &format!("far-{number}")))
+        .chain([refused.replace("NAMESPACE", "shop")])
+        .collect();
+    let told = asked(&format!("{PLAIN}{far}"), "shop/", "http://web/", &[]);
+    assert_eq!(told.findings.len(), MAX_REFUSED + 1);
+    assert!(told.findings[0].contains("shop/bad"), "{:?}", told.findings);
+    assert_eq!(told.findings[MAX_REFUSED], "3 more of objects that are refused");
+}
+
+#[test]
+fn a_delegate_that_is_left_out_is_told_of() {
+    let vs = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: NAME, namespace: shop}\nspec: ";
+    let rules = [
+        (
+            "root",
+            "{hosts: [web], http: [{match: [{uri: {prefix: /a}}], delegate: {name: inside}}, {match: [{uri: {prefix: /b}}], delegate: {name: outside}}, {match: [{uri: {prefix: /c}}], delegate: {name: nowhere}}]}\n",
+        ),
+        ("inside", "{http: [{route: [{destination: {host: web}}]}]}\n"),
+        ("outside", "{http: [{match: [{uri: {prefix: /c}}], route: [{destination: {host: web}}]}]}\n"),
+    ];
+    let rules: String = rules.iter().flat_map(|(name, spec)| [vs.replace("NAME", name), (*spec).to_owned()]).collect();
+    let told = asked(&format!("{PLAIN}{rules}"), "shop/", "http://web/b", &[]);
+    assert_eq!(told.outcome.status, Some(404));
+    for wanted in ["shop/outside", "nowhere"] {
+        assert!(told.findings.iter().any(|one| one.contains(wanted)), "{wanted}: {:?}", told.findings);
+    }
+}
+
+#[test]
+fn nobody_asks_from_nowhere() {
+    let (snapshot, compiled) = super::in_force(PLAIN);
+    let options = CompileOptions::default();
+    let mesh = Mesh::new(&snapshot, &options, &compiled.program, &compiled.plan, &compiled.views, &compiled.findings);
+    let from = From::client("nowhere/app=web", "shop").expect("a client");
+    let question = Question::new(from, "GET", "http://web/", &[], None, false).expect("a request");
+    assert_eq!(Explainer::new(&mesh).explain(&question), Err("there is no namespace nowhere".to_owned()));
 }

@@ -28,7 +28,7 @@ const HTTP: [&str; 9] = [
       queryParams: {q: {prefix: a}}, withoutHeaders: {y: {prefix: a}}}], route: [{destination: {host: b}}],
       headers: {request: {set: {a: b}, add: {c: d}, remove: [e]}, response: {set: {a: b}, add: {c: d}, remove: [e]}},
       corsPolicy: {allowCredentials: true, allowHeaders: [x], allowMethods: [GET], allowOrigins: [{exact: a}, {prefix: b}, {regex: c}],
-      exposeHeaders: [y], maxAge: 1h, unmatchedPreflights: IGNORE}",
+      exposeHeaders: ['y'], maxAge: 1h, unmatchedPreflights: IGNORE}",
     "match: [{uri: {regex: /a}, method: {regex: G}, authority: {regex: b}, scheme: {regex: h}, headers: {x: {regex: a}},
       queryParams: {q: {regex: a}}, withoutHeaders: {y: {regex: a}}}], route: [{destination: {host: b}}],
       corsPolicy: {allowOrigin: [a]}, mirror: {host: b, subset: v1, port: {number: 80}}, mirrorPercentage: {value: 1}",

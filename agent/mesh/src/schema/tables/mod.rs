@@ -114,11 +114,20 @@ pub fn versions_of(api_version: &str, kind: &str) -> Option<&'static [&'static s
 
 /// Kinds of Istio's groups that nobody checks.
 const UNCHECKED: &[&str] = &["EnvoyFilter", "ProxyConfig", "WasmPlugin", "TrafficExtension"];
+const GATEWAY_API: &str = "gateway.networking.k8s.io";
+/// Kinds of the Gateway API that nobody checks.
+const UNCHECKED_GATEWAY_API: &[&str] = &["BackendTLSPolicy", "ListenerSet", "UDPRoute"];
 
-/// False for a kind that one of Istio's groups does not have.
+/// False for a kind that one of Istio's groups, or the Gateway API, does not have.
 pub fn group_has_kind(api_version: &str, kind: &str) -> bool {
     let group = api_version.split('/').next().unwrap_or_default();
-    !group.ends_with(".istio.io") || UNCHECKED.contains(&kind) || versions_of(api_version, kind).is_some()
+    let unchecked = match group {
+        GATEWAY_API => UNCHECKED_GATEWAY_API,
+        _ if group.ends_with(".istio.io") => UNCHECKED,
+        _ => return true,
+    };
+    let kind = kind.strip_suffix("List").unwrap_or(kind);
+    unchecked.contains(&kind) || versions_of(api_version, kind).is_some()
 }
 
 /// The kind of any of the groups that was probably meant, with its `apiVersion`.

@@ -407,7 +407,7 @@ fn workloads_and_sidecars() {
         &[
             ("{address: 10.0.0.1, ports: {http: 80}}", ""),
             ("{address: vm.example.com}", ""),
-            ("{network: n}", "?spec: has no address in the network n"),
+            ("{network: net}", "?spec: has no address in the network net"),
             ("{labels: {a: b}}", "!spec.address: must be given"),
             ("{address: 'unix://x'}", "!spec.address: x must be the absolute path"),
         ],

@@ -165,3 +165,74 @@ fn a_key_that_is_indented_too_far_is_told_with_its_place() {
         assert!(found[0].help.as_ref().is_some_and(|help| help.ends_with(wanted)), "{found:?}");
     }
 }
+
+#[test]
+fn a_list_with_a_fault_of_yaml_hides_none_of_its_objects() {
+    let item = "- apiVersion: networking.istio.io/v1\n  kind: DestinationRule\n  metadata: {name: x}\n  spec: SPEC\n";
+    let items =
+        ["{host: a, hots: b}", "{host: a, host: b}", "{host: 1}"].map(|spec| item.replace("SPEC", spec)).concat();
+    let found = lines(&format!("apiVersion: v1\nkind: List\nitems:\n{items}"));
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert!(found[0].starts_with("!spec.hots: there is no such field"), "{found:?}");
+    assert_eq!(found[1], "!no YAML: the key host is there twice");
+    assert!(found[2].starts_with("!spec.host: must be a string"), "{found:?}");
+}
+
+#[test]
+fn plain_scalars_are_what_kubectl_makes_of_them() {
+    for word in ["yes", "No", "on", "OFF", "y", "N"] {
+        let found = super::said("networking.istio.io/v1", "DestinationRule", &format!("{{host: {word}}}"));
+        assert_eq!(found, ["!spec.host: must be a string, is a boolean: put it in quotes"], "{word}");
+        let quoted = super::said("networking.istio.io/v1", "DestinationRule", &format!("{{host: '{word}'}}"));
+        assert!(!quoted.iter().any(|line| line.contains("boolean")), "{word}: {quoted:?}");
+    }
+    let port = |number: &str| {
+        let spec = format!("{{host: a, trafficPolicy: {{portLevelSettings: [{{port: {{number: {number}}}}}]}}}}");
+        super::said("networking.istio.io/v1", "DestinationRule", &spec).concat()
+    };
+    assert_eq!(port("0120"), port("80"));
+    // 65537, one too many.
+    assert!(port("0200001").contains("65537"), "{}", port("0200001"));
+}
+
+#[test]
+fn what_the_parser_says_is_said_to_whoever_writes_manifests() {
+    for (text, wanted) in [
+        ("a: 1\na: 2\n", "the key `a` is there twice"),
+        ("null: 1\n", "a key must be a string, is nothing"),
+        ("[a]: 1\n", "a key must be a string"),
+        ("a: &a [*a]\n", "an anchor refers to itself"),
+        ("a: .inf\n", "`.inf` is no number that an API server takes"),
+    ] {
+        let error = crate::crd::parse(text, 0).expect_err("it is no YAML");
+        assert_eq!(error.message, wanted, "{text}");
+    }
+    let found = super::said(
+        "networking.istio.io/v1",
+        "VirtualService",
+        "{hosts: [a], http: [{route: [{destination: {host: a}, weight: 1.5}]}]}",
+    );
+    assert!(found[0].ends_with("must be an integer, is 1.5"), "{found:?}");
+}
+
+#[test]
+fn an_object_without_a_name_is_read_to_its_end() {
+    let found = lines(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x, namespace: [a]}\nspec: 7\n",
+    );
+    assert_eq!(found, ["!metadata.namespace: must be a string, is a list", "!spec: must be a map, is a number"]);
+}
+
+#[test]
+fn a_kind_that_the_gateway_api_does_not_have_is_told() {
+    let found = super::said("gateway.networking.k8s.io/v1", "HTTPRout", "{}");
+    assert!(
+        found[0].contains("has no kind HTTPRout; did you mean HTTPRoute of gateway.networking.k8s.io/v1?"),
+        "{found:?}"
+    );
+    for kind in ["BackendTLSPolicy", "UDPRoute", "HTTPRouteList"] {
+        let text =
+            format!("apiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\nmetadata: {{name: x}}\nitems: []\n");
+        assert_eq!(lines(&text), [""; 0], "{kind}");
+    }
+}

@@ -152,7 +152,7 @@ fn destinations_and_weights() {
 fn header_operations_redirects_and_rewrites() {
     with_route(&[
         (
-            "headers: {request: {set: {Host: x, ':authority-x': y}}}",
+            "headers: {request: {set: {Host: x, ':authority-x': z}}}",
             "!spec.http[0].headers.request.set.:authority-x: :authority-x cannot be changed",
         ),
         ("headers: {request: {set: {x: '%HOSTNAME%', y: 100%%}, add: {z: a}, remove: [w]}}", ""),
@@ -170,7 +170,7 @@ fn header_operations_redirects_and_rewrites() {
             "!spec.http[0].headers.response.add.: the name of a header must not be empty",
         ),
         (
-            "headers: {request: {set: {host: x}}}, rewrite: {authority: y}",
+            "headers: {request: {set: {host: x}}}, rewrite: {authority: z}",
             "!spec.http[0].headers.request.set.host: the authority is set already",
         ),
         ("rewrite: {uri: /}", ""),
