@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
 use weir_mesh::analysis::{self, Options, Sources};
 use weir_mesh::compile::CompileOptions;
+use weir_mesh::crd::Mark;
 use weir_mesh::finding::{Finding, Severity};
 
 use self::suppression::Suppression;
@@ -22,6 +23,8 @@ mod suppression;
 
 /// What `istioctl` exits with when it has found something.
 const FOUND: u8 = 79;
+/// What the other commands exit with when something cannot be read.
+const UNREADABLE: u8 = 2;
 
 /// Arguments of `weir analyze`.
 #[derive(Debug, clap::Args)]
@@ -104,7 +107,15 @@ struct Report {
     lacks_services: bool,
 }
 
-pub(super) fn run(args: &Args) -> Result<ExitCode> {
+/// 0 nothing found, 2 something cannot be read, 79 found.
+pub(super) fn run(args: &Args) -> ExitCode {
+    printed(args).unwrap_or_else(|error| {
+        super::say_error(&error);
+        ExitCode::from(UNREADABLE)
+    })
+}
+
+fn printed(args: &Args) -> Result<ExitCode> {
     if args.list_analyzers {
         output::print(&render::codes())?;
         return Ok(ExitCode::SUCCESS);
@@ -156,7 +167,8 @@ fn report(args: &Args) -> Result<Report> {
     if let Some(path) = args.mesh_config.as_ref().filter(|path| !path.as_os_str().is_empty()) {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
-        sources.set_mesh_config(&name, &text).with_context(|| name.clone())?;
+        let place = |at: Mark| format!("{name}:{}:{}", at.line, at.column);
+        sources.set_mesh_config(&name, &text).map_err(|error| anyhow!("{}: no YAML: {error}", place(error.mark)))?;
     }
     for served in listing.iter_mut().flat_map(|listing| listing.objects.drain(..)) {
         if let Err(fault) = sources.add_served(served.node, &served.api_version, served.kind) {

@@ -69,6 +69,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
 }
 
 /// What one side is made of.
+#[derive(Default)]
 struct Read {
     snapshot: Snapshot,
     findings: Vec<Finding>,
@@ -83,9 +84,12 @@ impl Read {
 
 fn compared(args: &Args) -> Result<Diff> {
     let options = CompileOptions::default();
+    if args.paths.iter().filter(|path| path.as_os_str() == "-").count() > 1 {
+        bail!("standard input can be read once only");
+    }
     let (mut old, mut new) = if args.kubernetes || args.cluster.is_given() {
-        let applied = of_files(&args.paths)?;
         let old = super::block_on(of_cluster(args))?;
+        let applied = of_files(&args.paths, &old)?;
         let mut snapshot = old.snapshot.clone();
         for object in applied.snapshot.objects() {
             snapshot.replace(object);
@@ -96,7 +100,9 @@ fn compared(args: &Args) -> Result<Diff> {
         let [old, new] = &*args.paths else {
             bail!("name two: OLD and NEW, each a file or a directory");
         };
-        (of_files(std::slice::from_ref(old))?, of_files(std::slice::from_ref(new))?)
+        let old = of_files(std::slice::from_ref(old), &Read::default())?;
+        let new = of_files(std::slice::from_ref(new), &old)?;
+        (old, new)
     };
     let (before, after) = (old.compiled(&options), new.compiled(&options));
     let sides = [(&old, &before), (&new, &after)];
@@ -104,8 +110,9 @@ fn compared(args: &Args) -> Result<Diff> {
     Ok(diff(&old, &new))
 }
 
-fn of_files(paths: &[PathBuf]) -> Result<Read> {
-    let (mut store, mut unreadable) = (Store::new(), Vec::new());
+/// Of what is refused the version of `before` stays, as it would in force.
+fn of_files(paths: &[PathBuf], before: &Read) -> Result<Read> {
+    let (mut store, mut unreadable) = (Store::on_top_of(before.snapshot.clone()), Vec::new());
     manifests::each(paths, |manifest| match manifest.text {
         Ok(text) => store.set_file(&manifest.file, &text),
         Err(why) => unreadable.push(format!("{}: {why}", manifest.file)),
@@ -122,7 +129,7 @@ async fn of_cluster(args: &Args) -> Result<Read> {
     let access = args.cluster.access();
     let namespace = access.config().await?.default_namespace;
     let listing = objects::list(&access.client().await?, &namespace).await?;
-    let mut read = Read { snapshot: Snapshot::default(), findings: Vec::new() };
+    let mut read = Read::default();
     if let Some((kind, why)) =
         listing.hidden.iter().find(|(kind, _)| crd::RESOURCES.iter().any(|one| one.kind == *kind))
     {
@@ -150,26 +157,32 @@ async fn of_cluster(args: &Args) -> Result<Read> {
 }
 
 fn text(diff: &Diff, colours: bool) -> String {
-    let paint = |code: &str, text: &str| if colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
     let mut text = String::new();
-    let mut line =
-        |line: &str| writeln!(text, "{}", line.replace(['\n', '\r'], " ")).expect("a string takes everything");
+    let mut line = |code: &str, line: &str| {
+        let line = output::plain(line);
+        let written = if colours && !code.is_empty() {
+            writeln!(text, "\x1b[{code}m{line}\x1b[0m")
+        } else {
+            writeln!(text, "{line}")
+        };
+        written.expect("a string takes everything");
+    };
     for change in &diff.changes {
         let (sign, colour) = match change.how {
             How::Added => ("+", "32"),
             How::Removed => ("-", "31"),
             How::Changed => ("~", "33"),
         };
-        line(&paint(colour, &format!("{sign} {}", title(change))));
+        line(colour, &format!("{sign} {}", title(change)));
         for field in &change.fields {
-            line(&format!("    {}", field_line(field, change.how)));
+            line("", &format!("    {}", field_line(field, change.how)));
         }
     }
     for (sign, colour, title, findings) in
         [("+", "31", "new finding", &diff.new_findings), ("-", "32", "finding gone", &diff.gone_findings)]
     {
         for finding in findings {
-            line(&paint(colour, &format!("{sign} {title}: {finding}")));
+            line(colour, &format!("{sign} {title}: {finding}"));
         }
     }
     text

@@ -24,7 +24,12 @@ pub(super) struct Manifest {
 
 /// Reads one after another, in the order of the names; below a directory by name. Nothing is held of one that was read.
 pub(super) fn each(names: &[PathBuf], mut take: impl FnMut(Manifest)) {
+    let mut was_read = false;
     for name in names {
+        if name.as_os_str() == "-" && std::mem::replace(&mut was_read, true) {
+            take(Manifest { file: STANDARD_INPUT.into(), text: Err("can be read once only".to_owned()) });
+            continue;
+        }
         if name.as_os_str() == "-" {
             take(Manifest { file: STANDARD_INPUT.into(), text: read(std::io::stdin().lock()) });
             continue;

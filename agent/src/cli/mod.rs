@@ -98,7 +98,7 @@ impl ClusterArgs {
     }
 }
 
-/// Parses the arguments and runs the command: 0 done, 1 failed, 2 wrong usage, 79 `analyze` found something.
+/// Parses the arguments and runs the command: 0 done, 1 failed, 2 wrong usage or nothing that can be read, 79 `analyze` found something.
 pub fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     let parsed = command(arguments.first().map(AsRef::as_ref)).try_get_matches_from(arguments);
@@ -108,10 +108,7 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(args) => run::run(args),
-        Command::Analyze(args) => match analyze::run(&args) {
-            Ok(code) => return code,
-            Err(error) => Err(error),
-        },
+        Command::Analyze(args) => return analyze::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Validate(args) => {
             return validate::run(&args).unwrap_or_else(|error| {

@@ -103,21 +103,21 @@ fn line(finding: &Finding, colours: bool) -> String {
         (true, Severity::Warning) => ("\x1b[1;33m", "\x1b[0m"),
         (true, Severity::Info) => ("\x1b[1;36m", "\x1b[0m"),
     };
+    let plain = output::plain;
     let mut text = String::new();
     let mut put = |part: std::fmt::Arguments<'_>| text.write_fmt(part).expect("a string takes everything");
     if let Some(at) = &finding.at {
-        put(format_args!("{at}: "));
+        put(format_args!("{}: ", plain(&at.to_string())));
     }
     put(format_args!("{start}{} [{}]{end}", finding.severity, finding.code));
     if let Some(object) = &finding.object {
-        put(format_args!(" ({object})"));
+        put(format_args!(" ({})", plain(&object.to_string())));
     }
-    put(format_args!(": {}", finding.message));
+    put(format_args!(": {}", plain(&finding.message)));
     if let Some(help) = &finding.help {
-        put(format_args!("; {help}"));
+        put(format_args!("; {}", plain(help)));
     }
-    // A user's text may hold a line's end: a reason is one line.
-    text.replace(['\n', '\r'], " ")
+    text
 }
 
 #[cfg(test)]
@@ -157,6 +157,7 @@ mod tests {
                 bad.display()
             ),
             format!("{}:1:1: Error [IST0106]: `metadata`: must be given", at("warned.json").display()),
+            format!("{}:1:1: Error [IST0106]: `spec`: must be given", at("warned.json").display()),
         ];
         assert_eq!(said.lines().collect::<Vec<_>>(), wanted, "{said}");
         assert_eq!(code, REJECTED);

@@ -72,5 +72,5 @@ fn what_may_not_be_listed_is_said_and_nothing_follows_from_it() {
     assert!(said.contains("Service objects are not looked at everywhere"), "{said}");
     assert!(!codes(&output).iter().any(|code| code == "IST0101" || code == "IST0118"), "{}", text(&output.stdout));
     let output = on(Path::new("/nonexistent/kubeconfig"), &["-A"]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
 }

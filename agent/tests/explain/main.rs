@@ -173,6 +173,34 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     }
 }
 
+#[test]
+fn texts_of_users_steer_no_terminal() {
+    let rule = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: b, namespace: default}\nspec: {hosts: [service-b], http: [{match: [{headers: {x: {exact: \"\\e[2J\\u009b\"}}}], route: [{destination: {host: \"\\e[31mred\"}}]}]}\n";
+    let file = example("canary/01-services.yaml");
+    let explain = ["explain", "--from", "service-a", "http://service-b/", "-f", &file, "-f", "-", "--color", "never"];
+    let valid = rule.replace("\\e[31mred", "service-b");
+    for (arguments, input) in [
+        (&explain[..], &*valid),
+        (&explain, rule),
+        (&["validate", "-"], rule),
+        (&["analyze", "-", "--color", "never"], rule),
+        (&["diff", &file, "-", "--color", "never"], rule),
+    ] {
+        let output = weir_with(arguments, input);
+        let said = text(&output.stdout);
+        assert!(!said.is_empty() && !said.contains(|c: char| c.is_control() && c != '\n'), "{arguments:?}: {said:?}");
+    }
+    let output = weir_with(&explain, &valid);
+    assert!(text(&output.stdout).contains(r"exact \u{1b}[2J\u{9b}"), "{}", text(&output.stdout));
+}
+
+#[test]
+fn standard_input_is_read_once() {
+    for arguments in [&["diff", "-", "-"][..], &["validate", "-", "-"], &["analyze", "-", "-"]] {
+        assert_eq!(weir_with(arguments, "kind: x\n").status.code(), Some(2), "{arguments:?}");
+    }
+}
+
 /// Answers one question, and returns it.
 fn agent(status: &'static str, body: String) -> (String, std::thread::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

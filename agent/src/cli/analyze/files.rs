@@ -46,7 +46,8 @@ pub(super) fn read(paths: &[PathBuf], recursive: bool, stdin: &mut dyn Read) -> 
             continue;
         }
         let text = std::fs::read(&path).with_context(|| format!("reading {name}"))?;
-        texts.push((name, String::from_utf8_lossy(&text).into_owned()));
+        let Ok(text) = String::from_utf8(text) else { bail!("{name} is no UTF-8 text") };
+        texts.push((name, text));
     }
     texts.extend(standard_input);
     Ok(texts)
@@ -91,6 +92,8 @@ mod tests {
             names(&[at("notes.txt"), "-".into(), root.path().into()], false),
             ["notes.txt", "a.yml", "b.yaml", "in"]
         );
+        std::fs::write(at("binary.yaml"), [0xff, 0xfe, 0]).expect("written");
+        assert!(read(&[at("binary.yaml")], false, &mut "".as_bytes()).is_err());
         assert!(read(&[at("absent.yaml")], false, &mut "".as_bytes()).is_err());
     }
 }

@@ -8,6 +8,7 @@ use weir_mesh::finding::{Finding, Severity};
 use weir_mesh::source::Location;
 
 use super::Report;
+use crate::cli::output::plain;
 
 const RESET: &str = "\x1b[0m";
 const BOLD: &str = "\x1b[1m";
@@ -75,7 +76,7 @@ pub(super) fn text(report: &Report, colours: bool) -> String {
             .into_iter()
             .filter(|part| !part.is_empty())
             .collect();
-        let place = if place.is_empty() { String::new() } else { format!(" ({})", place.join(" ")) };
+        let place = if place.is_empty() { String::new() } else { format!(" ({})", plain(&place.join(" "))) };
         let _ = writeln!(
             out,
             "{}{}{}{} [{}]{}{place} {}",
@@ -85,7 +86,7 @@ pub(super) fn text(report: &Report, colours: bool) -> String {
             paint(RESET),
             finding.code,
             paint(RESET),
-            finding.message
+            plain(&finding.message)
         );
         if let Some(quote) = finding.at.as_ref().and_then(|at| quote(report, at)) {
             let (number, line, caret) = quote;
@@ -93,7 +94,7 @@ pub(super) fn text(report: &Report, colours: bool) -> String {
             let _ = writeln!(out, "{}       |{} {}{caret}^{}", paint(DIM), paint(RESET), paint(colour), paint(RESET));
         }
         if let Some(help) = &finding.help {
-            let _ = writeln!(out, "       {}= help:{} {help}", paint(BOLD), paint(RESET));
+            let _ = writeln!(out, "       {}= help:{} {}", paint(BOLD), paint(RESET), plain(help));
         }
     }
     let _ = writeln!(out, "{}", summary(report));
@@ -108,7 +109,11 @@ fn quote(report: &Report, at: &Location) -> Option<(u32, String, String)> {
     let line: Vec<char> = line.chars().collect();
     let before = before.min(line.len());
     let from = before.saturating_sub(MAX_LINE / 2);
-    let shown: String = line.iter().skip(from).take(MAX_LINE).collect();
+    // As wide as it is: what would steer the terminal is left out, or the caret would not fit.
+    let seen = |c: &char| {
+        if *c == '\t' || *plain(c.encode_utf8(&mut [0; 4])) == *c.encode_utf8(&mut [0; 4]) { *c } else { '·' }
+    };
+    let shown: String = line.iter().skip(from).take(MAX_LINE).map(seen).collect();
     // A tab moves the caret as far as it moves the text.
     let caret = line[from..before].iter().map(|c| if *c == '\t' { '\t' } else { ' ' }).collect();
     Some((at.line, shown, caret))
@@ -141,6 +146,10 @@ pub(super) fn codes() -> String {
     let mut out = String::new();
     for entry in catalog::all() {
         let _ = writeln!(out, "{:<9} {:<8} {}", entry.code, entry.severity.to_string(), entry.title);
+    }
+    let _ = writeln!(out, "\nIstio's codes that nothing here is told of by:");
+    for (codes, why) in catalog::markdown::NOT_HERE {
+        let _ = writeln!(out, "{codes}: {why}");
     }
     out
 }

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
+use serde_json::Value;
 use weir_mesh::explain::model::{ConditionTried, Destination, Explanation, Origin, RuleTried, Setting, Subset};
+
+use crate::cli::output;
 
 /// Colours, or none of them.
 struct Style {
@@ -43,20 +46,38 @@ struct Tree {
 
 impl Tree {
     fn line(&mut self, depth: usize, line: &str) {
-        // Texts of users may hold a line's end: a line is one.
-        let line = line.replace(['\n', '\r'], " ");
         writeln!(self.text, "{:1$}{line}", "", depth * 2).expect("a string takes everything");
     }
 }
 
 /// The whole of it.
 pub(super) fn text(explanation: &Explanation, colours: bool) -> String {
+    let explanation = &plain(explanation);
     let mut tree = Tree { text: String::new(), style: Style { colours } };
     head(&mut tree, explanation);
     rules(&mut tree, explanation);
     destinations(&mut tree, explanation);
     foot(&mut tree, explanation);
     tree.text
+}
+
+/// With every text of it as one that steers no terminal, whichever field it is in.
+fn plain(explanation: &Explanation) -> Explanation {
+    fn every(value: &mut Value) {
+        match value {
+            Value::String(text) => *text = output::plain(text).into_owned(),
+            Value::Array(values) => values.iter_mut().for_each(every),
+            Value::Object(fields) => {
+                let texts = std::mem::take(fields).into_iter();
+                *fields = texts.map(|(key, value)| (output::plain(&key).into_owned(), value)).collect();
+                fields.values_mut().for_each(every);
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+    let mut value = serde_json::to_value(explanation).expect("it is made of texts and numbers");
+    every(&mut value);
+    serde_json::from_value(value).expect("it has the fields that it had")
 }
 
 fn head(tree: &mut Tree, explanation: &Explanation) {
@@ -128,7 +149,10 @@ fn rules(tree: &mut Tree, explanation: &Explanation) {
         let line = format!("route {} {}", route.name, tree.style.dim(&format!("({origin})")));
         tree.line(0, &line);
         if let Some(path) = &route.rewritten {
-            tree.line(1, &format!("the path becomes {path}"));
+            let undone = route.settings.iter().any(|one| one.field == "rewrite" && one.instead.is_some());
+            let line =
+                if undone { format!("the path would become {path}") } else { format!("the path becomes {path}") };
+            tree.line(1, &line);
         }
         let own = route.origin.as_ref();
         route.settings.iter().for_each(|one| setting(tree, 1, one, own));

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::NodeAnswer;
 use crate::app::{Counters, ServiceStatus, Status};
+use crate::cli::output::plain;
 use crate::watch::kubernetes::SourceStatus;
 
 /// So many nodes are named; of more the number is given.
@@ -155,16 +156,17 @@ fn list<'a>(text: &mut String, title: &str, lines: impl IntoIterator<Item = &'a 
     if lines.peek().is_some() {
         let _ = writeln!(text, "\n{title}:");
         for line in lines {
-            let _ = writeln!(text, "  {line}");
+            let _ = writeln!(text, "  {}", plain(line));
         }
     }
 }
 
 fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let rows: Vec<[String; N]> = rows.iter().map(|row| row.each_ref().map(|cell| plain(cell).into_owned())).collect();
     let width: Vec<usize> =
         (0..N).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let cells: Vec<String> =
             row.iter().zip(&width).map(|(cell, width)| format!("{cell:<width$}", width = *width)).collect();
         text.push_str(cells.join("  ").trim_end());
