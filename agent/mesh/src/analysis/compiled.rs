@@ -13,8 +13,14 @@ use crate::source::ObjectRef;
 use crate::store::STAND_IN;
 
 /// Codes of the compiler that the analyzers do not have themselves.
-const CODES: [&str; 5] =
-    [code::NOT_SUPPORTED, code::NOT_ENFORCED, code::NOT_ENROLLED, code::BAD_SETTING, code::UNKNOWN_HOST];
+const CODES: [&str; 6] = [
+    code::NOT_SUPPORTED,
+    code::NOT_ENFORCED,
+    code::NOT_ENROLLED,
+    code::BAD_SETTING,
+    code::UNKNOWN_HOST,
+    code::NO_EFFECT,
+];
 
 /// `refused` are those whose faults have been told of by validation.
 pub(super) fn analyze(sources: &Sources, refused: &BTreeSet<&ObjectRef>, findings: &mut Findings) {

@@ -50,7 +50,7 @@ spec:
         name: "ConflictingMeshGatewayVirtualServiceHosts",
         severity: Severity::Error,
         title: "several VirtualServices are for one host of the mesh",
-        effect: "Their rules are merged: the oldest object's first, then by name, then by namespace, and those that take everything last. Istio takes the oldest object alone and ignores the others. Where one of them is exported to some namespaces only, their clients follow that one alone.",
+        effect: "Their rules are merged: the oldest object's first, then by name, then by namespace, and those that take everything last. Istio takes the oldest object alone and ignores the others. Where one of them is exported to some namespaces only, their clients follow that one as long as one of its rules is for them.",
         fix: "Put the rules of a host into one VirtualService, or make `exportTo` of each a different namespace.",
         example: Some(Example {
             fires: r"apiVersion: networking.istio.io/v1

@@ -298,8 +298,17 @@ fn a_client_override_is_told_as_one() {
     let found = of("IST0109", &both);
     assert_eq!(found.len(), 2);
     assert!(
-        found.iter().all(|f| f.message.contains("clients of namespace client follow VirtualService client/web alone"))
+        found.iter().all(|f| f.message.contains("clients of namespace client follow VirtualService client/web where"))
     );
+    assert!(found.iter().all(|f| !f.message.contains("Istio takes the oldest")), "there they do, too");
+    // What is for many hosts is merged with nothing that is for one.
+    let wild = rule("shop", "").replace("[web.shop", "[\"*.shop").replace("name: web", "name: wild");
+    assert!(of("IST0109", &(rule("shop", "") + &wild)).is_empty());
+    let many: String = (0..40).map(|n| rule("shop", "").replace("name: web", &format!("name: web-{n:02}"))).collect();
+    let found = of("IST0109", &many);
+    assert_eq!(found.len(), 40);
+    let named = |f: &crate::finding::Finding| f.message.matches("shop/web-").count();
+    assert!(found.iter().all(|f| named(f) == 10 && f.message.contains("then 35 more")), "{found:?}");
     // Nobody sees both.
     let apart = rule("shop", "exportTo: [\".\"], ") + &rule("client", "exportTo: [\".\"], ");
     assert!(of("IST0109", &apart).is_empty());

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::findings::Findings;
 use super::input::{Input, VirtualService};
-use super::tree::{Tree, hosts_overlap};
+use super::tree::Tree;
 use crate::finding::code;
 
 mod gateways;
@@ -41,6 +41,9 @@ fn deprecated(vs: &VirtualService<'_>, findings: &mut Findings) {
     }
 }
 
+/// Of VirtualServices that share a host so many are named.
+const MAX_NAMED: usize = 5;
+
 /// Whose VirtualServices are for one host of the mesh, by the namespaces that see them (`*` = all) and the host.
 fn shared_hosts(input: &Input<'_>, findings: &mut Findings) {
     let mut claims: BTreeMap<(&str, String), Vec<&VirtualService<'_>>> = BTreeMap::new();
@@ -51,7 +54,7 @@ fn shared_hosts(input: &Input<'_>, findings: &mut Findings) {
             let host = input.expand(&host.to_ascii_lowercase(), vs.namespace()).to_string();
             for scope in &scopes {
                 let claim = claims.entry((scope, host.clone())).or_default();
-                if !claim.iter().any(|other| std::ptr::eq(*other, vs)) {
+                if !claim.last().is_some_and(|other| std::ptr::eq(*other, vs)) {
                     claim.push(vs);
                 }
             }
@@ -60,47 +63,51 @@ fn shared_hosts(input: &Input<'_>, findings: &mut Findings) {
     let mut told: BTreeSet<*const VirtualService<'_>> = BTreeSet::new();
     for ((scope, host), own) in &claims {
         let mut all = own.clone();
-        if *scope != "*" {
-            for ((other, wider), public) in &claims {
-                if *other == "*" && hosts_overlap(host, wider) {
-                    all.extend(public.iter().filter(|vs| !own.iter().any(|mine| std::ptr::eq(*mine, **vs))));
-                }
-            }
+        if *scope != "*"
+            && let Some(public) = claims.get(&("*", host.clone()))
+        {
+            let mine: BTreeSet<*const VirtualService<'_>> = own.iter().map(|vs| std::ptr::from_ref(*vs)).collect();
+            all.extend(public.iter().filter(|vs| !mine.contains(&std::ptr::from_ref(**vs))));
         }
         if all.len() < 2 {
             continue;
         }
         all.sort_by(|a, b| a.resource.meta.seniority().cmp(&b.resource.meta.seniority()));
-        all.dedup_by(|a, b| std::ptr::eq(*a, *b));
-        let names = |list: &[&VirtualService<'_>]| {
-            list.iter().map(|vs| vs.resource.meta.object.to_string()).collect::<Vec<_>>().join(", then ")
-        };
         let what = if own.len() < all.len() {
             let own = names(own);
-            format!("clients of namespace {scope} follow {own} alone, all others the rest")
+            format!("clients of namespace {scope} follow {own} where a rule of theirs is for them, all others the rest")
         } else {
-            format!("their rules are merged in the order {}, those that take everything last", names(&all))
+            let all = names(&all);
+            format!(
+                "their rules are merged in the order {all}, those that take everything last; Istio takes the oldest one alone"
+            )
         };
+        let message = format!("{} VirtualServices are for the mesh host {host} ({}): {what}", all.len(), names(&all));
         for vs in &all {
             if !told.insert(std::ptr::from_ref(*vs)) {
                 continue;
             }
             let is_this = |node: &&&crate::crd::Node| {
-                node.text()
-                    .is_some_and(|text| hosts_overlap(&input.expand(&text.to_ascii_lowercase(), vs.namespace()), host))
+                node.text().is_some_and(|text| *input.expand(&text.to_ascii_lowercase(), vs.namespace()) == **host)
             };
             let mark = vs.hosts.iter().find(is_this).map(|node| node.mark).unwrap_or_default();
             findings.add(
                 code::CONFLICTING_HOSTS,
                 vs.resource,
                 mark,
-                format!(
-                    "{} VirtualServices are for the mesh host {host} ({}): {what}; Istio takes the oldest one alone",
-                    all.len(),
-                    names(&all)
-                ),
+                message.clone(),
                 "put the rules of a host into one VirtualService, or narrow exportTo",
             );
         }
+    }
+}
+
+/// The first few, and how many more there are: each of them has a finding that names them.
+fn names(list: &[&VirtualService<'_>]) -> String {
+    let named = list.iter().take(MAX_NAMED).map(|vs| vs.resource.meta.object.to_string());
+    let named = named.collect::<Vec<_>>().join(", then ");
+    match list.len().saturating_sub(MAX_NAMED) {
+        0 => named,
+        more => format!("{named}, then {more} more"),
     }
 }
