@@ -1,6 +1,7 @@
 //! The DestinationRule in force for a service and a class of clients. Rules of the client's namespace come first, then
 //! the service's, then the root namespace's; they are merged within a namespace, and never across.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::registry::{Map, Registered, has_labels};
@@ -109,6 +110,18 @@ impl<'s> Policy<'s> {
         let common = || self.ruled_by.and_then(|rule| Some((rule, rule.policy.as_ref()?.tls_of(port)?)));
         own.or_else(common).filter(|(_, tls)| tls.encrypts())
     }
+}
+
+/// Whether two rules of a namespace are for the same clients, however that is written.
+fn is_for_the_same(one: &DestinationRule, other: &DestinationRule) -> bool {
+    let seen_in = |rule: &DestinationRule| -> BTreeSet<Arc<str>> {
+        if is_public(&rule.export_to) {
+            return BTreeSet::new();
+        }
+        let own = rule.meta.namespace();
+        rule.export_to.iter().map(|name| Arc::clone(if **name == *"." { own } else { name })).collect()
+    };
+    one.selector == other.selector && seen_in(one) == seen_in(other)
 }
 
 /// Lays a level over what holds below it.
@@ -230,7 +243,12 @@ impl<'s> Policies<'s> {
             .find(|rules| !rules.is_empty())
             .unwrap_or_default();
         let selected: Vec<u32> = found.iter().copied().filter(|i| rule(*i).selector.is_some()).collect();
-        if selected.is_empty() { found } else { selected }
+        let mut found = if selected.is_empty() { found } else { selected };
+        // Those for the same clients as the oldest are merged with it; the others are not for whom it is.
+        if let Some(first) = found.first().map(|first| rule(*first)) {
+            found.retain(|i| is_for_the_same(first, rule(*i)));
+        }
+        found
     }
 
     fn merge(&self, found: &[u32], findings: &mut Findings) -> Policy<'s> {
