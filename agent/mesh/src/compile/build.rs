@@ -226,7 +226,7 @@ impl<'s, 'f> Build<'_, 's, 'f> {
         for service in 0..self.registry.services.len() {
             let registered = &self.registry.services[service];
             let differs = view.view == 0 || view.changed.contains(&service);
-            if !differs || !registered.is_asked_for() || !registered.is_seen_by(by) {
+            if !differs || !registered.is_asked_for() || !registered.is_dialled_by(by) {
                 continue;
             }
             if view.view == 0 {

@@ -19,6 +19,9 @@ pub(super) type Set<K> = HashSet<K, RandomState>;
 /// Names the Service of an EndpointSlice.
 pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
+/// Annotation of a Service: the namespaces whose clients see it.
+const EXPORT_TO: &str = "networking.istio.io/exportTo";
+
 /// All services of a snapshot: Kubernetes' in the order of their names, then the hosts of ServiceEntries.
 pub(super) struct Registry<'s> {
     pub(super) services: Vec<Registered<'s>>,
@@ -74,8 +77,17 @@ impl Registered<'_> {
         self.addresses().any(|own| own == address)
     }
 
-    /// Whether clients of this namespace know of it; `None` = everybody.
+    /// Whether rules send clients of this namespace to it; `None` = everybody.
     pub(super) fn is_seen_by(&self, namespace: Option<&Arc<str>>) -> bool {
+        match self.entry {
+            Some(entry) => sees(namespace, &entry.meta, &entry.export_to),
+            None => sees(namespace, &self.object.meta, &exported_to(self.object)),
+        }
+    }
+
+    /// Whether clients of this namespace have its own ports. A Service keeps those for who does not see it: left to
+    /// kube-proxy, they would lead around what protects it.
+    pub(super) fn is_dialled_by(&self, namespace: Option<&Arc<str>>) -> bool {
         self.entry.is_none_or(|entry| sees(namespace, &entry.meta, &entry.export_to))
     }
 
@@ -246,7 +258,7 @@ impl<'s> Registry<'s> {
     /// Whether clients of this namespace ask for this host by its own ports; `None` = everybody.
     pub(super) fn is_asked_for(&self, fqdn: &str, by: Option<&Arc<str>>) -> bool {
         let service = self.find(fqdn).map(|index| &self.services[index]);
-        service.is_some_and(|service| service.is_asked_for() && service.is_seen_by(by))
+        service.is_some_and(|service| service.is_asked_for() && service.is_dialled_by(by))
     }
 
     fn endpoints_of(
@@ -323,6 +335,12 @@ impl<'s> Registry<'s> {
         }
         found
     }
+}
+
+/// For whom a Service is, as `exportTo` of an Istio object; empty = for everybody.
+pub(super) fn exported_to(service: &Service) -> Vec<Arc<str>> {
+    let given = service.meta.annotation(EXPORT_TO).unwrap_or_default().split(',');
+    given.map(str::trim).filter(|name| !name.is_empty()).map(Arc::from).collect()
 }
 
 fn fqdn(service: &Service, options: &CompileOptions) -> Arc<str> {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::registry::{Registry, has_labels};
+use super::registry::{Registry, exported_to, has_labels};
 use super::{CompileOptions, Findings};
 use crate::crd::{DestinationRule, Labels, Mark, Metadata, Pod, SourceMatch, VirtualService};
 use crate::finding::{Severity, code};
@@ -194,6 +194,9 @@ impl ViewTable {
         }
         for entry in snapshot.service_entries.values() {
             narrow(&entry.meta, &entry.export_to, &mut marks.namespaces);
+        }
+        for service in snapshot.services.values() {
+            narrow(&service.meta, &exported_to(service), &mut marks.namespaces);
         }
         for rule in snapshot.destination_rules.values() {
             let own = rule.meta.namespace();

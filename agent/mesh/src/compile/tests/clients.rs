@@ -228,3 +228,61 @@ fn too_many_classes_are_told_and_take_no_rule_with_labels() {
     let found = compiled.found(code::NOT_SUPPORTED);
     assert!(found.len() == 1 && found[0].contains("more than 256 classes"), "{found:?}");
 }
+
+#[test]
+fn rules_send_nobody_to_a_service_that_is_not_exported_to_them() {
+    let ask = |export: &str, pod: &str| {
+        let hidden = service("shop", "b", "10.96.0.2", HTTP).replacen(
+            "namespace: shop}",
+            &format!("namespace: shop, annotations: {{networking.istio.io/exportTo: \"{export}\"}}}}"),
+            1,
+        );
+        let text = [
+            hidden,
+            pod_of_b(),
+            service("shop", "a", "10.96.0.3", HTTP),
+            three_clients(),
+            vs("shop", "a", "{hosts: [a], http: [{route: [{destination: {host: b}}]}]}"),
+        ];
+        let compiled = compiled(&text.concat());
+        assert!(compiled.entry(0, "10.96.0.2", 80).is_some(), "its own port stays in front of it");
+        compiled.ask(view(&compiled, pod), "shop", "10.96.0.3", "a.shop", "/")
+    };
+    for (export, own, others) in
+        [(".", true, false), ("*", true, true), ("", true, true), ("x, other", false, true), ("~", false, false)]
+    {
+        let reached = |pod| ask(export, pod) == "default: b/1=1";
+        assert_eq!((reached("shop/c"), reached("other/e")), (own, others), "{export}");
+    }
+}
+
+fn pod_of_b() -> String {
+    pod("shop", "b-1", "10.0.0.1", "app: b")
+}
+
+#[test]
+fn destination_rules_for_other_clients_are_not_merged() {
+    let of = |name: &str, more: &str| {
+        dr("shop", name, &format!("{{host: b, {more}subsets: [{{name: {name}, labels: {{version: {name}}}}}]}}"))
+    };
+    let reaches = |first: &str, second: &str| {
+        let services = [
+            service("shop", "b", "10.96.0.2", HTTP),
+            pod("shop", "b-1", "10.0.0.1", "app: b, version: v1"),
+            pod("shop", "b-2", "10.0.0.2", "app: b, version: v2"),
+        ];
+        let to = |subset: &str| {
+            format!(
+                "{{match: [{{uri: {{prefix: /{subset}}}}}], route: [{{destination: {{host: b, subset: {subset}}}}}]}}"
+            )
+        };
+        let rules = vs("shop", "b", &format!("{{hosts: [b], http: [{}, {}]}}", to("v1"), to("v2")));
+        let text = [services.concat(), three_clients(), of("v1", first), of("v2", second), rules].concat();
+        let compiled = compiled(&text);
+        ["/v1", "/v2"].map(|path| asks(&compiled, "shop/c", path).ends_with("/1=1"))
+    };
+    assert_eq!(reaches("", ""), [true, true]);
+    assert_eq!(reaches("exportTo: [\".\"], ", "exportTo: [shop], "), [true, true], "two ways to write the same");
+    assert_eq!(reaches("exportTo: [\".\"], ", ""), [true, false]);
+    assert_eq!(reaches("", "exportTo: [\".\"], "), [true, false]);
+}
