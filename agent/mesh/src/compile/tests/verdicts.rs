@@ -270,19 +270,19 @@ fn of_peer_authentications_the_nearest_and_oldest_is_in_force_for_the_ports_that
     };
     // The policies, the one for which port 80 of b refuses, and how many are told as not enforced.
     for (policies, refuses, told) in [
-        (vec![of("istio-system", "m", "", strict), of("shop", "n", "", permissive)], None, 1),
-        (vec![of("istio-system", "m", "", permissive), of("shop", "n", "", strict)], Some("n"), 1),
-        (vec![of("istio-system", "m", "", strict), of("shop", "n", "", "{mtls: {mode: UNSET}}")], Some("m"), 1),
-        (vec![of("istio-system", "m", "", strict), of("shop", "n", "", "{}")], Some("m"), 1),
-        (vec![of("shop", "n", "", strict), of("shop", "w", "", &of_b("DISABLE"))], None, 1),
-        (vec![of("shop", "n", "", permissive), of("shop", "w", "", &of_b("STRICT"))], Some("w"), 1),
+        (vec![of("istio-system", "m", "", strict), of("shop", "ns", "", permissive)], None, 1),
+        (vec![of("istio-system", "m", "", permissive), of("shop", "ns", "", strict)], Some("ns"), 1),
+        (vec![of("istio-system", "m", "", strict), of("shop", "ns", "", "{mtls: {mode: UNSET}}")], Some("m"), 1),
+        (vec![of("istio-system", "m", "", strict), of("shop", "ns", "", "{}")], Some("m"), 1),
+        (vec![of("shop", "ns", "", strict), of("shop", "w", "", &of_b("DISABLE"))], None, 1),
+        (vec![of("shop", "ns", "", permissive), of("shop", "w", "", &of_b("STRICT"))], Some("w"), 1),
         (vec![of("shop", "a", "2021", strict), of("shop", "z", "2020", permissive)], None, 0),
         (vec![of("shop", "a", "2021", permissive), of("shop", "z", "2020", strict)], Some("z"), 1),
         (vec![of("shop", "a", "2021", &of_b("STRICT")), of("shop", "z", "2020", &of_b("DISABLE"))], None, 1),
         (vec![of("istio-system", "m", "", &of_b("STRICT"))], None, 0),
         (vec![of("shop", "w", "", &port(8080, "PERMISSIVE"))], Some("w"), 1),
         (vec![of("shop", "w", "", &port(9999, "PERMISSIVE"))], None, 1),
-        (vec![of("shop", "w", "", &port(9999, "UNSET")), of("shop", "n", "", strict)], Some("n"), 2),
+        (vec![of("shop", "w", "", &port(9999, "UNSET")), of("shop", "ns", "", strict)], Some("ns"), 2),
     ] {
         let (compiled, _) = with_store(&[("t", &[shop(HTTP), policies.concat()].concat())], &CompileOptions::default());
         let (verdict, why) = compiled.verdict("10.96.0.2");
