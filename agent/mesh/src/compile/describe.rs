@@ -230,11 +230,11 @@ impl<'s> Describer<'s> {
             |vs: &VirtualService| vs.hosts.iter().find(|(name, _)| self.is_named(name, vs, host)).map(|(_, m)| *m);
         for vs in self.snapshot.virtual_services.values().filter(|vs| !vs.is_delegate()) {
             let Some(mark) = named(vs) else { continue };
-            let is_own = |other: &&VirtualService| std::ptr::eq(*other, &raw const **vs);
-            if asked().any(|other| is_own(&other)) {
+            let is_own = |other: &VirtualService| std::ptr::eq(other, &raw const **vs);
+            if asked().any(|other| is_own(other)) {
                 continue;
             }
-            let layer = layers.iter().find(|layer| layer.rules.iter().any(|other| is_own(&other)));
+            let layer = layers.iter().find(|layer| layer.rules.iter().any(|other| is_own(other)));
             let before = in_force.map(|position| &layers[position]);
             let why = match (layer, before) {
                 (Some(layer), Some(before)) if layer.named == before.named => {

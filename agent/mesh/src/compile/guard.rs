@@ -70,9 +70,9 @@ fn protects(protection: &Protection, service: &Registered<'_>, registry: &Regist
 
 /// The PeerAuthentications that can be read, of each level the oldest first.
 struct PeerAuthentications<'s> {
-    of_mesh: Option<Peer<'s>>,
-    of_namespaces: Map<&'s str, Peer<'s>>,
-    of_workloads: Map<&'s str, Vec<Peer<'s>>>,
+    mesh: Option<Peer<'s>>,
+    namespaces: Map<&'s str, Peer<'s>>,
+    workloads: Map<&'s str, Vec<Peer<'s>>>,
 }
 
 type Peer<'s> = (&'s Protection, &'s MutualTls);
@@ -82,15 +82,15 @@ impl<'s> PeerAuthentications<'s> {
         let mut all: Vec<Peer<'_>> =
             snapshot.protections.values().filter_map(|one| Some((&**one, one.mtls.as_ref()?))).collect();
         all.sort_by(|(a, _), (b, _)| a.meta.seniority().cmp(&b.meta.seniority()));
-        let mut sorted = Self { of_mesh: None, of_namespaces: Map::default(), of_workloads: Map::default() };
+        let mut sorted = Self { mesh: None, namespaces: Map::default(), workloads: Map::default() };
         for peer in all {
             let namespace = peer.0.meta.namespace();
             match (*namespace == options.root_namespace, peer.0.selector.is_empty()) {
-                (true, true) => drop(sorted.of_mesh.get_or_insert(peer)),
+                (true, true) => drop(sorted.mesh.get_or_insert(peer)),
                 // A selector in the root namespace selects nothing.
                 (true, false) => {}
-                (false, true) => drop(sorted.of_namespaces.entry(namespace).or_insert(peer)),
-                (false, false) => sorted.of_workloads.entry(namespace).or_default().push(peer),
+                (false, true) => drop(sorted.namespaces.entry(namespace).or_insert(peer)),
+                (false, false) => sorted.workloads.entry(namespace).or_default().push(peer),
             }
         }
         sorted
@@ -101,9 +101,9 @@ impl<'s> PeerAuthentications<'s> {
         let is_this = |peer: &Peer<'_>| std::ptr::eq(peer.0, protection);
         let namespace = &**protection.meta.namespace();
         protection.mtls.is_none()
-            || self.of_mesh.iter().any(is_this)
-            || self.of_namespaces.get(namespace).is_some_and(is_this)
-            || self.of_workloads.get(namespace).is_some_and(|own| own.iter().any(is_this))
+            || self.mesh.iter().any(is_this)
+            || self.namespaces.get(namespace).is_some_and(is_this)
+            || self.workloads.get(namespace).is_some_and(|own| own.iter().any(is_this))
     }
 
     /// The one for which a port of a service must refuse.
@@ -125,10 +125,10 @@ impl<'s> PeerAuthentications<'s> {
         if pod.spec.host_network {
             return None;
         }
-        let own = self.of_workloads.get(namespace).into_iter().flatten();
+        let own = self.workloads.get(namespace).into_iter().flatten();
         let own = own.into_iter().find(|(one, _)| has_labels(&pod.meta.labels, &one.selector));
         let of_port = own.and_then(|(one, mtls)| Some((*one, mtls.of_port(port)?)));
-        let above = [own, self.of_namespaces.get(namespace), self.mesh(namespace)];
+        let above = [own, self.namespaces.get(namespace), self.common(namespace)];
         let in_force =
             of_port.or_else(|| above.into_iter().flatten().find_map(|(one, mtls)| Some((*one, mtls.strict?))));
         in_force.filter(|(_, strict)| *strict).map(|(one, _)| one)
@@ -136,13 +136,13 @@ impl<'s> PeerAuthentications<'s> {
 
     /// Of a pod that is not known, as it may be any: what is strict for one of its namespace.
     fn of_some_pod(&self, namespace: &str) -> Option<&'s Protection> {
-        let own = self.of_workloads.get(namespace).into_iter().flatten().find(|(one, _)| one.restricts);
-        let mut above = [self.of_namespaces.get(namespace), self.mesh(namespace)].into_iter().flatten();
+        let own = self.workloads.get(namespace).into_iter().flatten().find(|(one, _)| one.restricts);
+        let mut above = [self.namespaces.get(namespace), self.common(namespace)].into_iter().flatten();
         let above = above.find(|(_, mtls)| mtls.strict.is_some()).filter(|(_, mtls)| mtls.strict == Some(true));
         own.or(above).map(|(one, _)| *one)
     }
 
-    fn mesh(&self, namespace: &str) -> Option<&Peer<'s>> {
-        self.of_mesh.as_ref().filter(|_| !EXCLUDED_NAMESPACES.contains(&namespace))
+    fn common(&self, namespace: &str) -> Option<&Peer<'s>> {
+        self.mesh.as_ref().filter(|_| !EXCLUDED_NAMESPACES.contains(&namespace))
     }
 }

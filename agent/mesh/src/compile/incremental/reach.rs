@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::named;
+use crate::compile::budget;
 use crate::compile::trace::{Trace, fqdn};
 use crate::compile::visibility::{expand, tell_alike};
 use crate::crd::{Object, Resolution, ServiceType, VirtualService};
@@ -56,8 +57,12 @@ pub(super) fn mentioned(vs: &VirtualService, domain: &str, services: &mut BTreeS
 
 impl Reach {
     /// What the changed VirtualServices among `changes` reach. `None` when that is not plain: one is not for the mesh
-    /// alone, is for a headless service, or tells other clients apart than before.
+    /// alone, is for a headless service, or tells other clients apart than before, or rules have to be left out.
     pub(super) fn of(changes: &[Change], snapshot: &Snapshot, trace: &Trace, domain: &str) -> Option<Self> {
+        let all = || snapshot.virtual_services.values().chain(trace.converted.values());
+        if changes.iter().any(is_rule) && budget::is_exceeded(all()) {
+            return None;
+        }
         let mut reach = Self::default();
         for change in changes.iter().filter(|change| is_rule(change)) {
             let key = key_of(change);
