@@ -11,6 +11,8 @@ use weir_tests::require::{self, Need};
 
 /// How far instructions may be above their budget: newer compilers and dependencies move them by some percent.
 const TOLERANCE: f64 = 1.10;
+/// Allocations of the worker's own clock, which fall among the requests as they take longer or shorter: some in a thousand.
+const BY_THE_CLOCK: f64 = 0.05;
 
 fn subject() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_weir-proxy"))
@@ -26,7 +28,7 @@ fn budget(name: &str) -> f64 {
 
 #[expect(clippy::print_stdout, reason = "what was measured, for who changes the budget")]
 fn hold(what: &str, measured: f64, at_most: f64) {
-    println!("{what} per request: {measured:.1}, at most {at_most:.1}");
+    println!("{what} per request: {measured:.2}, at most {at_most:.2}");
     // Less than a request can take is a harness that does not count.
     assert!(measured > at_most / 10.0, "{what}: {measured:.1} is too little to be true");
     assert!(measured <= at_most, "{what} per request: {measured:.1}, and the budget is {at_most:.1}");
@@ -49,7 +51,7 @@ fn instructions_stay_in_the_budget() {
 fn allocations_stay_in_the_budget() {
     let directory = tempfile::tempdir().expect("a directory");
     let measured = cost::allocations(subject(), directory.path(), FEW_ROUTES).expect("a count");
-    hold("allocations", measured, budget("allocations"));
+    hold("allocations", measured, budget("allocations") + BY_THE_CLOCK);
 }
 
 #[test]
