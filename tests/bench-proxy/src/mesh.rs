@@ -75,7 +75,7 @@ fn service(text: &mut String, number: usize, origin_port: u16) -> std::fmt::Resu
         write!(
             text,
             "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {host}-{version}, namespace: {NAMESPACE}, \
-             labels: {{app: {host}, version: {version}}}}}\nspec: {{nodeName: n, containers: [{{name: c, image: i}}]}}\n\
+             labels: {{app: {host}, version: {version}}}}}\nspec: {{nodeName: node, containers: [{{name: c, image: i}}]}}\n\
              status: {{podIP: {ip}, podIPs: [{{ip: {ip}}}], phase: Running}}\n"
         )?;
         endpoints.push(format!(
