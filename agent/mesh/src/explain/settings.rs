@@ -13,8 +13,8 @@ use crate::program::{
     OutlierDetection, RedirectPath, RedirectPort, RetryPolicy, Rewrite, Route, Share, UriRewrite,
 };
 
-/// What the proxy does whatever a rule says of retries.
-const CONNECTS_AGAIN: &str = "a connection that cannot be made is tried again all the same";
+/// Of a copy the suffix is expected that older versions of Istio added.
+const HOST_OF_COPY: &str = "by the Host that the destination is asked by, without `-shadow`";
 
 /// Seconds and parts of them, as Istio writes durations.
 fn duration(duration: Duration) -> String {
@@ -83,7 +83,7 @@ pub(crate) fn of_route(route: &Route) -> Vec<Setting> {
         }
     }
     for mirror in &given.mirrors {
-        let value = format!("{} of {}", mirror.destination.name, percent(mirror.share));
+        let value = format!("{} of {}, {HOST_OF_COPY}", mirror.destination.name, percent(mirror.share));
         say("mirror", value);
     }
     given.cors.iter().for_each(|cors| say("corsPolicy", allowed(cors)));
@@ -93,11 +93,6 @@ pub(crate) fn of_route(route: &Route) -> Vec<Setting> {
                 say(field, value);
             }
         }
-    }
-    if given.retries.as_ref().is_some_and(|retries| retries.attempts == 0)
-        && let Some(own) = settings.iter_mut().find(|setting| setting.field == "retries")
-    {
-        own.instead = Some(CONNECTS_AGAIN.to_owned());
     }
     settings.extend(defaults(route, given.timeout.is_none(), given.retries.is_none()));
     settings

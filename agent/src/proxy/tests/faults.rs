@@ -114,6 +114,24 @@ async fn a_mirror_gets_a_copy_of_everything_and_nobody_waits_for_it() {
 }
 
 #[tokio::test]
+async fn a_copy_is_asked_for_by_the_host_of_the_request() {
+    let (copied, seen) = remembering().await;
+    let rules = rules(
+        "http: [
+          {match: [{uri: {prefix: /told}}], rewrite: {authority: told.example}, mirror: {host: c}, route: [{destination: {host: b}}]},
+          {mirror: {host: c}, route: [{destination: {host: b}}]}]",
+    );
+    let mesh = Mesh::ruled(&[("b", &[named("b").await]), ("c", &[copied])], &rules);
+    let mut client = mesh.client().await;
+    assert_eq!(client.get("/a").await, (200, "b".into()));
+    assert_eq!(client.get("/told").await, (200, "b".into()));
+    eventually("both are copied", || mesh.proxy.counters().mirrored == 2).await;
+    let mut asked = seen.lock().unwrap().clone();
+    asked.sort();
+    assert_eq!(asked, ["GET /a b ", "GET /told told.example "], "no suffix tells the copy apart");
+}
+
+#[tokio::test]
 async fn a_mirror_gets_its_share_and_no_more_copies_than_there_is_room_for() {
     let (copied, seen) = remembering().await;
     let rules = rules("http: [{mirror: {host: c}, mirrorPercentage: {value: 30}, route: [{destination: {host: b}}]}]");

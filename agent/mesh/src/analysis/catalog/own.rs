@@ -224,7 +224,7 @@ spec:
         name: "RetriesWithoutAttempts",
         severity: Severity::Warning,
         title: "retries without attempts",
-        effect: "No attempts is 0: nothing is repeated, not even what is repeated by default. This version still tries a connection again that cannot be made.",
+        effect: "No attempts is 0: nothing is sent again, not even what is by default, such as a request whose connection could not be made: that is answered with 503.",
         fix: "Add `attempts`, or remove the block.",
         example: Some(Example {
             fires: r"apiVersion: networking.istio.io/v1

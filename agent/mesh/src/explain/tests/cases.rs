@@ -107,6 +107,31 @@ fn a_rule_says_of_each_condition_what_it_found() {
     assert_eq!(retries.origin, None, "nobody wrote it");
 }
 
+/// A setting of the rule that takes what is left.
+fn setting_of(rule: &str, field: &str) -> model::Setting {
+    let told = asked(&CANARY.replace("  - timeout: 3s\n", &format!("  - {rule}\n")), "web", "http://web/", &[]);
+    let mut settings = told.route.expect("a rule takes it").settings.into_iter();
+    settings.find(|setting| setting.field == field).expect("it has the setting")
+}
+
+#[test]
+fn without_attempts_nothing_is_sent_again() {
+    for rule in ["retries: {attempts: 0}", "retries: {}"] {
+        let retries = setting_of(rule, "retries");
+        assert_eq!((&*retries.value, retries.instead), ("none", None), "{rule}");
+        assert!(retries.origin.is_some(), "{rule}");
+    }
+}
+
+#[test]
+fn a_copy_is_asked_for_by_the_host_of_the_request() {
+    let mirror = setting_of("mirror: {host: web, subset: v2}\n    mirrorPercentage: {value: 5}", "mirror");
+    assert_eq!(
+        mirror.value,
+        "outbound|80|v2|web.shop.svc.cluster.local of 5%, by the Host that the destination is asked by, without `-shadow`"
+    );
+}
+
 #[test]
 fn a_rewrite_says_what_becomes_of_the_path() {
     let rewritten = |path: &str| {
