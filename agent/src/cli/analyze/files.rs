@@ -1,5 +1,6 @@
 //! The manifests that were named: files as they are, directories with what looks like a manifest.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -39,10 +40,11 @@ pub(super) fn read(paths: &[PathBuf], recursive: bool, stdin: &mut dyn Read) -> 
         }
     }
     let mut texts: Vec<(String, String)> = Vec::with_capacity(found.len() + 1);
+    let mut names = BTreeSet::new();
     for path in found {
         let name = path.display().to_string();
         // A file that is named twice, or is in a directory that is, is one file.
-        if texts.iter().any(|(other, _)| *other == name) {
+        if !names.insert(name.clone()) {
             continue;
         }
         let text = std::fs::read(&path).with_context(|| format!("reading {name}"))?;

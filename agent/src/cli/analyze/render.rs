@@ -1,5 +1,6 @@
 //! Findings as text for people, and as the records that `istioctl analyze` prints.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
@@ -66,6 +67,7 @@ fn reference(at: &Location) -> String {
 pub(super) fn text(report: &Report, colours: bool) -> String {
     let paint = |code: &'static str| if colours { code } else { "" };
     let mut out = String::new();
+    let mut lines = Lines::default();
     for finding in &report.findings {
         let colour = match finding.severity {
             Severity::Error => RED,
@@ -88,7 +90,7 @@ pub(super) fn text(report: &Report, colours: bool) -> String {
             paint(RESET),
             plain(&finding.message)
         );
-        if let Some(quote) = finding.at.as_ref().and_then(|at| quote(report, at)) {
+        if let Some(quote) = finding.at.as_ref().and_then(|at| lines.quote(report, at)) {
             let (number, line, caret) = quote;
             let _ = writeln!(out, "{}{number:>6} |{} {line}", paint(DIM), paint(RESET));
             let _ = writeln!(out, "{}       |{} {}{caret}^{}", paint(DIM), paint(RESET), paint(colour), paint(RESET));
@@ -101,22 +103,27 @@ pub(super) fn text(report: &Report, colours: bool) -> String {
     out
 }
 
-/// The line's number, the line, and what is before the caret.
-fn quote(report: &Report, at: &Location) -> Option<(u32, String, String)> {
-    let text = report.texts.get(&*at.file)?;
-    let line = text.lines().nth(at.line.checked_sub(1)? as usize)?;
-    let before = (at.column.max(1) - 1) as usize;
-    let line: Vec<char> = line.chars().collect();
-    let before = before.min(line.len());
-    let from = before.saturating_sub(MAX_LINE / 2);
-    // As wide as it is: what would steer the terminal is left out, or the caret would not fit.
-    let seen = |c: &char| {
-        if *c == '\t' || *plain(c.encode_utf8(&mut [0; 4])) == *c.encode_utf8(&mut [0; 4]) { *c } else { '·' }
-    };
-    let shown: String = line.iter().skip(from).take(MAX_LINE).map(seen).collect();
-    // A tab moves the caret as far as it moves the text.
-    let caret = line[from..before].iter().map(|c| if *c == '\t' { '\t' } else { ' ' }).collect();
-    Some((at.line, shown, caret))
+/// The lines of the files that findings are about, found once a file: a long file has as many findings as lines.
+#[derive(Default)]
+struct Lines<'r>(HashMap<&'r str, Vec<&'r str>>);
+
+impl<'r> Lines<'r> {
+    /// The line's number, the line, and what is before the caret.
+    fn quote(&mut self, report: &'r Report, at: &Location) -> Option<(u32, String, String)> {
+        let (file, text) = report.texts.get_key_value(&*at.file)?;
+        let lines = self.0.entry(file).or_insert_with(|| text.lines().collect());
+        let line: Vec<char> = lines.get(at.line.checked_sub(1)? as usize)?.chars().collect();
+        let before = ((at.column.max(1) - 1) as usize).min(line.len());
+        let from = before.saturating_sub(MAX_LINE / 2);
+        // As wide as it is: what would steer the terminal is left out, or the caret would not fit.
+        let seen = |c: &char| {
+            if *c == '\t' || *plain(c.encode_utf8(&mut [0; 4])) == *c.encode_utf8(&mut [0; 4]) { *c } else { '·' }
+        };
+        let shown: String = line.iter().skip(from).take(MAX_LINE).map(seen).collect();
+        // A tab moves the caret as far as it moves the text.
+        let caret = line[from..before].iter().map(|c| if *c == '\t' { '\t' } else { ' ' }).collect();
+        Some((at.line, shown, caret))
+    }
 }
 
 fn summary(report: &Report) -> String {
@@ -152,4 +159,75 @@ pub(super) fn codes() -> String {
         let _ = writeln!(out, "{codes}: {why}");
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::cli::analyze::sarif;
+    use weir_mesh::analysis::Sources;
+    use weir_mesh::finding::code;
+    use weir_mesh::source::ObjectRef;
+
+    /// A file of so many lines with a finding on each.
+    fn report(lines: u32) -> Report {
+        let (file, object) = (
+            "web.yaml",
+            ObjectRef {
+                kind: "VirtualService".into(),
+                group: "networking.istio.io".into(),
+                namespace: "shop".into(),
+                name: "web".into(),
+            },
+        );
+        let finding = |line| Finding {
+            severity: Severity::Info,
+            code: code::LONE_WEIGHT,
+            object: Some(object.clone()),
+            at: Some(Location { file: file.into(), line, column: 3 }),
+            message: "a message".to_owned(),
+            help: None,
+        };
+        let text = (1..=lines).map(|line| format!("- line {line} of the file\n")).collect();
+        Report {
+            sources: Sources::default(),
+            findings: (1..=lines).map(finding).collect(),
+            texts: [(file.to_owned(), text)].into(),
+            notes: Vec::new(),
+            lacks_services: false,
+        }
+    }
+
+    /// The shortest of several runs: the machine may be busy with others.
+    fn shortest(mut work: impl FnMut() -> usize) -> Duration {
+        let run = |_| {
+            let start = Instant::now();
+            assert!(work() > 0);
+            start.elapsed()
+        };
+        (0..5).map(run).min().unwrap()
+    }
+
+    #[test]
+    fn each_finding_quotes_its_line() {
+        let shown = text(&report(3), false);
+        assert!(shown.contains("     2 | - line 2 of the file\n       |   ^\n"), "{shown}");
+    }
+
+    #[test]
+    fn twice_the_findings_of_a_file_take_twice_the_time() {
+        type Print = fn(&Report) -> usize;
+        let prints: [(&str, Print); 3] = [
+            ("text", |report| text(report, false).len()),
+            ("JSON", |report| serde_json::to_string_pretty(&records(report)).unwrap().len()),
+            ("SARIF", |report| sarif::log(report).to_string().len()),
+        ];
+        let (half, whole) = (report(4_000), report(8_000));
+        for (name, print) in prints {
+            let (half, whole) = (shortest(|| print(&half)), shortest(|| print(&whole)));
+            assert!(whole <= half * 3, "{name}: {whole:?} for 8,000 findings, {half:?} for 4,000");
+        }
+    }
 }

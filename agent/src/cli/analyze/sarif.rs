@@ -1,5 +1,6 @@
 //! Findings as SARIF 2.1.0, which code hosts and editors show beside the lines.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
@@ -13,7 +14,8 @@ const SCHEMA: &str = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os
 /// The log of one run.
 pub(super) fn log(report: &Report) -> Value {
     let rules: Vec<Value> = catalog::all().map(rule).collect();
-    let results: Vec<Value> = report.findings.iter().map(|finding| result(report, finding)).collect();
+    let indexes: HashMap<&str, usize> = catalog::all().enumerate().map(|(index, entry)| (entry.code, index)).collect();
+    let results: Vec<Value> = report.findings.iter().map(|finding| result(report, finding, &indexes)).collect();
     json!({
         "$schema": SCHEMA,
         "version": "2.1.0",
@@ -48,7 +50,7 @@ fn level(severity: Severity) -> &'static str {
     }
 }
 
-fn result(report: &Report, finding: &Finding) -> Value {
+fn result(report: &Report, finding: &Finding, indexes: &HashMap<&str, usize>) -> Value {
     let text = match &finding.help {
         Some(help) => format!("{} ({help})", finding.message),
         None => finding.message.clone(),
@@ -58,8 +60,8 @@ fn result(report: &Report, finding: &Finding) -> Value {
         "level": level(finding.severity),
         "message": { "text": text },
     });
-    if let Some(index) = catalog::all().position(|entry| entry.code == finding.code) {
-        result["ruleIndex"] = index.into();
+    if let Some(index) = indexes.get(finding.code) {
+        result["ruleIndex"] = (*index).into();
     }
     let mut location = json!({});
     if let Some(at) = &finding.at {

@@ -1,5 +1,8 @@
 //! HTTP rules: weights, rewrites, prefixes, retries, faults, and clients that do not take part.
 
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
 use super::super::findings::Findings;
 use super::super::input::{Input, VirtualService};
 use super::super::tree::Tree;
@@ -10,11 +13,11 @@ pub(super) fn analyze(vs: &VirtualService<'_>, input: &Input<'_>, findings: &mut
     for (i, rule) in vs.http.iter().enumerate() {
         weights(vs, rule, &format!("http[{i}]"), findings);
         rewrite(vs, rule, i, findings);
-        prefixes(vs, rule, i, findings);
         retries(vs, rule, i, findings);
         faults(vs, rule, i, findings);
         hash(vs, rule, i, input, findings);
     }
+    prefixes(vs, findings);
     for protocol in ["tls", "tcp"] {
         for (i, rule) in vs.resource.node.items(&format!("spec.{protocol}")).iter().enumerate() {
             weights(vs, rule, &format!("{protocol}[{i}]"), findings);
@@ -83,34 +86,43 @@ fn rewrite(vs: &VirtualService<'_>, rule: &Node, i: usize, findings: &mut Findin
 }
 
 /// Only where it can be seen that it matters: most prefixes take more than their segment, and no such path exists.
-fn prefixes(vs: &VirtualService<'_>, rule: &Node, i: usize, findings: &mut Findings) {
-    let is_rewritten = rule.at("rewrite.uri").is_some() || rule.at("redirect.prefixRewrite").is_some();
-    for (j, item) in rule.items("match").iter().enumerate() {
-        let prefix = item.text_at("uri.prefix");
-        if prefix.len() < 2 || !prefix.ends_with(|last: char| last.is_ascii_alphanumeric()) {
-            continue;
+fn prefixes(vs: &VirtualService<'_>, findings: &mut Findings) {
+    let mut later: BTreeSet<&str> = BTreeSet::new();
+    for (i, rule) in vs.http.iter().enumerate().rev() {
+        let is_rewritten = rule.at("rewrite.uri").is_some() || rule.at("redirect.prefixRewrite").is_some();
+        for (j, item) in rule.items("match").iter().enumerate() {
+            let prefix = item.text_at("uri.prefix");
+            if prefix.len() < 2 || !prefix.ends_with(|last: char| last.is_ascii_alphanumeric()) {
+                continue;
+            }
+            let example = match goes_on(&later, prefix) {
+                Some(path) => format!("`{path}`, too, which a later rule is for"),
+                None if is_rewritten => format!("`{prefix}foo`, too, and rewrites it"),
+                None => continue,
+            };
+            findings.add(
+                code::GREEDY_PREFIX,
+                vs.resource,
+                item.mark_of("uri.prefix"),
+                format!("http[{i}].match[{j}] compares letters, not path segments: prefix `{prefix}` takes {example}"),
+                &format!("match `{prefix}/` as a prefix and `{prefix}` as exact"),
+            );
         }
-        let goes_on = |path: &str| {
-            path.strip_prefix(prefix).is_some_and(|rest| {
-                rest.starts_with(|next: char| next.is_ascii_alphanumeric() || next == '-' || next == '_')
-            })
-        };
-        let later = vs.http.iter().skip(i + 1).flat_map(|rule| rule.items("match"));
-        let paths = later.flat_map(|item| [item.text_at("uri.exact"), item.text_at("uri.prefix")]);
-        let taken = paths.into_iter().find(|path| goes_on(path));
-        let example = match taken {
-            Some(path) => format!("`{path}`, too, which a later rule is for"),
-            None if is_rewritten => format!("`{prefix}foo`, too, and rewrites it"),
-            None => continue,
-        };
-        findings.add(
-            code::GREEDY_PREFIX,
-            vs.resource,
-            item.mark_of("uri.prefix"),
-            format!("http[{i}].match[{j}] compares letters, not path segments: prefix `{prefix}` takes {example}"),
-            &format!("match `{prefix}/` as a prefix and `{prefix}` as exact"),
+        later.extend(
+            rule.items("match").iter().flat_map(|item| [item.text_at("uri.exact"), item.text_at("uri.prefix")]),
         );
     }
+}
+
+/// The first of the paths whose segment goes on where the prefix ends. The order of the paths finds it: a
+/// VirtualService may have thousands.
+fn goes_on<'p>(paths: &BTreeSet<&'p str>, prefix: &str) -> Option<&'p str> {
+    const GOES_ON: [(char, char); 5] = [('-', '.'), ('0', ':'), ('A', '['), ('_', '`'), ('a', '{')];
+    let between = |(from, to)| {
+        let (from, to) = (format!("{prefix}{from}"), format!("{prefix}{to}"));
+        paths.range::<str, _>((Bound::Included(&*from), Bound::Excluded(&*to))).next().copied()
+    };
+    GOES_ON.into_iter().find_map(between)
 }
 
 fn retries(vs: &VirtualService<'_>, rule: &Node, i: usize, findings: &mut Findings) {
@@ -122,7 +134,7 @@ fn retries(vs: &VirtualService<'_>, rule: &Node, i: usize, findings: &mut Findin
             vs.resource,
             rule.mark_of("retries"),
             format!(
-                "http[{i}].retries has no attempts, which means 0: no answer is repeated; this version still tries a connection that cannot be made again"
+                "http[{i}].retries has no attempts, which means 0: nothing is sent again, not even where a connection cannot be made"
             ),
             "add attempts, or remove the block for the default of 2",
         );

@@ -12,6 +12,8 @@ use crate::finding::{Severity, code};
 
 /// What settings of a port replace as a whole.
 const BLOCKS: [&str; 4] = ["connectionPool", "loadBalancer", "outlierDetection", "tls"];
+/// Of the rules for one host so many are named: each of them has a finding of its own.
+const MAX_NAMED: usize = 5;
 /// `maxEjectionPercent` where none is given.
 const DEFAULT_EJECTION: i64 = 10;
 
@@ -72,11 +74,12 @@ fn rivals(input: &Input<'_>, findings: &mut Findings) {
                     None => drop(subsets.insert(name, rule)),
                 }
             }
-            let others: Vec<String> = rules
-                .iter()
-                .filter(|other| !std::ptr::eq(**other, *rule))
-                .map(|other| other.resource.meta.object.to_string())
-                .collect();
+            let others = rules.iter().filter(|other| !std::ptr::eq(**other, *rule));
+            let mut named: Vec<String> =
+                others.take(MAX_NAMED).map(|other| other.resource.meta.object.to_string()).collect();
+            if let more @ 1.. = rules.len() - 1 - named.len() {
+                named.push(format!("{more} more"));
+            }
             let (severity, effect) = if lost.is_empty() {
                 (Severity::Info, "they are merged, and all of this one holds".to_owned())
             } else {
@@ -93,7 +96,7 @@ fn rivals(input: &Input<'_>, findings: &mut Findings) {
                 format!(
                     "{host} has {} DestinationRules in this namespace ({}, too): {effect}",
                     rules.len(),
-                    others.join(" and ")
+                    named.join(" and ")
                 ),
                 "put the settings of a host into one DestinationRule",
             );

@@ -164,6 +164,48 @@ fn the_oldest_destination_rule_holds_and_the_others_say_what_they_lose() {
 }
 
 #[test]
+fn rules_for_one_host_name_a_few_of_each_other() {
+    let rule = |n: usize| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: web-{n:04}, namespace: shop}}\nspec: {{host: web, trafficPolicy: {{loadBalancer: {{simple: RANDOM}}}}}}\n"
+        )
+    };
+    let told = |count: usize| {
+        let found = of("WEIR0018", &(0..count).map(rule).collect::<String>());
+        assert_eq!(found.len(), count);
+        found.into_iter().map(|finding| finding.message.len()).sum::<usize>()
+    };
+    let (half, whole) = (told(400), told(800));
+    assert!(whole <= half * 3, "{whole} characters of 800 rules, {half} of 400");
+    let first = of("WEIR0018", &(0..7).map(rule).collect::<String>()).remove(0).message;
+    assert!(first.contains("DestinationRule shop/web-0005 and 1 more, too)"), "{first}");
+}
+
+#[test]
+fn a_prefix_is_greedy_where_a_later_rule_is_for_what_it_takes() {
+    let greedy = |first: &str, second: &str| {
+        let rule =
+            |uri: &str| format!("  - match: [{{uri: {{{uri}}}}}]\n    route: [{{destination: {{host: web}}}}]\n");
+        codes(&virtual_service(&(rule(first) + &rule(second)))).contains("WEIR0021")
+    };
+    for path in ["/v20", "/v2-x", "/v2_x", "/v2Foo", "/v2foo/x"] {
+        assert!(greedy("prefix: /v2", &format!("exact: {path}")), "{path}");
+        assert!(!greedy(&format!("exact: {path}"), "prefix: /v2"), "{path} comes first");
+    }
+    for path in ["/v2", "/v2/x", "/v2.x", "/v1x", "/v3"] {
+        assert!(!greedy("prefix: /v2", &format!("exact: {path}")), "{path}");
+    }
+}
+
+#[test]
+fn a_gateway_that_is_not_there_is_one_fault() {
+    let at =
+        virtual_service("  - route: [{destination: {host: web}}]\n").replace("hosts:", "gateways: [front]\n  hosts:");
+    assert_eq!(one("IST0101", &format!("{at}---{SERVICE}")).severity, Severity::Error);
+    assert_eq!(one("IST0132", &format!("{at}---{SERVICE}")).severity, Severity::Info);
+}
+
+#[test]
 fn an_object_can_say_that_it_is_meant_so() {
     let port = |annotations: &str| {
         codes(
