@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::build::PORT_OF_OTHER_HOSTS;
 use super::destinations::host_help;
 use super::registry::{Registered, Registry, has_labels, protocol_of};
 use super::visibility::expand;
@@ -124,22 +125,40 @@ fn virtual_service(vs: &VirtualService, registry: &Registry<'_>, options: &Compi
         );
         return;
     }
-    for (host, mark) in vs.hosts.iter().filter(|(host, _)| !host.starts_with('*')) {
+    for (host, mark) in &vs.hosts {
+        if let Some(suffix) = host.strip_prefix('*') {
+            if !suffix.is_empty() && !registry.services.iter().any(|service| service.fqdn.ends_with(suffix)) {
+                by_host_alone(vs, *mark, &format!("no service has a name that {host} covers"), None, findings);
+            }
+            continue;
+        }
         let full = expand(host, vs.meta.namespace(), &options.cluster_domain);
-        if let Some(service) = registry.find(&full) {
-            protocols(vs, &registry.services[service], *mark, findings);
-            headless(vs, &registry.services[service], options, findings);
-        } else {
-            findings.with_help(
-                Severity::Warning,
-                code::UNKNOWN_HOST,
-                &vs.meta,
-                *mark,
-                format!("{full} is no service here: the rules apply only to requests on port 80 that name this host"),
-                host_help(registry, host, &options.cluster_domain),
-            );
+        match registry.find(&full).map(|service| &registry.services[service]) {
+            Some(service) if service.object.kind == ServiceType::ExternalName => {
+                let why = format!("{full} is an alias (type ExternalName) without an address of its own");
+                let help = "write the rules for the host that it stands for".to_owned();
+                by_host_alone(vs, *mark, &why, Some(help), findings);
+            }
+            Some(service) => {
+                protocols(vs, service, *mark, findings);
+                headless(vs, service, options, findings);
+            }
+            None => {
+                let help = host_help(registry, host, &options.cluster_domain);
+                by_host_alone(vs, *mark, &format!("{full} is no service here"), help, findings);
+            }
         }
     }
+}
+
+/// Rules for a host without an address that connections are steered by. Istio looks at the Host of whatever is sent to
+/// a port 80, weir at that of what dials a service with rules.
+fn by_host_alone(vs: &VirtualService, mark: Mark, why: &str, help: Option<String>, findings: &mut Findings) {
+    let message = format!(
+        "{why}: connections to the address that DNS gives for it pass as without weir, and the rules do not hold for them, as they would in Istio; they hold for requests of this Host that dial port {PORT_OF_OTHER_HOSTS} of a service with rules of its own"
+    );
+    let help = help.or_else(|| Some("make a ServiceEntry with addresses and endpoints for the host".to_owned()));
+    findings.with_help(Severity::Warning, code::UNKNOWN_HOST, &vs.meta, mark, message, help);
 }
 
 /// Rules of a kind that no port of the host can follow.

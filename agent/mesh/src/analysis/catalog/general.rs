@@ -172,9 +172,9 @@ spec: {containers: [{name: app}]}
         code: code::UNKNOWN_HOST,
         name: "UnknownHost",
         severity: Severity::Warning,
-        title: "a VirtualService for a host that is no service",
-        effect: "Its rules apply only to requests on port 80 that name this host.",
-        fix: "Mend the host, or make a ServiceEntry for it.",
+        title: "a VirtualService for a host that no address stands for",
+        effect: "weir steers connections by the address that is dialled, and the Host header selects among the rules of that port; Istio selects by the Host of everything that is sent to a port 80. A host that no Service or ServiceEntry has, a wildcard that covers none, and the alias of an ExternalName Service have no address here: who asks DNS for them passes as without weir. The rules hold only for requests of this Host that dial port 80 of a service with rules of its own.",
+        fix: "Mend the host, make a ServiceEntry with addresses and endpoints for it, or write the rules for the host that is dialled.",
         example: Some(Example {
             fires: r"apiVersion: networking.istio.io/v1
 kind: VirtualService
