@@ -120,6 +120,8 @@ pub mod code {
     pub const NO_CLIENTS: &str = "WEIR0028";
     /// An ALLOW policy refuses all that it does not name.
     pub const ALLOW_DENIES: &str = "WEIR0029";
+    /// A DestinationRule of the client's namespace that hides those of a host's owner.
+    pub const HIDDEN_RULE: &str = "WEIR0030";
     /// A field or kind that is deprecated.
     pub const DEPRECATED: &str = "IST0002";
     /// Something that is referred to does not exist.

@@ -16,7 +16,7 @@ use super::layer4;
 use super::policy::Policies;
 use super::registry::{Registered, Registry};
 use super::routes::{self, comes_through};
-use super::visibility::{Client, ViewTable};
+use super::visibility::{Client, ViewTable, expand, sees};
 use super::{CompileOptions, Findings};
 use crate::crd::{HttpMatchItem, Labels, Mark, Pod, Protection, Service, ServiceEntry, VirtualService, is_for_mesh};
 use crate::snapshot::Snapshot;
@@ -68,6 +68,15 @@ pub(crate) struct SubsetOf {
     pub(crate) labels: Labels,
     pub(crate) rule: ObjectRef,
     pub(crate) at: Option<Location>,
+}
+
+/// A DestinationRule that comes before others.
+#[derive(Clone, Debug)]
+pub(crate) struct Hiding {
+    pub(crate) rule: ObjectRef,
+    pub(crate) at: Option<Location>,
+    /// As written.
+    pub(crate) host: Arc<str>,
 }
 
 /// A rule, or an alternative of one, that some clients do not have.
@@ -201,6 +210,39 @@ impl<'s> Describer<'s> {
         let encryption = policy.encryption(subset, port);
         let encryption = encryption.map(|(rule, tls)| (rule.meta.object.clone(), Arc::clone(&tls.mode)));
         (policy.rules.iter().map(|rule| rule.meta.object.clone()).collect(), encryption)
+    }
+
+    /// Where a rule defines a subset that clients of the view do not have, as other rules come before it: that
+    /// definition, and those rules.
+    pub(crate) fn hidden(&mut self, view: u32, host: &str, name: &str) -> Option<(SubsetOf, Vec<Hiding>)> {
+        let client = self.client(view);
+        let service = &self.registry.services[self.registry.find(host)?];
+        let id = self.policies.resolve(&client, service, &mut Findings::default())?;
+        let in_force = &self.policies.get(id).rules;
+        let domain = &self.options.cluster_domain;
+        let defining = self.snapshot.destination_rules.values().filter_map(|rule| {
+            let subset = rule.subsets.iter().find(|subset| *subset.name == *name)?;
+            let named = match rule.host.strip_prefix('*') {
+                Some(suffix) => host.ends_with(suffix),
+                None => *expand(&rule.host, rule.meta.namespace(), domain) == *host,
+            };
+            let seen = rule.selector.is_none() && sees(client.namespace.as_ref(), &rule.meta, &rule.export_to);
+            let own = rule.meta.namespace();
+            let near = own == service.namespace() || *own == self.options.root_namespace;
+            (named && seen && near).then_some((rule, subset))
+        });
+        let (rule, subset) = defining.min_by_key(|(rule, _)| rule.meta.namespace() != service.namespace())?;
+        let hidden = SubsetOf {
+            labels: subset.labels.clone(),
+            rule: rule.meta.object.clone(),
+            at: rule.meta.place(subset.mark),
+        };
+        let hiding = in_force.iter().map(|rule| Hiding {
+            rule: rule.meta.object.clone(),
+            at: rule.meta.place(rule.host_mark),
+            host: Arc::clone(&rule.host),
+        });
+        Some((hidden, hiding.collect()))
     }
 
     /// The VirtualServices for a host that this client does not have, and the rules of those that it has which are for

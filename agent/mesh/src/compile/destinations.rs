@@ -319,10 +319,14 @@ pub(super) fn host_help(registry: &Registry<'_>, host: &str, cluster_domain: &st
 }
 
 fn subset_help(policy: Option<&policy::Policy<'_>>, service: &Registered<'_>) -> String {
-    let Some(policy) = policy.filter(|policy| !policy.subsets.is_empty()) else {
+    let Some(policy) = policy.filter(|policy| !policy.rules.is_empty()) else {
         return format!("a DestinationRule for {} must define it under `subsets`", service.fqdn);
     };
     let rules: Vec<String> = policy.rules.iter().map(|rule| rule.meta.object.to_string()).collect();
+    if policy.subsets.is_empty() {
+        // Of another namespace one may define it, and is not asked.
+        return format!("{} holds for these clients, and must define it under `subsets`", rules.join(" and "));
+    }
     let names: Vec<&str> = policy.subsets.iter().map(|(subset, _)| &*subset.name).collect();
     format!("{} defines {}", rules.join(" and "), names.join(", "))
 }

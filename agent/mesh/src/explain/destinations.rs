@@ -7,6 +7,7 @@ use super::{Mesh, settings};
 use crate::compile::describe::{Describer, Member, SubsetOf};
 use crate::crd::Labels;
 use crate::program::{Cluster, PortId, WeightedCluster};
+use crate::source::Location;
 
 /// Whose destinations, and how they are reached.
 pub(super) struct Toward<'a> {
@@ -100,7 +101,7 @@ impl Toward<'_> {
     }
 
     /// A destination that there is not.
-    fn nowhere(&self, describer: &Describer<'_>, destination: &WeightedCluster) -> Dead {
+    fn nowhere(&self, describer: &mut Describer<'_>, destination: &WeightedCluster) -> Dead {
         if destination.is_invalid_backend() {
             return self.dead("NC", 500, "the backend of the route is none that it may be sent to".to_owned());
         }
@@ -112,10 +113,26 @@ impl Toward<'_> {
             Some((service, _)) if !service.ports.iter().any(|own| own.number.to_string() == port) => {
                 format!("{} has no port {port}", service.meta.object)
             }
-            Some(_) if !subset.is_empty() => format!("no DestinationRule defines subset {subset} of {host}"),
+            Some(_) if !subset.is_empty() => self.without_subset(describer, host, subset),
             Some((service, _)) => format!("{} cannot be a destination", service.meta.object),
         };
         self.dead("NC", 503, why)
+    }
+
+    /// Why there is no such subset: nobody defines it, or who does is not asked.
+    fn without_subset(&self, describer: &mut Describer<'_>, host: &str, subset: &str) -> String {
+        let Some((hidden, hiding)) = describer.hidden(self.view, host, subset) else {
+            return format!("no DestinationRule defines subset {subset} of {host}");
+        };
+        let at = |at: Option<&Location>| at.map(|at| format!(" at {at}")).unwrap_or_default();
+        let first: Vec<String> =
+            hiding.iter().map(|one| format!("{}{} (host {})", one.rule, at(one.at.as_ref()), one.host)).collect();
+        format!(
+            "{}{} defines subset {subset} of {host}, and {} hides it from this client: rules of the client's namespace come before those of the service's, the most specific host first, and are not merged with others",
+            hidden.rule,
+            at(hidden.at.as_ref()),
+            first.join(" and ")
+        )
     }
 
     /// A destination without an endpoint.

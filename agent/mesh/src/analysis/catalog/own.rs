@@ -430,4 +430,58 @@ spec:
 ",
         }),
     },
+    Entry {
+        code: code::HIDDEN_RULE,
+        name: "HiddenDestinationRule",
+        severity: Severity::Warning,
+        title: "a DestinationRule of the clients' namespace that hides the owner's",
+        effect: "A rule of the client's namespace comes before those of the namespace of the service, even one for `*` before one for the very host, and rules of different namespaces are never merged. Where a VirtualService names a subset that only the hidden rule defines, its share is answered with 503 (NC).",
+        fix: "Repeat the subsets in the rule of the clients, or move it to the root namespace, whose rules come last.",
+        example: Some(Example {
+            fires: r#"apiVersion: v1
+kind: Service
+metadata: {name: reviews, namespace: shop}
+spec: {selector: {app: reviews}, ports: [{name: http, port: 80}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews, namespace: shop}
+spec: {host: reviews, subsets: [{name: v1, labels: {version: v1}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews, namespace: shop}
+spec:
+  hosts: [reviews]
+  http: [{route: [{destination: {host: reviews, subset: v1}}]}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: all, namespace: clients}
+spec: {host: "*", trafficPolicy: {loadBalancer: {simple: RANDOM}}}
+"#,
+            silent: r#"apiVersion: v1
+kind: Service
+metadata: {name: reviews, namespace: shop}
+spec: {selector: {app: reviews}, ports: [{name: http, port: 80}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews, namespace: shop}
+spec: {host: reviews, subsets: [{name: v1, labels: {version: v1}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews, namespace: shop}
+spec:
+  hosts: [reviews]
+  http: [{route: [{destination: {host: reviews, subset: v1}}]}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: all, namespace: istio-system}
+spec: {host: "*", trafficPolicy: {loadBalancer: {simple: RANDOM}}}
+"#,
+        }),
+    },
 ];

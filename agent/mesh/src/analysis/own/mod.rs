@@ -3,6 +3,7 @@
 use super::findings::Findings;
 use super::input::Input;
 
+mod hidden;
 mod rules;
 mod settings;
 
@@ -12,4 +13,5 @@ pub(super) fn analyze(input: &Input<'_>, findings: &mut Findings) {
         rules::analyze(vs, input, findings);
     }
     settings::analyze(input, findings);
+    hidden::analyze(input, findings);
 }

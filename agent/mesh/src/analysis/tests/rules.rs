@@ -198,6 +198,64 @@ fn a_prefix_is_greedy_where_a_later_rule_is_for_what_it_takes() {
 }
 
 #[test]
+fn a_rule_of_the_clients_hides_the_owners_where_it_matters() {
+    let to_v1 = virtual_service("  - route: [{destination: {host: web, subset: v1}}]\n");
+    let rule = |namespace: &str, name: &str, spec: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {{{spec}}}\n"
+        )
+    };
+    let owner = rule("shop", "web", "host: web, subsets: [{name: v1, labels: {app: web}}]");
+    let random = "trafficPolicy: {loadBalancer: {simple: RANDOM}}";
+    let all = |namespace: &str| rule(namespace, "all", &format!("host: \"*\", {random}"));
+    let text = format!("{to_v1}---{SERVICE}{owner}");
+    let told =
+        |more: &str| of("WEIR0030", &format!("{text}{more}")).into_iter().map(|f| f.severity).collect::<Vec<_>>();
+    assert_eq!(told(""), []);
+    let found = one("WEIR0030", &format!("{text}{}", all("client")));
+    assert!(found.message.contains("and not DestinationRule shop/web (0.yaml:"), "{found}");
+    assert!(
+        found.message.ends_with("subset v1, to which VirtualService shop/web sends, is not there for them: 503 (NC)"),
+        "{found}"
+    );
+    // Of the root namespace, of the owner's, or for others, it hides nothing.
+    assert_eq!([told(&all("istio-system")), told(&all("shop"))], [[], []]);
+    assert_eq!(told(&rule("client", "all", &format!("host: \"*\", exportTo: [x], {random}"))), []);
+    // A closer one of its own namespace defines what is needed.
+    let full = "web.shop.svc.cluster.local";
+    let closer = rule("client", "web", &format!("host: {full}, subsets: [{{name: v1, labels: {{app: web}}}}]"));
+    assert_eq!(told(&(all("client") + &closer)), []);
+    assert_eq!(told(&rule("client", "web", &format!("host: {full}, {random}"))), [Severity::Warning]);
+    // Nobody names the subset: a rule for the host alone is meant so, one for everything perhaps not.
+    let unused = text.replace(", subset: v1", "");
+    let quiet =
+        |more: &str| of("WEIR0030", &format!("{unused}{more}")).into_iter().map(|f| f.severity).collect::<Vec<_>>();
+    assert_eq!(quiet(&all("client")), [Severity::Info]);
+    assert_eq!(quiet(&rule("client", "web", &format!("host: {full}, {random}"))), []);
+    // Those who do not see the owner's rule lose nothing.
+    let kept = text.replace("spec: {host: web,", "spec: {host: web, exportTo: [\".\"],");
+    assert_eq!(of("WEIR0030", &format!("{kept}{}", all("client"))), []);
+}
+
+#[test]
+fn hosts_that_no_address_stands_for_are_told_of() {
+    let of_hosts = |hosts: &str| virtual_service("  - route: [{destination: {host: web}}]\n").replace("[web]", hosts);
+    let told = |hosts: &str| of("WEIR0010", &format!("{}---{SERVICE}", of_hosts(hosts))).len();
+    assert_eq!(told("[web]"), 0);
+    assert_eq!(told("[\"*.shop.svc.cluster.local\"]"), 0);
+    assert_eq!(told("[\"*.wild.io\"]"), 1);
+    assert_eq!(told("[web, ext.example.com, \"*.wild.io\"]"), 2);
+    let entry = "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: ext, namespace: shop}\nspec: {hosts: [a.wild.io], addresses: [10.9.0.1], ports: [{name: http, number: 80, protocol: HTTP}], resolution: STATIC, endpoints: [{address: 10.9.1.1}]}\n";
+    assert_eq!(of("WEIR0010", &format!("{}---{SERVICE}{entry}", of_hosts("[a.wild.io, \"*.wild.io\"]"))), []);
+    let alias = SERVICE
+        .replace("web", "alias")
+        .replace("selector: {app: alias}", "type: ExternalName, externalName: web.shop.svc.cluster.local");
+    let finding = one("WEIR0010", &format!("{}---{SERVICE}---{alias}", of_hosts("[alias]")));
+    assert!(finding.message.contains("an alias (type ExternalName)"), "{finding}");
+    assert!(finding.message.contains("as they would in Istio"), "{finding}");
+}
+
+#[test]
 fn a_gateway_that_is_not_there_is_one_fault() {
     let at =
         virtual_service("  - route: [{destination: {host: web}}]\n").replace("hosts:", "gateways: [front]\n  hosts:");

@@ -156,6 +156,35 @@ fn a_subset_that_nobody_defines_is_503_nc() {
 }
 
 #[test]
+fn a_rule_of_the_clients_namespace_that_hides_a_subset_is_named() {
+    let hiding = "---
+apiVersion: v1
+kind: Namespace
+metadata: {name: client, labels: {weir.mesh/mode: enabled}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: all, namespace: client}
+spec:
+  host: \"*\"
+  trafficPolicy: {loadBalancer: {simple: RANDOM}}
+";
+    let text = format!("{CANARY}{hiding}");
+    let line = text.lines().position(|line| line.contains("host: \"*\"")).expect("there") + 1;
+    let told = asked(&text, "client/app=x", "http://web.shop/", &[]);
+    assert_eq!((told.outcome.status, told.outcome.flag.as_deref()), (Some(503), Some("NC")));
+    let why = &told.destinations[0].dead.as_ref().expect("nobody is behind it").why;
+    assert!(
+        why.contains(&format!("DestinationRule client/all at mesh.yaml:{line}:9 (host *) hides it from this client")),
+        "{why}"
+    );
+    assert!(why.starts_with("DestinationRule shop/web at mesh.yaml:"), "{why}");
+    // A subset that nobody has is hidden by nobody.
+    let told = asked(&text, "client/app=x", "http://web.shop/beta", &["x-user: jason"]);
+    assert!(told.destinations[0].dead.as_ref().expect("nobody").why.starts_with("no DestinationRule defines"));
+}
+
+#[test]
 fn who_does_not_take_part_passes_as_without_weir() {
     let told = asked(&CANARY.replace("enabled", "disabled"), "web", "http://web", &[]);
     assert!(!told.client.takes_part);
