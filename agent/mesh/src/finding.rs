@@ -176,12 +176,18 @@ pub mod code {
     pub const SAME_CERTIFICATE: &str = "IST0138";
     /// Subsets that do not hold for requests from a gateway.
     pub const NOT_FROM_GATEWAY: &str = "IST0140";
+    /// A kind that one may not list, so that nothing is said of it.
+    pub const MAY_NOT_LIST: &str = "IST0141";
+    /// A version of Kubernetes that is too old.
+    pub const OLD_KUBERNETES: &str = "IST0142";
     /// Gateways that want the same host on the same port.
     pub const RIVAL_GATEWAYS: &str = "IST0145";
     /// Routing by JWT claims that nobody checks.
     pub const CLAIMS_UNCHECKED: &str = "IST0149";
     /// A port of an ExternalName Service that carries TCP.
     pub const EXTERNAL_NAME_PORT: &str = "IST0150";
+    /// A definition of the Gateway API without a version that is read.
+    pub const UNREAD_GATEWAY_API: &str = "IST0156";
     /// Access logging without a provider.
     pub const NO_PROVIDER: &str = "IST0157";
     /// Telemetry objects that select the same pod.
@@ -200,6 +206,8 @@ pub mod code {
     pub const NO_IMPACT: &str = "IST0167";
     /// A condition of an object's status that is not met.
     pub const CONDITION: &str = "IST0171";
+    /// A definition of the Gateway API of before its first release.
+    pub const ENDING_GATEWAY_API: &str = "IST0172";
     /// A subset that selects no pod.
     pub const EMPTY_SUBSET: &str = "IST0173";
     /// A DestinationRule for a host that does not exist.

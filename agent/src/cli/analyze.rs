@@ -170,15 +170,16 @@ fn report(args: &Args) -> Result<Report> {
         let place = |at: Mark| format!("{name}:{}:{}", at.line, at.column);
         sources.set_mesh_config(&name, &text).map_err(|error| anyhow!("{}: no YAML: {error}", place(error.mark)))?;
     }
+    if let Some(version) = listing.as_ref().and_then(|listing| listing.kubernetes.as_deref()) {
+        sources.set_kubernetes(version);
+    }
     for served in listing.iter_mut().flat_map(|listing| listing.objects.drain(..)) {
         if let Err(fault) = sources.add_served(served.node, &served.api_version, served.kind) {
             notes.push(format!("a {} of the cluster is left out: {fault}", served.kind));
         }
     }
     for (kind, why) in listing.into_iter().flat_map(|listing| listing.hidden) {
-        notes
-            .push(format!("{kind} objects are not looked at everywhere, so what refers to them is not checked: {why}"));
-        sources.leave_out(kind);
+        sources.leave_out(kind, &why);
     }
     let mut findings = analysis::analyze(&mut sources);
     let least = args.output_threshold.severity();

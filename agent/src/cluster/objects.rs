@@ -84,6 +84,8 @@ pub struct Listing {
     pub objects: Vec<Served>,
     /// Kinds that are there and that one may not list, or not everywhere, and why.
     pub hidden: Vec<(&'static str, String)>,
+    /// Of the API server, `v1.33.0`; `None` where it does not say.
+    pub kubernetes: Option<String>,
 }
 
 /// Lists everything. Of a kind that one may not list everywhere, the objects of `namespace` are listed.
@@ -91,7 +93,9 @@ pub struct Listing {
 /// # Errors
 /// When the API server cannot be asked, or its answer cannot be read.
 pub async fn list(client: &Client, namespace: &str) -> anyhow::Result<Listing> {
-    let mut listing = Listing::default();
+    // Everybody may ask for it, but where an administrator took that away.
+    let kubernetes = client.apiserver_version().await.ok().map(|version| version.git_version);
+    let mut listing = Listing { kubernetes, ..Listing::default() };
     let known = RESOURCES.iter().map(|resource| Asked {
         group: resource.group,
         versions: resource.versions,
@@ -198,10 +202,30 @@ fn escaped(token: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::escaped;
+    use http::StatusCode;
+    use kube::{Client, Config};
+    use serde_json::json;
+
+    use super::{escaped, list};
+    use crate::cluster::fake::{Shared, run, serve};
 
     #[test]
     fn a_token_survives_a_query() {
         assert_eq!(escaped("a+b/c=&%"), "a%2Bb%2Fc%3D%26%25");
+    }
+
+    #[test]
+    fn the_version_of_the_server_is_asked_for_and_need_not_be_told() {
+        run(async {
+            let fake = Shared::default();
+            let url = serve(&fake).await.parse().expect("a URL");
+            let client = Client::try_from(Config::new(url)).expect("a client");
+            let version = async || list(&client, "shop").await.expect("nothing is served").kubernetes;
+            let told = json!({"major": "1", "minor": "29", "gitVersion": "v1.29.4"});
+            fake.lock().expect("no panic").put("/version".into(), told);
+            assert_eq!(version().await.as_deref(), Some("v1.29.4"));
+            fake.lock().expect("no panic").refused = vec![("/version", StatusCode::FORBIDDEN)];
+            assert_eq!(version().await, None);
+        });
     }
 }

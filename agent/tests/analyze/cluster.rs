@@ -68,8 +68,11 @@ fn what_may_not_be_listed_is_said_and_nothing_follows_from_it() {
     api.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {weir.mesh/mode: enabled}}\n").unwrap();
     api.apply(SHOP).unwrap();
     let output = on(&api.kubeconfig_for("ann").unwrap(), &["-A"]);
-    let said = text(&output.stderr);
-    assert!(said.contains("Service objects are not looked at everywhere"), "{said}");
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut told = found.as_array().unwrap().iter().filter(|finding| finding["code"] == "IST0141");
+    let said = told.next().unwrap()["message"].as_str().unwrap();
+    assert!(said.starts_with("Service objects may not be listed everywhere"), "{said}");
+    assert!(said.contains("forbidden") && said.contains("services"), "the server's own words: {said}");
     assert!(!codes(&output).iter().any(|code| code == "IST0101" || code == "IST0118"), "{}", text(&output.stdout));
     let output = on(Path::new("/nonexistent/kubeconfig"), &["-A"]);
     assert_eq!(output.status.code(), Some(2));

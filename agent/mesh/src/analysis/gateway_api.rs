@@ -5,7 +5,7 @@ use super::findings::Findings;
 use super::input::{GATEWAY_API, Input};
 use super::sources::Resource;
 use super::tree::Tree;
-use crate::crd::Node;
+use crate::crd::{Node, RESOURCES};
 use crate::finding::code;
 
 /// The bundle that first serves the version of a kind that Istio and weir read first.
@@ -15,6 +15,8 @@ const MINIMUM: [(&str, [u64; 3]); 3] = [
     ("tlsroutes.gateway.networking.k8s.io", [1, 5, 0]),
 ];
 const BUNDLE: &str = "gateway.networking.k8s.io/bundle-version";
+/// Kinds that release 1.0 serves at v1.
+const SETTLED: [&str; 3] = ["GatewayClass", "Gateway", "HTTPRoute"];
 /// Kinds of `rbac.istio.io`, which AuthorizationPolicy replaced.
 const GONE: [&str; 4] = ["ClusterRbacConfig", "RbacConfig", "ServiceRole", "ServiceRoleBinding"];
 
@@ -163,6 +165,9 @@ fn definitions(input: &Input<'_>, findings: &mut Findings) {
                 "write AuthorizationPolicies",
             );
         }
+        if group == GATEWAY_API {
+            versions(definition, kind, findings);
+        }
         let Some((_, minimum)) = MINIMUM.iter().find(|(name, _)| *name == &**definition.name()) else { continue };
         let written = definition.meta.annotation(BUNDLE).unwrap_or_default();
         if version(written).is_some_and(|installed| installed < *minimum) {
@@ -178,6 +183,30 @@ fn definitions(input: &Input<'_>, findings: &mut Findings) {
             );
         }
     }
+}
+
+/// That a definition serves a version that is read, and of what is settled the settled one.
+fn versions(definition: &Resource, kind: &str, findings: &mut Findings) {
+    let known = RESOURCES.iter().find(|resource| resource.group == GATEWAY_API && resource.kind == kind);
+    let listed = definition.node.items("spec.versions").iter().filter(|version| version.flag_at("served"));
+    let served: Vec<&str> = listed.map(|version| version.text_at("name")).collect();
+    let Some(known) = known.filter(|_| !served.is_empty()) else { return };
+    let code = if !known.versions.iter().any(|version| served.contains(version)) {
+        code::UNREAD_GATEWAY_API
+    } else if SETTLED.contains(&kind) && !served.contains(&known.versions[0]) {
+        code::ENDING_GATEWAY_API
+    } else {
+        return;
+    };
+    let (served, read) = (served.join(" and "), known.versions.join(" and "));
+    let message = match code {
+        code::UNREAD_GATEWAY_API => {
+            format!("it serves {served}, and {kind} is read at {read}: its objects have no effect")
+        }
+        _ => format!("it serves {served}, of before release 1.0 of the Gateway API, and not {}", known.versions[0]),
+    };
+    let help = "install a newer release of the Gateway API's definitions";
+    findings.add(code, definition, definition.node.mark_of("spec.versions"), message, help);
 }
 
 /// `v1.4.0-rc.1` as 1.4.0.

@@ -38,7 +38,7 @@ mod tree;
 mod virtual_service;
 mod workloads;
 
-pub use sources::{Options, Sources};
+pub use sources::{OLDEST_KUBERNETES, Options, Sources};
 
 use findings::Findings;
 use input::{IGNORED_NAMESPACES, Input};
@@ -98,9 +98,10 @@ fn is_suppressed(finding: &Finding, sources: &Sources) -> bool {
         return true;
     }
     resources_of(object, sources).any(|resource| {
-        SUPPRESS.iter().filter_map(|key| resource.meta.annotation(key)).any(|list| {
-            list.split(',').map(str::trim).any(|code| code == "*" || code.eq_ignore_ascii_case(finding.code))
-        })
+        SUPPRESS
+            .iter()
+            .filter_map(|key| resource.meta.annotation(key))
+            .any(|list| list.split(',').map(str::trim).any(|code| code == "*" || catalog::means(code, finding.code)))
     })
 }
 

@@ -12,6 +12,9 @@ use crate::source::{Location, ObjectRef};
 use crate::store::MAX_FILE_BYTES;
 use crate::store::documents::{self, Part};
 
+/// The oldest Kubernetes that weir is made for, major and minor.
+pub const OLDEST_KUBERNETES: (u32, u32) = (1, 30);
+
 /// What the analysis has to be told.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -125,9 +128,33 @@ impl Sources {
         Ok(())
     }
 
-    /// Objects of this kind could not be read, so that nothing follows from there being none.
-    pub fn leave_out(&mut self, kind: &'static str) {
-        self.unread.insert(kind);
+    /// Objects of this kind could not be read everywhere, so that nothing follows from there being none; `why` is what
+    /// the API server said.
+    pub fn leave_out(&mut self, kind: &'static str, why: &str) {
+        if self.unread.insert(kind) {
+            let message =
+                format!("{kind} objects may not be listed everywhere, so what refers to them is not checked: {why}");
+            let help = "a ClusterRole that grants `list` for them";
+            self.tell(Severity::Warning, code::MAY_NOT_LIST, message, help);
+        }
+    }
+
+    /// The version that the API server says it is: `v1.33.0`. One that is no version says nothing.
+    pub fn set_kubernetes(&mut self, version: &str) {
+        let number = |part: Option<&str>| part?.parse::<u32>().ok();
+        let mut parts = version.strip_prefix('v').unwrap_or(version).split('.');
+        let (Some(major), Some(minor)) = (number(parts.next()), number(parts.next())) else { return };
+        if (major, minor) < OLDEST_KUBERNETES {
+            let (oldest, least) = OLDEST_KUBERNETES;
+            let message = format!("the cluster runs Kubernetes {version}: weir is made for {oldest}.{least} and newer");
+            self.tell(Severity::Error, code::OLD_KUBERNETES, message, "upgrade the cluster");
+        }
+    }
+
+    /// A finding that is about no object.
+    fn tell(&mut self, severity: Severity, code: &'static str, message: String, help: &str) {
+        let help = Some(help.to_owned());
+        self.findings.push(Finding { severity, code, object: None, at: None, message, help });
     }
 
     /// How an object is shown: `VirtualService shop/web`, or without the namespace where none was written and none was

@@ -190,11 +190,11 @@ mod tests {
             message: "a message".to_owned(),
             help: None,
         };
-        let text = (1..=lines).map(|line| format!("- line {line} of the file\n")).collect();
+        let lines_of_text: Vec<String> = (1..=lines).map(|line| format!("- line {line} of the file")).collect();
         Report {
             sources: Sources::default(),
             findings: (1..=lines).map(finding).collect(),
-            texts: [(file.to_owned(), text)].into(),
+            texts: [(file.to_owned(), lines_of_text.join("\n"))].into(),
             notes: Vec::new(),
             lacks_services: false,
         }

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use weir_mesh::analysis::catalog;
 use weir_mesh::finding::Finding;
 
 /// One such argument.
@@ -28,7 +29,9 @@ impl FromStr for Suppression {
 impl Suppression {
     /// Objects are known as `Kind name.namespace`, as `istioctl` has it, and as `Kind namespace/name`, as they are printed.
     pub(super) fn takes(&self, finding: &Finding) -> bool {
-        let Some(object) = finding.object.as_ref().filter(|_| self.code == finding.code || self.code == "*") else {
+        let Some(object) =
+            finding.object.as_ref().filter(|_| self.code == "*" || catalog::means(&self.code, finding.code))
+        else {
             return false;
         };
         let dotted = if object.namespace.is_empty() {
@@ -97,6 +100,10 @@ mod tests {
         assert!(takes("IST0101=VirtualService web.shop") && takes("IST0101=VirtualService shop/web"));
         assert!(takes("ist0101=VirtualService *.shop") && takes("*=VirtualService web"));
         assert!(!takes("IST0102=VirtualService web.shop") && !takes("IST0101=Gateway web.shop"));
+        assert!(!takes("IST0103=VirtualService web"));
+        let not_enrolled = Finding { code: code::NOT_ENROLLED, ..finding.clone() };
+        let as_in_istio: Suppression = "IST0103=VirtualService web.shop".parse().expect("well formed");
+        assert!(as_in_istio.takes(&not_enrolled), "weir has another code for it");
         assert!("IST0101".parse::<Suppression>().is_err());
     }
 }

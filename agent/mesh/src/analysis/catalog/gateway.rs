@@ -251,4 +251,44 @@ spec: {group: gateway.networking.k8s.io, names: {kind: TLSRoute}}
 ",
         }),
     },
+    Entry {
+        code: code::UNREAD_GATEWAY_API,
+        name: "UnsupportedGatewayAPIVersion",
+        severity: Severity::Error,
+        title: "a CustomResourceDefinition of the Gateway API without a version that is read",
+        effect: "Objects of this kind have no effect.",
+        fix: "Install a newer release of the Gateway API's definitions.",
+        example: Some(Example {
+            fires: r"apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: httproutes.gateway.networking.k8s.io}
+spec: {group: gateway.networking.k8s.io, names: {kind: HTTPRoute}, versions: [{name: v1alpha2, served: true}]}
+",
+            silent: r"apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: httproutes.gateway.networking.k8s.io}
+spec: {group: gateway.networking.k8s.io, names: {kind: HTTPRoute}, versions: [{name: v1beta1, served: true}, {name: v1, served: true}]}
+",
+        }),
+    },
+    Entry {
+        code: code::ENDING_GATEWAY_API,
+        name: "FutureUnsupportedGatewayAPIVersion",
+        severity: Severity::Warning,
+        title: "a CustomResourceDefinition of the Gateway API of before its release 1.0",
+        effect: "Objects of this kind are read at v1beta1, which newer releases of the Gateway API end.",
+        fix: "Install a newer release of the Gateway API's definitions.",
+        example: Some(Example {
+            fires: r"apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: httproutes.gateway.networking.k8s.io}
+spec: {group: gateway.networking.k8s.io, names: {kind: HTTPRoute}, versions: [{name: v1beta1, served: true}]}
+",
+            silent: r"apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: httproutes.gateway.networking.k8s.io}
+spec: {group: gateway.networking.k8s.io, names: {kind: HTTPRoute}, versions: [{name: v1beta1, served: true}, {name: v1, served: true}]}
+",
+        }),
+    },
 ];

@@ -20,14 +20,11 @@ codes are weir's own. Made from `agent/mesh/src/analysis/catalog`, whose tests r
 /// Codes of Istio's that nothing here is told of by, and why.
 pub const NOT_HERE: [(&str, &str); 10] = [
     ("IST0001", "an internal error is WEIR0012"),
-    (
-        "IST0103, IST0146, IST0147, IST0148, IST0158",
-        "about sidecars: there are none. A pod that cannot take part is WEIR0005",
-    ),
+    ("IST0103", "a pod that was asked to take part and does not is WEIR0005; who suppresses IST0103 suppresses it"),
+    ("IST0146, IST0147, IST0148, IST0158", "about sidecars: there are none"),
     ("IST0126, IST0170", "about several clusters"),
     ("IST0139, IST0163, IST0164", "about Istio's webhooks and control plane: there are none"),
-    ("IST0141, IST0142, IST0156, IST0172", "about installing Istio"),
-    ("IST0143", "needs to look into a running pod"),
+    ("IST0143", "needs to look at the sockets of a running pod"),
     ("IST0144", "no user id is reserved: an application may run as 1337"),
     ("IST0151, IST0152, IST0153, IST0154, IST0155", "there is no Envoy that an EnvoyFilter could patch: WEIR0002"),
     ("IST0168, IST0169", "about upgrades of Istio"),

@@ -2,7 +2,7 @@
 //! analyzers, `weir analyze --list-analyzers`, SARIF and docs/findings.md are made from this one table; the tests run
 //! its examples.
 
-use crate::finding::Severity;
+use crate::finding::{Severity, code};
 
 mod destination_rule;
 mod gateway;
@@ -61,6 +61,15 @@ pub fn all() -> impl Iterator<Item = &'static Entry> + Clone {
 /// The severity of a code; that of a warning for one that is not in the table, which the tests rule out.
 pub(super) fn severity(code: &str) -> Severity {
     TABLES.into_iter().flatten().find(|entry| entry.code == code).map_or(Severity::Warning, |entry| entry.severity)
+}
+
+/// Codes of Istio's that weir tells of by one of its own, which says more than theirs.
+const TOLD_AS: [(&str, &str); 1] = [("IST0103", code::NOT_ENROLLED)];
+
+/// Whether a code that somebody wrote, in whatever case, means findings of `code`.
+pub fn means(written: &str, code: &str) -> bool {
+    let same = |other: &str| written.eq_ignore_ascii_case(other);
+    same(code) || TOLD_AS.iter().any(|(istio, own)| same(istio) && *own == code)
 }
 
 /// Where Istio documents one of its codes.

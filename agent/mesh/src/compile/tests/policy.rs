@@ -105,6 +105,40 @@ fn a_hash_has_a_key_and_a_table_and_a_cookie_is_made_only_with_a_ttl() {
 }
 
 #[test]
+fn a_destination_is_drawn_for_each_request_whatever_the_hash_asks_for() {
+    let base = shop(HTTP);
+    let base = base.split("---\napiVersion: networking").next().expect("the rule is the last").to_owned();
+    let rule = "{host: b, trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: x-user}}},
+        subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}";
+    let spec = "{hosts: [b], http: [{route: [{destination: {host: b, subset: v1}, weight: 50}, {destination: {host: b, subset: v2}, weight: 50}]}]}";
+    let compiled = compiled(&[base, dr("shop", "b", rule), vs("shop", "b", spec)].concat());
+    assert!(compiled.program.clusters.iter().filter(|c| !c.subset.is_empty()).all(|c| c.policy.hash().is_some()));
+    let port = compiled.port(0, "10.96.0.2", 80).expect("a service");
+    // Without its key, and with the same key each time.
+    for key in [None, Some("ann")] {
+        let headers: HeaderMap =
+            key.iter().map(|key| ("x-user".parse().expect("a name"), key.parse().expect("a value"))).collect();
+        let request = RequestView {
+            method: &Method::GET,
+            scheme: "http",
+            authority: "b",
+            path: "/",
+            query: None,
+            headers: &headers,
+        };
+        let to_v2 = (1..=1_000_u64).filter(|n| {
+            let roll = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            match decide(&compiled.program, port, &Source { namespace: "shop", view: 0 }, &request, roll) {
+                RouteDecision::Forward { destination: Some(to), .. } => to.name.contains("|v2|"),
+                other => panic!("{other:?}"),
+            }
+        });
+        let to_v2 = to_v2.count();
+        assert!((450..=550).contains(&to_v2), "{to_v2} of 1,000 requests with {key:?}, not half of them");
+    }
+}
+
+#[test]
 fn locality_fails_over_only_with_outlier_detection() {
     let setting = "loadBalancer: {localityLbSetting: {enabled: true}}";
     assert!(!policies_of(&format!("{{{setting}}}"))[1].fails_over_by_locality());

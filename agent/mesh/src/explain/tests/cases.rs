@@ -133,6 +133,23 @@ fn a_copy_is_asked_for_by_the_host_of_the_request() {
 }
 
 #[test]
+fn one_endpoint_may_always_be_ejected() {
+    let rule = |percent: &str| {
+        let policy =
+            format!("  host: web\n  trafficPolicy: {{outlierDetection: {{consecutive5xxErrors: 3{percent}}}}}\n");
+        let told = asked(&CANARY.replace("  host: web\n", &policy), "web", "http://web/", &[]);
+        let settings = told.destinations.into_iter().flat_map(|one| one.settings);
+        let mut outlier = settings.filter(|setting| setting.field == "outlierDetection");
+        outlier.next().expect("it is given").value
+    };
+    let value = rule(", maxEjectionPercent: 30");
+    assert!(value.contains("at most 30% of the endpoints and one always"), "{value}");
+    // Where Istio ejects none of so few, too.
+    let value = rule("");
+    assert!(value.contains("at most 10% of the endpoints and one always"), "{value}");
+}
+
+#[test]
 fn a_rewrite_says_what_becomes_of_the_path() {
     let rewritten = |path: &str| {
         let text = CANARY.replace("  - timeout: 3s\n", "  - match: [{uri: {prefix: /v2}}]\n    rewrite: {uri: /}\n");
