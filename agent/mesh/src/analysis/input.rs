@@ -10,6 +10,7 @@ use super::tree::Tree;
 use super::workloads::Workloads;
 use crate::compile::{CompileOptions, expand, is_opted_in};
 use crate::crd::{Labels, Mark, Node};
+use crate::source::ObjectRef;
 
 /// Group of Istio's traffic objects.
 pub(super) const NETWORKING: &str = "networking.istio.io";
@@ -39,6 +40,8 @@ pub(super) struct Input<'s> {
     rules_by_host: HashMap<Arc<str>, Vec<usize>>,
     /// Namespaces with something that takes part in the mesh.
     taking_part: BTreeSet<&'s str>,
+    /// Objects that validation refuses: nothing of them will be in force.
+    refused: &'s BTreeSet<&'s ObjectRef>,
 }
 
 /// A VirtualService.
@@ -93,7 +96,7 @@ pub(super) struct Service<'s> {
 }
 
 impl<'s> Input<'s> {
-    pub(super) fn new(sources: &'s Sources) -> Self {
+    pub(super) fn new(sources: &'s Sources, refused: &'s BTreeSet<&'s ObjectRef>) -> Self {
         let mut kinds = Kinds::new();
         for resource in sources.resources() {
             kinds.entry((resource.group(), resource.kind())).or_default().push(resource);
@@ -128,6 +131,7 @@ impl<'s> Input<'s> {
             namespaces,
             rules_by_host,
             taking_part,
+            refused,
         }
     }
 
@@ -143,6 +147,11 @@ impl<'s> Input<'s> {
         let key = |r: &Resource| (Arc::clone(r.namespace()), Arc::clone(r.name()));
         let place = all.partition_point(|r| (&**r.namespace(), &**r.name()) < (namespace, name));
         all.get(place).filter(|r| key(r) == (namespace.into(), name.into())).copied()
+    }
+
+    /// Whether validation refuses the object, so that others find nothing of it.
+    pub(super) fn is_refused(&self, resource: &Resource) -> bool {
+        self.refused.contains(&resource.meta.object)
     }
 
     /// The DestinationRules of all namespaces for exactly this host.

@@ -63,7 +63,7 @@ pub fn analyze(sources: &mut Sources) -> Vec<Finding> {
         }
         findings.extend(told);
     }
-    let input = Input::new(sources);
+    let input = Input::new(sources, &refused);
     annotations::analyze(&input, &mut findings);
     destination_rules::analyze(&input, &mut findings);
     gateway_api::analyze(&input, &mut findings);

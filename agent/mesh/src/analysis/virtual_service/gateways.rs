@@ -50,6 +50,18 @@ pub(super) fn references(vs: &VirtualService<'_>, input: &Input<'_>, findings: &
                 continue;
             }
         };
+        if let Some(refused) = istio.map(|gateway| gateway.resource).or(other).filter(|it| input.is_refused(it)) {
+            findings.add(
+                code::REFERENCE,
+                vs.resource,
+                node.mark,
+                format!(
+                    "gateway not found: \"{reference}\"; {} is refused as it stands, so no request comes to these rules through it",
+                    refused.meta.object
+                ),
+                "mend the Gateway: its own findings say where",
+            );
+        }
         if !serves {
             let hosts: Vec<&str> = vs.hosts.iter().filter_map(|host| host.text()).collect();
             findings.add(
