@@ -13,7 +13,8 @@ use crate::source::ObjectRef;
 use crate::store::STAND_IN;
 
 /// Codes of the compiler that the analyzers do not have themselves.
-const CODES: [&str; 6] = [
+const CODES: [&str; 7] = [
+    code::INVALID,
     code::NOT_SUPPORTED,
     code::NOT_ENFORCED,
     code::NOT_ENROLLED,

@@ -8,6 +8,7 @@ use super::Findings;
 use super::registry::{Map, Set};
 use crate::crd::{Mark, VirtualService};
 use crate::finding::{Severity, code};
+use crate::matching::{Expression, Pattern};
 use crate::snapshot::Snapshot;
 
 /// States of all the regexes of a namespace, of some 20 bytes each once they are compiled: 10 MB, or 8,000 usual regexes.
@@ -17,23 +18,45 @@ const MAX_STATES_OF_MESH: u64 = 4_000_000;
 
 /// The VirtualServices that are beyond a limit, each with what is exhausted.
 fn beyond<'s>(all: impl Iterator<Item = &'s Arc<VirtualService>>) -> Vec<(&'s VirtualService, &'static str)> {
-    let mut sized: Vec<(&VirtualService, u64)> =
-        all.map(|vs| (&**vs, vs.regex_states())).filter(|(_, states)| *states > 0).collect();
-    sized.sort_by(|(a, _), (b, _)| a.meta.seniority().cmp(&b.meta.seniority()));
-    let (mut of_mesh, mut of_namespaces): (u64, Map<&str, u64>) = Default::default();
+    let mut having: Vec<&VirtualService> = all.map(|vs| &**vs).filter(|vs| !vs.regexes.is_empty()).collect();
+    having.sort_by(|a, b| a.meta.seniority().cmp(&b.meta.seniority()));
+    let (mut of_mesh, mut of_namespaces): (Held, Map<&str, Held>) = Default::default();
     let mut beyond = Vec::new();
-    for (vs, states) in sized {
+    for vs in having {
         let of_namespace = of_namespaces.entry(vs.meta.namespace()).or_default();
-        if *of_namespace + states > MAX_STATES_OF_NAMESPACE {
+        if of_namespace.with(vs) > MAX_STATES_OF_NAMESPACE {
             beyond.push((vs, "its namespace"));
-        } else if of_mesh + states > MAX_STATES_OF_MESH {
+        } else if of_mesh.with(vs) > MAX_STATES_OF_MESH {
             beyond.push((vs, "the mesh"));
         } else {
-            *of_namespace += states;
-            of_mesh += states;
+            of_namespace.add(vs);
+            of_mesh.add(vs);
         }
     }
     beyond
+}
+
+/// The regexes of several VirtualServices: those that are copies of each other are one, as they are in memory.
+#[derive(Default)]
+struct Held {
+    known: Set<*const Expression>,
+    states: u64,
+}
+
+impl Held {
+    /// How many states there would be with those of another one.
+    fn with(&self, vs: &VirtualService) -> u64 {
+        let new = vs.regexes.iter().filter(|regex| !self.known.contains(&regex.identity()));
+        self.states + new.map(Pattern::states).sum::<u64>()
+    }
+
+    fn add(&mut self, vs: &VirtualService) {
+        for regex in &vs.regexes {
+            if self.known.insert(regex.identity()) {
+                self.states += regex.states();
+            }
+        }
+    }
 }
 
 /// Whether something would be left out.

@@ -38,6 +38,10 @@ impl<T> Marked<T> {
     pub fn new(mark: Mark, value: T) -> Self {
         Self { mark, value }
     }
+
+    pub(super) fn value_mut(&mut self) -> &mut T {
+        &mut self.value
+    }
 }
 
 impl<T> std::ops::Deref for Marked<T> {

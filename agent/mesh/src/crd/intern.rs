@@ -6,16 +6,18 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use super::{Action, Labels, Metadata, Object, PodSpec, RouteDestination};
+use crate::matching::{Expression, Pattern};
 
 /// Below this many entries nothing is thrown away: looking through them costs more than they do.
 const SMALL: usize = 4096;
 
-/// Texts and label maps that are shared. Holds what was in use when it last doubled, so its size follows the cluster's.
+/// Texts, label maps and regular expressions that are shared. Holds what was in use when it last doubled, so its size follows the cluster's.
 #[derive(Debug, Default)]
 pub struct Interner {
     texts: Shared<str>,
     labels: Shared<Labels>,
     specs: Shared<PodSpec>,
+    regexes: Shared<Expression>,
 }
 
 #[derive(Debug)]
@@ -79,6 +81,7 @@ impl Interner {
                         self.destinations(destinations);
                     }
                 }
+                vs.each_regex(&mut |pattern| self.regex(pattern));
                 vs.tls.iter_mut().for_each(|route| self.destinations(&mut route.destinations));
                 vs.tcp.iter_mut().for_each(|route| self.destinations(&mut route.destinations));
             }
@@ -96,7 +99,11 @@ impl Interner {
             Object::Sidecar(o) => Arc::get_mut(o).into_iter().for_each(|o| self.metadata(&mut o.meta)),
             Object::GatewayClass(o) => Arc::get_mut(o).into_iter().for_each(|o| self.metadata(&mut o.meta)),
             Object::ApiGateway(o) => Arc::get_mut(o).into_iter().for_each(|o| self.metadata(&mut o.meta)),
-            Object::Route(o) => Arc::get_mut(o).into_iter().for_each(|o| self.metadata(&mut o.meta)),
+            Object::Route(o) => {
+                let Some(route) = Arc::get_mut(o) else { return };
+                self.metadata(&mut route.meta);
+                route.each_regex(&mut |pattern| self.regex(pattern));
+            }
             Object::ReferenceGrant(o) => Arc::get_mut(o).into_iter().for_each(|o| self.metadata(&mut o.meta)),
             Object::ServiceEntry(o) => {
                 let Some(entry) = Arc::get_mut(o) else { return };
@@ -173,6 +180,14 @@ impl Interner {
         self.specs.insert(Arc::clone(spec));
     }
 
+    fn regex(&mut self, pattern: &mut Pattern) {
+        let expression = pattern.expression();
+        match self.regexes.known.get(&**expression) {
+            Some(known) => *expression = Arc::clone(known),
+            None => self.regexes.insert(Arc::clone(expression)),
+        }
+    }
+
     fn entries(&mut self, labels: &Labels) -> Labels {
         labels.iter().map(|(key, value)| (self.text(key), self.text(value))).collect()
     }
@@ -191,6 +206,20 @@ mod tests {
         interner.map(&mut one);
         interner.map(&mut other);
         assert!(Arc::ptr_eq(&one, &other));
+    }
+
+    #[test]
+    fn equal_regexes_are_compiled_once() {
+        let mut interner = Interner::default();
+        let mut shared = |mut pattern: Pattern| {
+            interner.regex(&mut pattern);
+            pattern
+        };
+        let regex = |text| crate::crd::full_regex(text).unwrap();
+        let (one, other) = (shared(regex("/a.*")), shared(regex("/a.*")));
+        assert_eq!(one.identity(), other.identity());
+        assert_ne!(one.identity(), shared(regex("/b.*")).identity());
+        assert_ne!(one.identity(), shared(crate::crd::part_regex("/a.*").unwrap()).identity());
     }
 
     #[test]

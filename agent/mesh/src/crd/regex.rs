@@ -1,6 +1,8 @@
 //! Regular expressions as Istio's kinds have them: RE2's dialect, matched against the whole text, and limits for what
 //! they may come to.
 
+use std::collections::HashSet;
+
 use regex_syntax::hir::{Class, Hir, HirKind};
 use regex_syntax::utf8::Utf8Sequences;
 
@@ -12,7 +14,7 @@ const MAX_REGEX: usize = 1024;
 /// How many states a regex may be compiled to, each of some 20 bytes: so many take 1.2 MB and 50 ms. `.{1000}` has 29,000
 /// and `\pL{20}` 56,000.
 const MAX_STATES: u32 = 60_000;
-/// The same of all the regexes of an object: four of the largest, or some thousand usual ones.
+/// The same of all the different regexes of an object: four of the largest, or some thousand usual ones.
 const MAX_STATES_OF_OBJECT: u64 = 4 * MAX_STATES as u64;
 
 /// Why a pattern is no regular expression, or too large.
@@ -39,15 +41,25 @@ pub(crate) fn part_regex(pattern: &str) -> Result<Pattern, String> {
     parsed(pattern).map(|(translated, size)| Pattern::new(pattern, translated, false, size))
 }
 
-/// Whether the regexes of one object, of so many states in all, are too large together.
+/// Makes those that are equal among the regexes of one object copies of each other, so that each is compiled once, and
+/// returns each once. `each` is told what to do with all of them.
 ///
 /// # Errors
-/// In words that follow the path of what holds them.
-pub(crate) fn check_states(states: u64) -> Result<(), String> {
-    if states > MAX_STATES_OF_OBJECT {
+/// When they are too large together, in words that follow the path of what holds them.
+pub(crate) fn shared_regexes(each: impl FnOnce(&mut dyn FnMut(&mut Pattern))) -> Result<Box<[Pattern]>, String> {
+    let (mut known, mut found) = (HashSet::new(), Vec::new());
+    each(&mut |pattern| {
+        if let Some(known) = known.get(pattern) {
+            *pattern = Pattern::clone(known);
+        } else {
+            known.insert(pattern.clone());
+            found.push(pattern.clone());
+        }
+    });
+    if found.iter().map(Pattern::states).sum::<u64>() > MAX_STATES_OF_OBJECT {
         return Err("has regular expressions that are too large together".to_owned());
     }
-    Ok(())
+    Ok(found.into())
 }
 
 /// The pattern for the `regex` crate, and how many states that comes to. It is compiled only when a request needs it.

@@ -11,6 +11,7 @@ mod string;
 mod tests;
 
 pub use index::RuleIndex;
+pub(crate) use pattern::Expression;
 pub use pattern::Pattern;
 pub use string::{HeaderMatch, QueryMatch, StringMatch};
 
@@ -86,16 +87,16 @@ impl MoreConditions {
 }
 
 impl HttpMatch {
-    /// How many states its regular expressions are compiled to, about.
-    pub(crate) fn regex_states(&self) -> u64 {
-        let own = [&self.uri, &self.method].into_iter().flatten();
-        let headers = self.headers.iter().map(|header| &header.value);
-        let more = self.more.iter().flat_map(|more| {
-            let texts = [&more.scheme, &more.authority].into_iter().flatten();
-            let without = more.without_headers.iter().map(|header| &header.value);
-            texts.chain(without).chain(more.query_params.iter().map(|param| &param.value))
+    /// Its regular expressions.
+    pub(crate) fn each_regex(&mut self, see: &mut dyn FnMut(&mut Pattern)) {
+        let own = [&mut self.uri, &mut self.method].into_iter().flatten();
+        let headers = self.headers.iter_mut().map(|header| &mut header.value);
+        let more = self.more.iter_mut().flat_map(|more| {
+            let texts = [&mut more.scheme, &mut more.authority].into_iter().flatten();
+            let without = more.without_headers.iter_mut().map(|header| &mut header.value);
+            texts.chain(without).chain(more.query_params.iter_mut().map(|param| &mut param.value))
         });
-        own.chain(headers).chain(more).map(StringMatch::regex_states).sum()
+        own.chain(headers).chain(more).filter_map(StringMatch::regex_mut).for_each(see);
     }
 
     /// Whether `fits` is true of every condition; asks no further once one is not.

@@ -2,6 +2,7 @@
 //! agents never see a request for most rules, and what is compiled takes a hundred times its text.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
 use regex::{Regex, RegexBuilder};
@@ -11,10 +12,11 @@ use regex::{Regex, RegexBuilder};
 const CACHE: usize = 256 << 10;
 
 /// A regular expression. Copies share what is compiled.
-#[derive(Clone)]
-pub struct Pattern(Arc<Inner>);
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Pattern(Arc<Expression>);
 
-struct Inner {
+/// What copies of a [`Pattern`] share.
+pub(crate) struct Expression {
     /// As it was written.
     text: Box<str>,
     /// For the `regex` crate.
@@ -30,7 +32,7 @@ impl Pattern {
     pub(crate) fn new(text: &str, translated: String, whole: bool, states: u32) -> Self {
         let translated = if whole { format!("^(?:{translated})$") } else { translated };
         let (text, translated) = (text.into(), translated.into());
-        Self(Arc::new(Inner { text, translated, whole, states, compiled: OnceLock::new() }))
+        Self(Arc::new(Expression { text, translated, whole, states, compiled: OnceLock::new() }))
     }
 
     /// As it was written.
@@ -41,6 +43,16 @@ impl Pattern {
     /// Whether it takes whole texts alone.
     pub fn is_whole(&self) -> bool {
         self.0.whole
+    }
+
+    /// What it shares with its copies, so that it can be made a copy of another one.
+    pub(crate) fn expression(&mut self) -> &mut Arc<Expression> {
+        &mut self.0
+    }
+
+    /// The same for all that share what is compiled, and for no others.
+    pub(crate) fn identity(&self) -> *const Expression {
+        Arc::as_ptr(&self.0)
     }
 
     /// How many states it is compiled to, about.
@@ -63,13 +75,25 @@ impl Pattern {
     }
 }
 
-impl PartialEq for Pattern {
+impl PartialEq for Expression {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || (self.0.text == other.0.text && self.0.whole == other.0.whole)
+        std::ptr::eq(self, other) || (self.text == other.text && self.whole == other.whole)
     }
 }
 
-impl Eq for Pattern {}
+impl Eq for Expression {}
+
+impl Hash for Expression {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.text, self.whole).hash(state);
+    }
+}
+
+impl fmt::Debug for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
 
 impl fmt::Debug for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -68,11 +68,11 @@ impl StringMatch {
         }
     }
 
-    /// How many states its regular expression is compiled to, about; 0 where it is none.
-    pub(crate) fn regex_states(&self) -> u64 {
+    /// Its regular expression.
+    pub(crate) fn regex_mut(&mut self) -> Option<&mut Pattern> {
         match self {
-            Self::Regex(pattern) => pattern.states(),
-            _ => 0,
+            Self::Regex(pattern) => Some(pattern),
+            _ => None,
         }
     }
 

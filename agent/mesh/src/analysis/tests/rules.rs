@@ -491,3 +491,22 @@ fn rules_for_connections_of_a_port_of_requests_change_nothing() {
     assert!(one("WEIR0008", text).message.contains("port 80 of Service shop/web, which carries http"));
     assert_eq!(of("WEIR0008", &text.replace("name: web}]", "name: web, port: 81}]")), []);
 }
+
+#[test]
+fn rules_that_all_agents_would_leave_out_are_told() {
+    let rule = |name: &str| {
+        let items =
+            (0..4).map(|n| format!(r"{{uri: {{regex: '/{name}{n}\pL{{18}}'}}}}")).collect::<Vec<_>>().join(", ");
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}, namespace: shop}}\nspec: {{hosts: [{name}.example.com], http: [{{match: [{items}], route: [{{destination: {{host: web}}}}]}}]}}\n---\n"
+        )
+    };
+    let beyond = |names: &[&str]| of("IST0106", &names.iter().map(|name| rule(name)).collect::<String>());
+    assert_eq!(beyond(&["a", "b"]), []);
+    let found = beyond(&["a", "b", "c"]);
+    assert!(
+        found.len() == 1 && found[0].message.starts_with("left out: the regular expressions of its namespace"),
+        "{found:?}"
+    );
+    assert_eq!(found[0].object.as_ref().map(ToString::to_string).as_deref(), Some("VirtualService shop/c"));
+}

@@ -165,6 +165,7 @@ fn empty(meta: &Metadata, way: &Way, host: &Arc<str>, mark: Mark) -> VirtualServ
         http: Box::default(),
         tls: Box::default(),
         tcp: Box::default(),
+        regexes: Box::default(),
     }
 }
 

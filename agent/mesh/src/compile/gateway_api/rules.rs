@@ -10,7 +10,7 @@ use super::attach::{Attachment, Way};
 use super::{CompileOptions, Snapshot, VirtualService, backends, empty, filters};
 use crate::crd::gateway_api::{Filter, PathMatch, Route, RouteMatch, RouteRule};
 use crate::crd::{Action, HttpMatchItem, HttpRoute, HttpSettings, Marked, Mirror};
-use crate::matching::{HeaderMatch, HttpMatch, MoreConditions, QueryMatch, StringMatch};
+use crate::matching::{HeaderMatch, HttpMatch, MoreConditions, Pattern, QueryMatch, StringMatch};
 use crate::program::{RetryPolicy, Share};
 
 /// Where a rule stands among all for its host.
@@ -19,21 +19,25 @@ type Precedence = (Reverse<(u8, usize)>, Reverse<(bool, usize, usize)>, usize, u
 /// Rules, and where each stands.
 type Ranked = Vec<(Precedence, HttpRoute)>;
 
+/// A VirtualService, and what will be its rules and its regular expressions.
+type Unfinished = (VirtualService, Ranked, Vec<Pattern>);
+
 /// One VirtualService for each host and way in.
 pub(super) fn http(
     attached: &[(&Route, Vec<Attachment>)],
     snapshot: &Snapshot,
     options: &CompileOptions,
 ) -> Vec<VirtualService> {
-    let mut found: BTreeMap<(Way, Arc<str>), (VirtualService, Ranked)> = BTreeMap::new();
+    let mut found: BTreeMap<(Way, Arc<str>), Unfinished> = BTreeMap::new();
     for (age, (route, attachments)) in attached.iter().enumerate().filter(|(_, (route, _))| route.kind.is_http()) {
         let rules = rules_of(route, age, snapshot, options);
         for attachment in attachments {
             for host in &attachment.hosts {
                 let mark = route.rules.first().map(|rule| rule.mark).unwrap_or_default();
-                let (_, held) = found
+                let (_, held, regexes) = found
                     .entry((attachment.way.clone(), Arc::clone(host)))
-                    .or_insert_with(|| (empty(&route.meta, &attachment.way, host, mark), Vec::new()));
+                    .or_insert_with(|| (empty(&route.meta, &attachment.way, host, mark), Vec::new(), Vec::new()));
+                regexes.extend_from_slice(&route.regexes);
                 held.extend(rules.iter().map(|(precedence, rule)| {
                     let mut rule = rule.clone();
                     rule.items.iter_mut().for_each(|item| item.port = attachment.port);
@@ -42,10 +46,11 @@ pub(super) fn http(
             }
         }
     }
-    let finish = |(mut vs, mut rules): (VirtualService, Ranked)| {
+    let finish = |(mut vs, mut rules, regexes): Unfinished| {
         // Stable: the parts of one match stay side by side.
         rules.sort_by_key(|(precedence, _)| *precedence);
         vs.http = rules.into_iter().map(|(_, rule)| rule).collect();
+        vs.regexes = regexes.into();
         vs
     };
     found.into_values().map(finish).collect()

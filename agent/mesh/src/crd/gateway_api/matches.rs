@@ -4,7 +4,7 @@ use http::HeaderName;
 
 use super::{Arc, Fault, Fields};
 use crate::crd::regex::full_regex;
-use crate::matching::StringMatch;
+use crate::matching::{Pattern, StringMatch};
 
 /// One item of `matches[]`: all that is given must fit.
 #[derive(Clone, Debug, Default)]
@@ -92,6 +92,18 @@ impl RouteMatch {
             }
         };
         Ok(Self { path, method: None, headers: headers(&mut fields)?, query: Box::default() })
+    }
+}
+
+impl RouteMatch {
+    pub(super) fn each_regex(&mut self, see: &mut dyn FnMut(&mut Pattern)) {
+        let path = match &mut self.path {
+            PathMatch::Regex(value, _) => Some(value),
+            PathMatch::Exact(_) | PathMatch::Segments(_) => None,
+        };
+        let headers = self.headers.iter_mut().map(|(_, value)| value);
+        let query = self.query.iter_mut().map(|one| &mut one.value);
+        path.into_iter().chain(headers).chain(query).filter_map(StringMatch::regex_mut).for_each(see);
     }
 }
 

@@ -7,7 +7,9 @@ use super::matches::RouteMatch;
 use super::{Arc, Fault, Fields, GROUP, Mark, Metadata, Notes, group, text};
 use crate::crd::duration_or_zero;
 use crate::crd::fields::Marked;
+use crate::crd::regex::shared_regexes;
 use crate::finding::Severity;
+use crate::matching::Pattern;
 
 /// A route of any of the four kinds.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub struct Route {
     pub hostnames: Box<[Arc<str>]>,
     /// `spec.rules`
     pub rules: Box<[RouteRule]>,
+    /// The regular expressions of its rules, each once.
+    pub regexes: Box<[Pattern]>,
 }
 
 /// The kinds of routes.
@@ -172,7 +176,18 @@ impl Route {
                 timeouts: Timeouts::default(),
             });
         }
-        Ok(Self { meta, kind, parents: parents.into(), hostnames, rules: rules.into() })
+        let (parents, rules) = (parents.into(), rules.into());
+        let mut decoded = Self { meta, kind, parents, hostnames, rules, regexes: Box::default() };
+        let regexes = shared_regexes(|share| decoded.each_regex(share));
+        decoded.regexes = regexes.map_err(|why| Fault::new(spec.mark, "spec.rules", why))?;
+        Ok(decoded)
+    }
+
+    /// All its regular expressions, wherever they stand.
+    pub(in crate::crd) fn each_regex(&mut self, see: &mut dyn FnMut(&mut Pattern)) {
+        self.regexes.iter_mut().for_each(&mut *see);
+        let matches = self.rules.iter_mut().flat_map(|rule| &mut rule.matches);
+        matches.for_each(|one| one.each_regex(see));
     }
 }
 

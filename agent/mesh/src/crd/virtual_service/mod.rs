@@ -14,7 +14,8 @@ use super::Notes;
 use super::fields::{Fault, Fields};
 use super::meta::Metadata;
 use super::node::Mark;
-use super::regex::check_states;
+use super::regex::shared_regexes;
+use crate::matching::Pattern;
 
 mod headers;
 mod http;
@@ -48,6 +49,8 @@ pub struct VirtualService {
     pub tls: Box<[TlsRoute]>,
     /// `spec.tcp`
     pub tcp: Box<[TcpRoute]>,
+    /// The regular expressions of its HTTP rules, each once.
+    pub regexes: Box<[Pattern]>,
 }
 
 impl VirtualService {
@@ -63,8 +66,9 @@ impl VirtualService {
         if http.is_empty() && tcp.is_empty() && tls.is_empty() {
             return Err(Fault::new(spec.mark, "spec", "one of `http`, `tcp` and `tls` must be given"));
         }
-        let decoded = Self { meta, hosts, gateways, export_to, http, tls, tcp };
-        check_states(decoded.regex_states()).map_err(|why| Fault::new(spec.mark, "spec.http", why))?;
+        let mut decoded = Self { meta, hosts, gateways, export_to, http, tls, tcp, regexes: Box::default() };
+        let regexes = shared_regexes(|share| decoded.each_regex(share));
+        decoded.regexes = regexes.map_err(|why| Fault::new(spec.mark, "spec.http", why))?;
         Ok(decoded)
     }
 
