@@ -61,6 +61,17 @@ fn a_cluster_without_the_kinds_is_no_error() {
 }
 
 #[test]
+fn a_policy_that_should_encrypt_is_listed_and_told_of() {
+    let api = ApiServer::start().unwrap();
+    api.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n").unwrap();
+    api.apply("{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: backendtlspolicies.gateway.networking.k8s.io}, spec: {group: gateway.networking.k8s.io, scope: Namespaced, names: {plural: backendtlspolicies, singular: backendtlspolicy, kind: BackendTLSPolicy, listKind: BackendTLSPolicyList}, versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}]}}").unwrap();
+    api.apply("{apiVersion: gateway.networking.k8s.io/v1, kind: BackendTLSPolicy, metadata: {name: web, namespace: shop}, spec: {targetRefs: [{group: '', kind: Service, name: web}], validation: {hostname: web.example}}}").unwrap();
+    let output = on(&api.kubeconfig(), &["-A"]);
+    assert_eq!(output.status.code(), Some(FOUND), "{}", text(&output.stderr));
+    assert!(codes(&output).contains(&"WEIR0003".to_owned()), "{}", text(&output.stdout));
+}
+
+#[test]
 fn what_may_not_be_listed_is_said_and_nothing_follows_from_it() {
     let api = ApiServer::builder().rbac().start().unwrap();
     api.install_istio_crds().unwrap();

@@ -54,3 +54,45 @@ fn kinds_that_nothing_is_done_with_are_told_of() -> Result<()> {
     bed.until("it is not told of any more", |bed| bed.findings().is_empty())?;
     Ok(())
 }
+
+/// The definition of a kind of the Gateway API, of which any object is one.
+fn definition(plural: &str, kind: &str, version: &str) -> String {
+    format!(
+        "{{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {{name: {plural}.gateway.networking.k8s.io}}, spec: {{group: gateway.networking.k8s.io, scope: Namespaced, names: {{plural: {plural}, singular: {}, kind: {kind}, listKind: {kind}List}}, versions: [{{name: {version}, served: true, storage: true, schema: {{openAPIV3Schema: {{type: object, x-kubernetes-preserve-unknown-fields: true}}}}}}]}}}}",
+        kind.to_lowercase()
+    )
+}
+
+#[test]
+fn what_should_encrypt_and_is_not_enforced_is_told_of() -> Result<()> {
+    let api = ApiServer::start()?;
+    api.apply(SHOP)?;
+    let mut bed = Bed::start(&api)?;
+    for (plural, kind, version, spec, told) in [
+        (
+            "backendtlspolicies",
+            "BackendTLSPolicy",
+            "v1alpha3",
+            "{targetRefs: [{group: '', kind: Service, name: a}], validation: {hostname: a.example}}",
+            "Error [WEIR0003] (BackendTLSPolicy shop/told): BackendTLSPolicy protects connections, and is not enforced",
+        ),
+        (
+            "udproutes",
+            "UDPRoute",
+            "v1alpha2",
+            "{rules: [{backendRefs: [{name: a, port: 53}]}]}",
+            "Warning [WEIR0002] (UDPRoute shop/told): UDPRoute is not supported yet: no UDP is routed",
+        ),
+    ] {
+        api.apply(&definition(plural, kind, version))?;
+        api.apply(&format!(
+            "{{apiVersion: gateway.networking.k8s.io/{version}, kind: {kind}, metadata: {{name: told, namespace: shop}}, spec: {spec}}}"
+        ))?;
+        let is_told = |bed: &Bed| bed.findings().iter().any(|finding| finding.contains(told));
+        bed.until("it is told of", |bed| is_told(bed))?;
+        api.delete(&format!("{plural}.gateway.networking.k8s.io"), "shop", "told")?;
+        bed.until("it is not told of any more", |bed| !is_told(bed))?;
+    }
+    assert!(bed.status().problems.is_empty(), "{:?}", bed.status());
+    Ok(())
+}
