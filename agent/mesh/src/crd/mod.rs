@@ -263,7 +263,7 @@ pub fn decode(node: &Node, header: &Header, file: Option<&Arc<str>>) -> Result<D
         }
         "Gateway" => Object::Gateway(Arc::new(Gateway::decode(meta, &mut root, notes_ref)?)),
         "ServiceEntry" => Object::ServiceEntry(Arc::new(ServiceEntry::decode(meta, &mut root, notes_ref)?)),
-        "WorkloadEntry" => Object::WorkloadEntry(Arc::new(WorkloadEntry::decode(meta, &mut root)?)),
+        "WorkloadEntry" => Object::WorkloadEntry(Arc::new(WorkloadEntry::decode(meta, &mut root, notes_ref)?)),
         "Sidecar" => Object::Sidecar(Arc::new(Sidecar::decode(meta, &mut root, notes_ref)?)),
         "GatewayClass" => Object::GatewayClass(Arc::new(gateway_api::GatewayClass::decode(meta, &mut root)?)),
         "ReferenceGrant" => Object::ReferenceGrant(Arc::new(gateway_api::ReferenceGrant::decode(meta, &mut root)?)),

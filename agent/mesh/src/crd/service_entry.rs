@@ -119,7 +119,8 @@ impl ServiceEntry {
             };
             hosts.push(EntryHost { mark, name, service });
         }
-        let endpoints = spec.maps("endpoints")?.into_iter().map(Workload::decode).collect::<Result<_, _>>()?;
+        let endpoints = spec.maps("endpoints")?.into_iter().map(|endpoint| Workload::decode(endpoint, notes));
+        let endpoints = endpoints.collect::<Result<_, _>>()?;
         let selector = match spec.map("workloadSelector")? {
             None => None,
             Some(mut selector) => Some(labels(&mut selector, "labels")?),

@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::Notes;
 use super::fields::{Fault, Fields};
 use super::meta::{Labels, Metadata, labels};
 use super::node::{Mark, Value};
+use crate::finding::Severity;
 
 /// A WorkloadEntry.
 #[derive(Clone, Debug)]
@@ -36,8 +38,8 @@ pub struct Workload {
 }
 
 impl WorkloadEntry {
-    pub(super) fn decode(mut meta: Metadata, root: &mut Fields<'_>) -> Result<Self, Fault> {
-        let workload = Workload::decode(root.required_map("spec")?)?;
+    pub(super) fn decode(mut meta: Metadata, root: &mut Fields<'_>, notes: &mut Notes<'_>) -> Result<Self, Fault> {
+        let workload = Workload::decode(root.required_map("spec")?, notes)?;
         let own = workload.labels.iter().map(|(key, value)| (Arc::clone(key), Arc::clone(value)));
         meta.labels = Arc::new(meta.labels.with(own));
         Ok(Self { meta, workload })
@@ -45,7 +47,7 @@ impl WorkloadEntry {
 }
 
 impl Workload {
-    pub(super) fn decode(mut fields: Fields<'_>) -> Result<Self, Fault> {
+    pub(super) fn decode(mut fields: Fields<'_>, notes: &mut Notes<'_>) -> Result<Self, Fault> {
         let mut ports = Vec::new();
         if let Some(given) = fields.map("ports")? {
             for entry in given.entries() {
@@ -55,6 +57,12 @@ impl Workload {
                     ports.push((Arc::from(&*entry.key), number));
                 }
             }
+        }
+        if let Some(network) =
+            fields.entry("network").filter(|entry| entry.node.text().is_some_and(|name| !name.is_empty()))
+        {
+            let path = fields.path_of("network");
+            notes.unsupported(Severity::Warning, network.mark, &path, "its address is dialled wherever it is");
         }
         Ok(Self {
             mark: fields.mark,

@@ -253,6 +253,7 @@ const OF_ENTRY: &str = "entries::rules_and_subsets_hold_for_its_hosts";
 const SELECTED: &str = "entries::selected_pods_and_workload_entries_are_endpoints";
 const WEIGHTS: &str = "entries::endpoints_get_by_their_weights";
 const ANYWHERE: &str = "endpoints are used alike wherever they are; nothing says so";
+const NO_NETWORKS: &str = "its address is dialled wherever it is (Warning)";
 const NO_NAMES: &str = "IP addresses are; nothing is sent to a name or a path (Warning)";
 
 pub(super) const SERVICE_ENTRY: &[Feature] = &[
@@ -269,7 +270,8 @@ pub(super) const SERVICE_ENTRY: &[Feature] = &[
     part("endpoints[].address", STATIC, NO_NAMES),
     yes("endpoints[].labels", OF_ENTRY),
     yes("endpoints[].weight", WEIGHTS),
-    no("endpoints[].{locality,network}", ANYWHERE),
+    no("endpoints[].locality", ANYWHERE),
+    no("endpoints[].network", NO_NETWORKS),
     no("endpoints[].serviceAccount", "no identity is looked at"),
     yes("workloadSelector{,.labels}", SELECTED),
     yes("exportTo", "entries::what_is_not_for_everybody_is_for_those_who_see_it"),
@@ -281,7 +283,8 @@ pub(super) const WORKLOAD_ENTRY: &[Feature] = &[
     part("address", SELECTED, NO_NAMES),
     yes("{labels,ports}", SELECTED),
     yes("weight", SELECTED),
-    no("{locality,network}", ANYWHERE),
+    no("locality", ANYWHERE),
+    no("network", NO_NETWORKS),
     no("serviceAccount", "no identity is looked at"),
 ];
 

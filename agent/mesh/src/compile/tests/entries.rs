@@ -180,3 +180,21 @@ fn rules_for_an_alias_take_requests_that_name_it() {
     assert_eq!(compiled.ask(0, "shop", "10.96.0.2", "alias.shop", "/"), "unknown host");
     assert_eq!(compiled.ask(0, "shop", "10.96.0.2", "b", "/"), "default: b/3=1");
 }
+
+#[test]
+fn a_network_makes_no_difference_and_that_is_told() {
+    let endpoint = STATIC.replace("192.0.2.1,", "192.0.2.1, network: far,");
+    let workload = rule("WorkloadEntry", "shop", "w", "{address: 192.0.2.9, network: far}");
+    let nowhere = rule("WorkloadEntry", "shop", "x", "{address: 192.0.2.8, network: ''}");
+    let text = [entry("shop", "db", &endpoint), workload, nowhere].concat();
+    let (compiled, told) = with_store(&[("test.yaml", &text)], &CompileOptions::default());
+    assert!(compiled.groups(0, "10.99.0.1", 80)[0].contains("192.0.2.1:"));
+    let told: Vec<String> = told.iter().map(ToString::to_string).collect();
+    let is_of = |told: &str, object: &str, path: &str| {
+        told.contains(object)
+            && told.contains(&format!("`{path}` is not supported yet: its address is dialled wherever it is"))
+    };
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(is_of(&told[0], "(ServiceEntry shop/db)", "spec.endpoints[0].network"), "{told:?}");
+    assert!(is_of(&told[1], "(WorkloadEntry shop/w)", "spec.network"), "{told:?}");
+}
