@@ -169,6 +169,7 @@ fn report(args: &Args) -> Result<Report> {
         let text = std::fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
         let place = |at: Mark| format!("{name}:{}:{}", at.line, at.column);
         sources.set_mesh_config(&name, &text).map_err(|error| anyhow!("{}: no YAML: {error}", place(error.mark)))?;
+        texts.insert(name, text);
     }
     if let Some(version) = listing.as_ref().and_then(|listing| listing.kubernetes.as_deref()) {
         sources.set_kubernetes(version);

@@ -160,6 +160,28 @@ fn standard_input_directories_and_the_mesh_configuration_are_read() {
 }
 
 #[test]
+fn a_mesh_configuration_is_looked_at_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let with = |mesh: &str| {
+        std::fs::write(directory.path().join("shop.yaml"), SHOP.split("---\n").next().unwrap()).unwrap();
+        std::fs::write(directory.path().join("mesh.yaml"), mesh).unwrap();
+        run_in(directory.path(), &["shop.yaml", "--mesh-config", "mesh.yaml"])
+    };
+    let output = with("# ours\ntrustDomian: example.com\n");
+    let expected = "\
+Warning [WEIR0013] (mesh.yaml:2) `trustDomian`: a mesh configuration has no such key
+     2 | trustDomian: example.com
+       | ^
+       = help: did you mean trustDomain?
+";
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stdout).starts_with(expected), "{}", text(&output.stdout));
+    let output = with("rootNamespace: a\ntrustDomain: b: c\n");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("mesh.yaml:2:15: no YAML: "), "{}", text(&output.stderr));
+}
+
+#[test]
 fn every_code_is_listed_once() {
     let output = weir(&["--list-analyzers"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0));

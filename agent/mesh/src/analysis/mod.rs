@@ -24,6 +24,7 @@ mod gateway_api;
 mod gateways;
 mod hosts;
 mod input;
+mod mesh_config;
 mod namespaces;
 mod own;
 mod policies;
@@ -63,6 +64,7 @@ pub fn analyze(sources: &mut Sources) -> Vec<Finding> {
         }
         findings.extend(told);
     }
+    mesh_config::analyze(sources, &mut findings);
     let input = Input::new(sources, &refused);
     annotations::analyze(&input, &mut findings);
     destination_rules::analyze(&input, &mut findings);

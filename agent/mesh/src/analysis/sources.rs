@@ -59,7 +59,7 @@ impl Resource {
 pub struct Sources {
     resources: Vec<Resource>,
     findings: Vec<Finding>,
-    mesh: Option<(Node, Option<Arc<str>>)>,
+    pub(super) mesh: Option<(Node, Option<Arc<str>>)>,
     unread: BTreeSet<&'static str>,
     /// Objects that are shown without their namespace, as they name none.
     bare: BTreeSet<ObjectRef>,
