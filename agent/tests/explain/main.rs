@@ -324,3 +324,50 @@ fn diff_compares_with_what_a_cluster_holds() {
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("pod shop/nobody"), "{}", text(&output.stderr));
 }
+
+/// A client on each of two nodes, and an agent there whose admin endpoint is at this port.
+fn nodes(ports: [u16; 2]) -> String {
+    let of = |(node, port): (usize, u16)| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: web-{node}, namespace: shop, labels: {{app: web-{node}}}}}\nspec: {{nodeName: node-{node}, containers: [{{name: web, image: web}}]}}\n---\napiVersion: v1\nkind: Pod\nmetadata: {{name: weir-{node}, namespace: weir-system, labels: {{app.kubernetes.io/name: weir, app.kubernetes.io/component: agent}}}}\nspec: {{nodeName: node-{node}, containers: [{{name: agent, image: weir, args: [run, --kubernetes, \"--admin=127.0.0.1:{port}\"]}}]}}\n"
+        )
+    };
+    let namespaces = ["shop", "weir-system"];
+    let namespaces =
+        namespaces.map(|name| format!("---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n"));
+    namespaces.into_iter().chain(ports.into_iter().enumerate().map(of)).collect()
+}
+
+#[test]
+fn the_agent_of_the_pods_node_is_asked_through_the_api_server() {
+    let told = json(&canary(&[SERVICES, VERSION_2, CANARY], &["http://service-b/", "-o", "json"]));
+    let (address, asked) = agent("200 OK", told.to_string());
+    let port = |address: &str| address.rsplit(':').next().unwrap().parse().unwrap();
+    // Bound and let go of: nobody listens there.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let api = weir_tests::ApiServer::start().unwrap();
+    api.apply(&nodes([silent, port(&address)])).unwrap();
+    let kubeconfig = api.kubeconfig();
+    let explain = |from: &str| {
+        let arguments = ["explain", "--kubeconfig", kubeconfig.to_str().unwrap(), "--from", from];
+        weir(&[&arguments[..], &["http://service-b/", "-o", "json"]].concat())
+    };
+    let output = explain("shop/web-0");
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    assert!(said.contains("the agent on node node-0: error forwarding port"), "{said}");
+    assert!(said.contains("Connection refused"), "{said}");
+
+    let output = explain("shop/web-1");
+    assert_eq!((output.status.code(), json(&output)), (Some(0), told), "{}", text(&output.stderr));
+    let asked = asked.join().unwrap();
+    assert!(asked.starts_with("GET /explain?from=shop/web-1&namespace=default&method=GET&url="), "{asked}");
+
+    // Who has only labels is answered by the agent where some pod has them.
+    let (address, asked) = agent("400 Bad Request", "there is no service-b\n".to_owned());
+    api.apply(&nodes([silent, port(&address)])).unwrap();
+    let output = explain("shop/app=web-1");
+    asked.join().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("400 Bad Request: there is no service-b"), "{}", text(&output.stderr));
+}

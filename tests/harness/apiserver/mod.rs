@@ -28,6 +28,7 @@ mod object;
 mod options;
 mod patch;
 mod population;
+mod portforward;
 mod read;
 mod request;
 mod resources;

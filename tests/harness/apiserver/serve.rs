@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::access::{Attempt, User};
 use super::counters::Cell;
 use super::patch::Format;
+use super::portforward::{self, Switch};
 use super::read::{self, Body, whole};
 use super::request::{Query, ResourcePath, Target};
 use super::server::Server;
@@ -28,6 +29,8 @@ struct Answer {
     code: u16,
     body: Body,
     retry_after: Option<u64>,
+    /// The connection becomes another one after this.
+    switch: Option<Switch>,
 }
 
 /// Answers a request.
@@ -63,12 +66,15 @@ pub(super) async fn answer(server: Arc<Server>, request: Request<Incoming>) -> i
     let answer = answered.unwrap_or_else(|status| {
         let body = status.json().to_string();
         cell.sent(body.len());
-        Answer { code: status.code, body: whole(body), retry_after: status.retry_after }
+        Answer { code: status.code, body: whole(body), retry_after: status.retry_after, switch: None }
     });
     server.tally.answer(&cell, answer.code, format!("{verb} {resource} {} {line}", answer.code));
     let mut response = Response::builder().status(answer.code).header(CONTENT_TYPE, "application/json");
     if let Some(seconds) = answer.retry_after {
         response = response.header(RETRY_AFTER, seconds);
+    }
+    for (name, value) in answer.switch.into_iter().flatten() {
+        response = response.header(name, value);
     }
     response.body(answer.body).map_err(io::Error::other)
 }
@@ -89,7 +95,7 @@ fn verb(method: &Method, path: &ResourcePath, watch: bool) -> &'static str {
 
 async fn dispatch(
     server: &Arc<Server>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     verb: &'static str,
     path: Option<ResourcePath>,
     cell: &Arc<Cell>,
@@ -101,6 +107,9 @@ async fn dispatch(
     let Some(path) = path else {
         return about_the_server(server, request, &user, cell).await;
     };
+    if path.plural == "pods" && path.subresource.as_deref() == Some("portforward") {
+        return forward(server, &mut request, path, &user);
+    }
     let (parts, body) = request.into_parts();
     let query = Query::parse(parts.uri.query().unwrap_or_default())?;
     let reads = matches!(verb, "get" | "list" | "watch");
@@ -126,11 +135,11 @@ async fn dispatch(
         "list" => {
             let list = read::list(&server.store(), &target)?;
             let body = read::send(Arc::clone(server), &target, list, Arc::clone(cell));
-            Ok(Answer { code: 200, body, retry_after: None })
+            Ok(Answer { code: 200, body, retry_after: None, switch: None })
         }
         "watch" => {
             let watch = watching::open(server, &server.store(), &target, Arc::clone(cell))?;
-            Ok(Answer { code: 200, body: watching::send(watch), retry_after: None })
+            Ok(Answer { code: 200, body: watching::send(watch), retry_after: None, switch: None })
         }
         _ => {
             let sent_body = collect(body).await?;
@@ -142,7 +151,31 @@ async fn dispatch(
 
 fn sent(code: u16, bytes: Vec<u8>, cell: &Cell) -> Answer {
     cell.sent(bytes.len());
-    Answer { code, body: whole(bytes), retry_after: None }
+    Answer { code, body: whole(bytes), retry_after: None, switch: None }
+}
+
+/// To a port of a pod that is there, for those who may.
+fn forward(
+    server: &Arc<Server>,
+    request: &mut Request<Incoming>,
+    mut path: ResourcePath,
+    user: &User,
+) -> Result<Answer, Status> {
+    let attempt = Attempt {
+        verb: "get",
+        resource: &path.plural,
+        subresource: path.subresource.as_deref().unwrap_or_default(),
+        group: &path.group,
+        namespace: path.namespace.as_deref().unwrap_or_default(),
+        name: path.name.as_deref().unwrap_or_default(),
+        path: request.uri().path(),
+    };
+    server.access().authorize(&server.store(), user, &attempt)?;
+    path.subresource = None;
+    let target = Target::find(&server.store(), &path, Query::default(), false)?;
+    read::get(&server.store(), &target)?;
+    let switch = portforward::open(request)?;
+    Ok(Answer { code: 101, body: whole(Vec::new()), retry_after: None, switch: Some(switch) })
 }
 
 async fn collect(body: Incoming) -> Result<Vec<u8>, Status> {

@@ -229,6 +229,7 @@ where
 {
     let service = service_fn(move |request| serve::answer(Arc::clone(&server), request));
     let connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+    let connection = connection.with_upgrades();
     tokio::select! {
         _broken = connection => {}
         // Dropped as they are, as when the process is killed.
