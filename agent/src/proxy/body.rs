@@ -13,6 +13,7 @@ use super::handler::Record;
 use super::replay::Reader;
 use super::retry::Expiry;
 use super::upstream::Lease;
+use super::upstream::wire::Fault;
 use super::worker::Connection;
 
 /// A request's or response's body.
@@ -26,6 +27,8 @@ pub(crate) enum Body {
     Downstream(Incoming, Rc<Connection>),
     /// Of a request that may be sent again.
     Replayed(Reader),
+    /// Of a request of which a piece was read and not written.
+    Again(Option<Bytes>, Box<Body>),
     /// Of a response, straight from the upstream.
     Upstream(Box<Response>),
 }
@@ -33,8 +36,10 @@ pub(crate) enum Body {
 /// Why a body breaks off.
 #[derive(Debug)]
 pub(crate) enum BodyError {
-    /// Its sender did.
+    /// The client did.
     Broken(hyper::Error),
+    /// The upstream did.
+    Upstream(Fault),
     /// It is being sent elsewhere.
     Superseded,
     /// The time of its request is over.
@@ -45,6 +50,7 @@ impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Broken(error) => error.fmt(f),
+            Self::Upstream(fault) => fault.fmt(f),
             Self::Superseded => f.write_str("the request is sent elsewhere"),
             Self::Expired => f.write_str("the request took too long"),
         }
@@ -62,9 +68,10 @@ impl From<hyper::Error> for BodyError {
 /// A response under way: when its body ends, the connection goes back to the pool and the record is closed; when it
 /// is dropped before that, the connection is closed and the record says so.
 pub(crate) struct Response {
-    incoming: Incoming,
     lease: Option<Lease>,
     expiry: Option<Expiry>,
+    /// What ends it before its end.
+    broken: Option<BodyError>,
     record: Record,
 }
 
@@ -89,13 +96,13 @@ impl Body {
     }
 
     /// `expiry`: when all of it must have been passed on.
-    pub(crate) fn from_upstream(incoming: Incoming, lease: Lease, expiry: Option<Expiry>, mut record: Record) -> Self {
-        if incoming.is_end_stream() {
+    pub(crate) fn from_upstream(lease: Lease, expiry: Option<Expiry>, mut record: Record) -> Self {
+        if lease.is_end_stream() {
             lease.give_back();
             record.complete();
             return Self::Empty;
         }
-        Self::Upstream(Box::new(Response { incoming, lease: Some(lease), expiry, record }))
+        Self::Upstream(Box::new(Response { lease: Some(lease), expiry, broken: None, record }))
     }
 }
 
@@ -108,24 +115,51 @@ impl Response {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(broken) = self.broken.take() {
+            return Poll::Ready(Some(Err(broken)));
+        }
         if self.expiry.as_mut().is_some_and(|expiry| expiry.as_mut().poll(cx).is_ready()) {
             self.expiry = None;
             self.record.expired();
-            return Poll::Ready(Some(Err(BodyError::Expired)));
+            return self.breaks(BodyError::Expired, cx);
         }
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        match &frame {
-            Some(Ok(frame)) => {
-                self.record.sent(frame.data_ref().map_or(0, |data| data.len() as u64));
-                // hyper does not ask again after a frame that is known to be the last.
-                if self.incoming.is_end_stream() {
-                    self.finish();
-                }
+        let Some(lease) = &mut self.lease else {
+            return Poll::Ready(None);
+        };
+        let frame = match ready!(lease.poll_frame(cx)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(fault)) => {
+                self.record.upstream_broke();
+                return self.breaks(BodyError::Upstream(fault), cx);
             }
-            Some(Err(_)) => self.record.upstream_broke(),
-            None => self.finish(),
+            None => {
+                self.finish();
+                return Poll::Ready(None);
+            }
+        };
+        self.record.sent(frame.data_ref().map_or(0, |data| data.len() as u64));
+        // hyper does not ask again after a frame that is known to be the last.
+        if self.is_end_stream() {
+            self.finish();
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    /// Breaks off the next time. hyper throws away what it has not written when a body fails; asked to wait for a moment,
+    /// it writes that first.
+    fn breaks(&mut self, error: BodyError, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.lease = None;
+        self.broken = Some(error);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.broken.is_none() && self.lease.as_ref().is_none_or(Lease::is_end_stream)
+    }
+
+    fn exact(&self) -> Option<u64> {
+        if self.broken.is_some() { None } else { self.lease.as_ref().map_or(Some(0), Lease::exact) }
     }
 }
 
@@ -145,6 +179,10 @@ impl HttpBody for Body {
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
             }
             Self::Replayed(reader) => reader.poll(cx),
+            Self::Again(first, rest) => match first.take() {
+                Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
+                None => Pin::new(&mut **rest).poll_frame(cx),
+            },
             Self::Upstream(response) => response.poll(cx),
         }
     }
@@ -155,7 +193,8 @@ impl HttpBody for Body {
             Self::Text(text) => text.is_none(),
             Self::Downstream(incoming, _) => incoming.is_end_stream(),
             Self::Replayed(reader) => reader.is_end_stream(),
-            Self::Upstream(response) => response.incoming.is_end_stream(),
+            Self::Again(first, rest) => first.is_none() && rest.is_end_stream(),
+            Self::Upstream(response) => response.is_end_stream(),
         }
     }
 
@@ -165,7 +204,11 @@ impl HttpBody for Body {
             Self::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Self::Downstream(incoming, _) => incoming.size_hint(),
             Self::Replayed(reader) => reader.size_hint(),
-            Self::Upstream(response) => response.incoming.size_hint(),
+            Self::Again(first, rest) => {
+                let ahead = first.as_ref().map_or(0, |first| first.len() as u64);
+                rest.size_hint().exact().map_or_else(SizeHint::new, |exact| SizeHint::with_exact(ahead + exact))
+            }
+            Self::Upstream(response) => response.exact().map_or_else(SizeHint::new, SizeHint::with_exact),
         }
     }
 }

@@ -127,18 +127,16 @@ fn plain_host(connection: &Connection, program: &Held, port: Option<PortId>) -> 
 enum Answer {
     /// A rule's own response.
     Own(Response<Body>),
-    /// An upstream's response.
-    Upstream(Answered, Option<(OnUpgrade, OnUpgrade)>),
+    /// An upstream's response, and the client's side of an upgrade that it grants.
+    Upstream(Answered, Option<OnUpgrade>),
 }
 
 impl Answer {
     /// A 101 that nobody asked for would leave the two sides with different ideas of what the bytes are.
-    fn upstream(mut answered: Answered, asked: Option<OnUpgrade>) -> Result<Self, ProxyError> {
-        let response = &mut answered.response;
-        let granted = response.extensions_mut().remove::<OnUpgrade>();
-        let upgrade = match (response.status(), asked, granted) {
-            (StatusCode::SWITCHING_PROTOCOLS, Some(client), Some(server)) => Some((client, server)),
-            (StatusCode::SWITCHING_PROTOCOLS, ..) => {
+    fn upstream(answered: Answered, asked: Option<OnUpgrade>) -> Result<Self, ProxyError> {
+        let upgrade = match (answered.response.status(), asked) {
+            (StatusCode::SWITCHING_PROTOCOLS, Some(client)) => Some(client),
+            (StatusCode::SWITCHING_PROTOCOLS, None) => {
                 return Err(ProxyError::new(Kind::UpstreamProtocol).caused_by("a 101 that nobody asked for"));
             }
             _ => None,
@@ -154,22 +152,20 @@ impl Answer {
         // What was upgraded lasts as long as its two ends want.
         let Answered { response, lease, expiry, .. } = answered;
         record.status = response.status().as_u16();
-        let Some((client, server)) = upgrade else {
-            return response.map(|incoming| Body::from_upstream(incoming, lease, expiry, record));
+        let Some(client) = upgrade else {
+            return response.map(|()| Body::from_upstream(lease, expiry, record));
         };
         let worker = Rc::clone(&record.connection.worker);
         worker.spawn(async move {
-            let Ok((client, server)) = futures_util::future::try_join(client, server).await else {
+            let Some(client) = client.await.ok().and_then(socket) else {
                 return;
             };
-            let (Some(client), Some(server)) = (socket(client), socket(server)) else {
-                return;
-            };
-            let (flag, moved) = tcp::splice(&record.connection.worker, client, server).await;
+            let (server, ahead, counted) = lease.into_stream();
+            let (flag, moved) = tcp::splice(&record.connection.worker, client, (server, ahead)).await;
             record.upgraded(flag, &moved);
-            drop(lease);
+            drop(counted);
         });
-        response.map(|_| Body::Empty)
+        response.map(|()| Body::Empty)
     }
 }
 

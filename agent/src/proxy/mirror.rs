@@ -5,7 +5,6 @@ use std::rc::Rc;
 
 use futures_util::future::join_all;
 use http::{Request, header};
-use hyper::body::Body as _;
 use tokio::time::timeout;
 
 use super::body::Body;
@@ -83,13 +82,13 @@ async fn send(
     let Some(endpoint) = target.pick(worker, ipv6, &[]) else {
         return false;
     };
-    let request = spare.into_request(whole.map_or(Body::Empty, |whole| Body::own(whole.bytes())));
-    let Ok((mut response, lease)) = upstream::send(worker, pod, target, endpoint, request, true).await else {
+    let mut request = spare.into_request(whole.map_or(Body::Empty, |whole| Body::own(whole.bytes())));
+    let Ok((_, mut lease)) = upstream::send(worker, pod, target, endpoint, &mut request, true).await else {
         return false;
     };
     let mut left = worker.limits.max_replay;
-    while !response.body().is_end_stream() {
-        match std::future::poll_fn(|cx| std::pin::Pin::new(response.body_mut()).poll_frame(cx)).await {
+    while !lease.is_end_stream() {
+        match std::future::poll_fn(|cx| lease.poll_frame(cx)).await {
             Some(Ok(frame)) => {
                 let len = frame.data_ref().map_or(0, bytes::Bytes::len);
                 let Some(rest) = left.checked_sub(len) else {

@@ -12,7 +12,6 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Request, Response};
-use hyper::body::Incoming;
 use smallvec::SmallVec;
 use tokio::time::sleep;
 use weir_mesh::program::RetryPolicy;
@@ -23,7 +22,7 @@ use super::error::{Flag, Flags, Kind, ProxyError};
 use super::plan::Plan;
 use super::replay::{self, Replay};
 use super::upstream::target::Target;
-use super::upstream::{self, Failed, Lease, Spare};
+use super::upstream::{self, Failed, Lease};
 use super::worker::Connection;
 
 /// Which try it is.
@@ -39,7 +38,7 @@ pub(crate) type Expiry = Pin<Box<dyn Future<Output = ()>>>;
 
 /// An answer, and what came with it.
 pub(crate) struct Answered {
-    pub(crate) response: Response<Incoming>,
+    pub(crate) response: Response<()>,
     pub(crate) lease: Lease,
     /// When the rest of the answer must be there; `None` = whenever.
     pub(crate) expiry: Option<Expiry>,
@@ -106,7 +105,7 @@ struct Tries<'t> {
 }
 
 /// What one try came to.
-type Outcome = Result<(Response<Incoming>, Lease), Failed>;
+type Outcome = Result<(Response<()>, Lease), Failed>;
 
 /// It stays at this.
 fn settle(outcome: Outcome, load: Option<Load>, flags: Flags) -> Result<Answered, ProxyError> {
@@ -115,7 +114,7 @@ fn settle(outcome: Outcome, load: Option<Load>, flags: Flags) -> Result<Answered
             lease.count(load);
             Ok(Answered { response, lease, expiry: None, flags })
         }
-        Err((error, _)) => Err(error.with(flags)),
+        Err(failed) => Err(failed.error.with(flags)),
     }
 }
 
@@ -135,9 +134,7 @@ impl Tries<'_> {
             if self.given || number > 1 {
                 request.headers_mut().insert(ATTEMPT_COUNT, HeaderValue::from(number));
             }
-            // A copy of the head, with which the request can be made again although somebody has seen it.
-            let spare = (self.given && number <= self.policy.attempts).then(|| Spare::of(&request));
-            let mut outcome = self.once(endpoint, request).await;
+            let outcome = self.once(endpoint, &mut request).await;
             drop(retrying.take());
             if !self.repeats(&outcome) {
                 return settle(outcome, load, Flags::default());
@@ -146,10 +143,9 @@ impl Tries<'_> {
                 Ok(slot) => slot,
                 Err(why_not) => return settle(outcome, load, why_not.into()),
             };
-            let Some(again) = self.remade(&mut outcome, spare) else {
+            if !self.remade(&outcome, &mut request) {
                 return settle(outcome, load, Flags::default());
-            };
-            request = again;
+            }
             // The connection of an answer that is not wanted is of no use.
             drop(outcome);
             tried.push(endpoint);
@@ -165,7 +161,7 @@ impl Tries<'_> {
         self.target.pick(worker, ipv6, avoided).or_else(|| self.target.pick(worker, ipv6, &[]))
     }
 
-    async fn once(&self, endpoint: SocketAddr, request: Request<Body>) -> Outcome {
+    async fn once(&self, endpoint: SocketAddr, request: &mut Request<Body>) -> Outcome {
         // Without any retry not even the race of an idle connection is run again.
         let race = self.policy.attempts > 0;
         let sent = upstream::send(&self.connection.worker, &self.connection.pod, self.target, endpoint, request, race);
@@ -174,7 +170,7 @@ impl Tries<'_> {
             Some(limit) => tokio::select! {
                 biased;
                 sent = sent => sent,
-                () = after_body(self.replay.clone(), limit) => Err((Kind::TryTimeout.into(), None)),
+                () = after_body(self.replay.clone(), limit) => Err(Failed { error: Kind::TryTimeout.into(), unsent: false }),
             },
         }
     }
@@ -188,9 +184,9 @@ impl Tries<'_> {
             Ok((response, _)) => {
                 self.given && self.policy.repeats_answer(response.status().as_u16(), response.headers())
             }
-            Err((error, unsent)) => {
+            Err(Failed { error, unsent }) => {
                 let no_connection = matches!(error.kind, Kind::ConnectFailed | Kind::ConnectTimeout);
-                self.policy.repeats_reset(no_connection, unsent.is_none())
+                self.policy.repeats_reset(no_connection, !unsent)
             }
         }
     }
@@ -203,18 +199,22 @@ impl Tries<'_> {
         load.map(|load| load.retry().ok_or(Flag::UpstreamOverflow)).transpose()
     }
 
-    /// The request once more; `None` when it is gone.
-    fn remade(&self, outcome: &mut Outcome, spare: Option<Spare>) -> Option<Request<Body>> {
-        if let Err((_, unsent)) = outcome
-            && let Some(unsent) = unsent.take()
-        {
-            return Some(*unsent);
+    /// Gives the request its body once more; false when that is gone, or nobody wants what was seen to be sent again.
+    fn remade(&self, outcome: &Outcome, request: &mut Request<Body>) -> bool {
+        if outcome.as_ref().is_err_and(|failed| failed.unsent) {
+            return true;
         }
-        let body = match &self.replay {
+        if !self.given {
+            return false;
+        }
+        *request.body_mut() = match &self.replay {
             None => Body::Empty,
-            Some(replay) => Body::Replayed(replay.read()?),
+            Some(replay) => match replay.read() {
+                None => return false,
+                Some(reader) => Body::Replayed(reader),
+            },
         };
-        spare.map(|spare| spare.into_request(body))
+        true
     }
 
     /// Full jitter: anything from nothing to the longest.

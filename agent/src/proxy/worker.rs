@@ -23,9 +23,9 @@ use weir_mesh::program::Program;
 use super::budget::Budgets;
 use super::counters::Shard;
 use super::limits::Limits;
-use super::upstream::SpareLists;
 use super::upstream::pool::Pool;
 use super::upstream::target::{Balancing, Held};
+use super::upstream::wire::Buffers;
 use super::{OriginalDestinations, SourcePod, listener};
 use crate::netns::NetNs;
 
@@ -91,11 +91,13 @@ pub(crate) struct Worker {
     pub(crate) destinations: Arc<dyn OriginalDestinations>,
     pub(crate) access_log: Option<mpsc::Sender<String>>,
     pub(crate) pool: Pool,
-    pub(crate) spare_lists: SpareLists,
+    pub(crate) buffers: Buffers,
     pub(crate) balancing: Balancing,
     pub(crate) budgets: Budgets,
     /// Bytes of requests' bodies that are kept to be sent again.
     pub(crate) kept: Cell<usize>,
+    /// The time of the latest tick: for what need not be more exact.
+    pub(crate) clock: Cell<Instant>,
     pub(crate) draining: Signal,
     pub(crate) slots: Arc<Semaphore>,
     programs: RefCell<Programs>,
@@ -122,10 +124,11 @@ impl Worker {
             destinations: shared.destinations,
             access_log: shared.access_log,
             pool: Pool::default(),
-            spare_lists: SpareLists::default(),
+            buffers: Buffers::default(),
             balancing: Balancing::default(),
             budgets: Budgets::default(),
             kept: Cell::new(0),
+            clock: Cell::new(Instant::now()),
             draining: Signal::default(),
             programs: RefCell::new((cache, held)),
             // The standard library's hasher is keyed by the operating system.
@@ -315,6 +318,7 @@ async fn tick(worker: Rc<Worker>) {
         // A worker without requests must not keep a program in memory that is no longer in force.
         drop(worker.program());
         let now = Instant::now();
+        worker.clock.set(now);
         if now.duration_since(swept) >= worker.limits.sweep {
             swept = now;
             worker.pool.sweep(now, &worker.limits);

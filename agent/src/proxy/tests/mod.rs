@@ -8,3 +8,4 @@ mod life;
 mod retries;
 mod rules;
 mod tcp;
+mod wire;

@@ -4,36 +4,35 @@ pub(crate) mod connect;
 pub(crate) mod pool;
 mod spare;
 pub(crate) mod target;
+pub(crate) mod wire;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use http::{Method, Request, Response};
+use hyper::body::{Body as _, Frame};
+use tokio::net::TcpStream;
 
 use self::pool::{Idle, Key};
-use self::spare::Race;
-pub(crate) use self::spare::{Spare, SpareLists};
+pub(crate) use self::spare::Spare;
 use self::target::{Active, Target};
+use self::wire::{Fault, Wire};
 use super::body::Body;
 use super::budget::Load;
 use super::error::{Kind, ProxyError};
-use super::io::{Heard, Io};
-use super::limits::HYPER_MAX_HEADERS;
+use super::io::Io;
 use super::worker::{Pod, Worker};
 
-/// A connection that a request is using. Dropped, it closes; [`Lease::give_back`] lets the next request use it.
+/// A connection that a request is using, and the rest of its answer. Dropped, it closes; [`Lease::give_back`] lets the
+/// next request use it.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    sender: SendRequest<Body>,
-    heard: Heard,
+    wire: Box<Wire>,
     key: Key,
     reused: bool,
-    _active: Active,
+    active: Active,
     /// Its place among the requests of a cluster that has a retry budget.
     load: Option<Load>,
     worker: Rc<Worker>,
@@ -51,33 +50,43 @@ impl Lease {
         self.load = load;
     }
 
-    /// Back to the pool, once hyper is ready for the next request. It mostly is; when the upstream answered before it
-    /// had the whole request, it is later or never.
+    /// The next piece of the answer's body; `None` = it is over.
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        self.wire.poll_frame(cx, &self.worker.limits)
+    }
+
+    /// The answer's body is over.
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.wire.is_end_stream()
+    }
+
+    /// Bytes of the answer's body that are to come, if that is known.
+    pub(crate) fn exact(&self) -> Option<u64> {
+        self.wire.exact()
+    }
+
+    /// Back to the pool, if the connection can serve another request.
     pub(crate) fn give_back(self) {
-        let Self { mut sender, heard, key, worker, pod, .. } = self;
-        if sender.is_closed() {
-            return;
+        let Self { mut wire, key, worker, pod, .. } = self;
+        if wire.rest(&worker.buffers) && !pod.removed.is_raised() && !worker.draining.is_raised() {
+            worker.pool.put(key, Idle { wire, since: worker.clock.get() }, &worker.limits);
         }
-        if sender.is_ready() {
-            return keep(&worker, &pod, key, sender, heard);
-        }
-        let later = Rc::clone(&worker);
-        worker.spawn(async move {
-            if sender.ready().await.is_ok() {
-                keep(&later, &pod, key, sender, heard);
-            }
-        });
+    }
+
+    /// The socket after a 101, what was read from it already, and what counts as long as it is used.
+    pub(crate) fn into_stream(self) -> (TcpStream, Bytes, (Active, Option<Load>)) {
+        let (stream, ahead) = self.wire.into_stream();
+        (stream, ahead, (self.active, self.load))
     }
 }
 
-fn keep(worker: &Worker, pod: &Pod, key: Key, sender: SendRequest<Body>, heard: Heard) {
-    if !pod.removed.is_raised() && !worker.draining.is_raised() {
-        worker.pool.put(key, Idle { sender, heard, since: Instant::now() }, &worker.limits);
-    }
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) error: ProxyError,
+    /// Nobody can have processed the request, or its repetition does no harm: it has its body still.
+    pub(crate) unsent: bool,
 }
-
-/// A failure, and the request if nobody has seen it.
-pub(crate) type Failed = (ProxyError, Option<Box<Request<Body>>>);
 
 /// Sends `request` to an endpoint of `target` and waits for the response's head.
 ///
@@ -88,80 +97,59 @@ pub(crate) async fn send(
     pod: &Rc<Pod>,
     target: &Target,
     endpoint: SocketAddr,
-    mut request: Request<Body>,
+    request: &mut Request<Body>,
     race: bool,
-) -> Result<(Response<Incoming>, Lease), Failed> {
+) -> Result<(Response<()>, Lease), Failed> {
     if let Some(lease) = reuse(worker, pod, endpoint) {
-        match try_send(lease, request, race).await {
+        match ask(lease, request, race).await {
             Ok(answer) => {
                 worker.counters.upstream_reuses.add(1);
                 return Ok(answer);
             }
-            Err((_, Some(unsent))) => request = *unsent,
+            Err(failed) if failed.unsent => worker.counters.retries.add(1),
             Err(failed) => return Err(failed),
         }
-        worker.counters.retries.add(1);
     }
     match open(worker, pod, target, endpoint).await {
-        Ok(lease) => try_send(lease, request, race).await,
-        Err(error) => Err((error, Some(Box::new(request)))),
+        Ok(lease) => ask(lease, request, race).await,
+        Err(error) => Err(Failed { error, unsent: true }),
     }
 }
 
-async fn try_send(mut lease: Lease, request: Request<Body>, race: bool) -> Result<(Response<Incoming>, Lease), Failed> {
-    let worker = Rc::clone(&lease.worker);
-    let spare = if race && lease.reused { Race::of(&request, &worker) } else { None };
-    let heard = lease.heard.bytes();
-    let mut error = match lease.sender.try_send_request(request).await {
-        Ok(response) => return Ok((response, lease)),
-        Err(error) => error,
-    };
-    let unsent = error.take_message();
-    let error = error.into_error();
-    let kind = if error.is_parse() { Kind::UpstreamProtocol } else { Kind::UpstreamClosed };
-    let silent = lease.heard.bytes() == heard;
-    match unsent.or_else(|| spare.filter(|_| silent).map(|spare| spare.request())) {
-        Some(unsent) => Err((ProxyError::new(kind).caused_by(error), Some(Box::new(unsent)))),
-        None => Err((ProxyError::new(kind).caused_by(error), None)),
+async fn ask(mut lease: Lease, request: &mut Request<Body>, race: bool) -> Result<(Response<()>, Lease), Failed> {
+    // The server may close an idle connection in the very moment in which it is used.
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let repeatable = race && lease.reused && safe && request.body().is_end_stream();
+    let Lease { wire, worker, .. } = &mut lease;
+    match wire.ask(request, &worker.buffers, &worker.limits).await {
+        Ok(response) => Ok((response, lease)),
+        Err((fault, unsent)) => {
+            let unsent = unsent || (repeatable && wire.is_silent());
+            let kind = if matches!(fault, Fault::Protocol(_)) { Kind::UpstreamProtocol } else { Kind::UpstreamClosed };
+            Err(Failed { error: ProxyError::new(kind).caused_by(fault), unsent })
+        }
     }
 }
 
 fn reuse(worker: &Rc<Worker>, pod: &Rc<Pod>, endpoint: SocketAddr) -> Option<Lease> {
     let key = Key { pod: pod.source.netns.cookie(), endpoint };
     let idle = worker.pool.take(&key)?;
-    Some(lease(worker, pod, key, idle.sender, idle.heard, true))
+    Some(lease(worker, pod, key, idle.wire, true))
 }
 
 async fn open(worker: &Rc<Worker>, pod: &Rc<Pod>, target: &Target, endpoint: SocketAddr) -> Result<Lease, ProxyError> {
     let key = Key { pod: pod.source.netns.cookie(), endpoint };
     let stream = connect::connect(worker, &pod.source, endpoint, target.connect_timeout(worker)).await?;
-    let io = Io::new(stream, Bytes::new());
-    let heard = io.heard();
-    let mut builder = http1::Builder::new();
-    let limits = &worker.limits;
-    builder.max_buf_size(limits.buffer).max_header_size(limits.max_head);
-    if limits.max_headers != HYPER_MAX_HEADERS {
-        builder.max_headers(limits.max_headers);
-    }
-    let (sender, driver) = builder
-        .handshake::<_, Body>(TokioIo::new(io))
-        .await
-        .map_err(|error| ProxyError::new(Kind::ConnectFailed).caused_by(error))?;
-    worker.spawn(async move {
-        if let Err(error) = driver.with_upgrades().await {
-            tracing::debug!(%endpoint, %error, "upstream connection ended");
-        }
-    });
-    Ok(lease(worker, pod, key, sender, heard, false))
+    let wire = Wire::new(Io::new(stream, Bytes::new()));
+    Ok(lease(worker, pod, key, Box::new(wire), false))
 }
 
-fn lease(worker: &Rc<Worker>, pod: &Rc<Pod>, key: Key, sender: SendRequest<Body>, heard: Heard, reused: bool) -> Lease {
+fn lease(worker: &Rc<Worker>, pod: &Rc<Pod>, key: Key, wire: Box<Wire>, reused: bool) -> Lease {
     Lease {
-        sender,
-        heard,
+        wire,
         key,
         reused,
-        _active: worker.balancing.begin(key.endpoint),
+        active: worker.balancing.begin(key.endpoint),
         load: None,
         worker: Rc::clone(worker),
         pod: Rc::clone(pod),

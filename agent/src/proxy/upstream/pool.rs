@@ -7,10 +7,8 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use foldhash::fast::RandomState;
-use hyper::client::conn::http1::SendRequest;
 
-use crate::proxy::body::Body;
-use crate::proxy::io::Heard;
+use super::wire::Wire;
 use crate::proxy::limits::Limits;
 
 /// Whose connection it is, and to where.
@@ -24,8 +22,7 @@ pub(crate) struct Key {
 /// A connection that waits.
 #[derive(Debug)]
 pub(crate) struct Idle {
-    pub(crate) sender: SendRequest<Body>,
-    pub(crate) heard: Heard,
+    pub(crate) wire: Box<Wire>,
     pub(crate) since: Instant,
 }
 
@@ -45,9 +42,9 @@ impl Pool {
         let mut guard = self.0.borrow_mut();
         let inner = &mut *guard;
         let idle = inner.idle.get_mut(key)?;
-        while let Some(one) = idle.pop() {
+        while let Some(mut one) = idle.pop() {
             inner.count -= 1;
-            if one.sender.is_ready() {
+            if one.wire.is_quiet() {
                 return Some(one);
             }
         }
@@ -68,10 +65,10 @@ impl Pool {
     }
 
     /// Closes what fails `keep`.
-    fn retain(&self, mut keep: impl FnMut(&Key, &Idle) -> bool) {
+    fn retain(&self, mut keep: impl FnMut(&Key, &mut Idle) -> bool) {
         let mut inner = self.0.borrow_mut();
         inner.idle.retain(|key, idle| {
-            idle.retain(|one| keep(key, one));
+            idle.retain_mut(|one| keep(key, one));
             !idle.is_empty()
         });
         inner.count = inner.idle.values().map(Vec::len).sum();
@@ -79,7 +76,7 @@ impl Pool {
 
     /// Closes what has been idle since before `limit`, and forgets what the other side closed.
     pub(crate) fn sweep(&self, now: Instant, limits: &Limits) {
-        self.retain(|_, one| !one.sender.is_closed() && now.duration_since(one.since) < limits.idle_upstream);
+        self.retain(|_, one| one.wire.is_quiet() && now.duration_since(one.since) < limits.idle_upstream);
     }
 
     /// Closes everything of a pod that is gone.
