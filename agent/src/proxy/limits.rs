@@ -26,7 +26,7 @@ pub const DEFAULT_DETECT_SILENCE: Duration = Duration::from_millis(100);
 pub const DEFAULT_DETECT_STALL: Duration = Duration::from_secs(1);
 /// Idle connections kept for one endpoint, pod and worker. More than that are a burst that is over.
 pub const DEFAULT_IDLE_PER_ENDPOINT: usize = 64;
-/// Idle upstream connections of a worker altogether, which bounds its file descriptors and memory (12 KiB each).
+/// Idle upstream connections of a worker altogether, which bounds its file descriptors.
 pub const DEFAULT_IDLE_PER_WORKER: usize = 2048;
 /// How long an upstream connection is kept idle. Below the 60 s after which many servers close theirs, so that we
 /// close first and the race between their FIN and our request stays rare.
