@@ -75,6 +75,10 @@ counters! {
     connections_accepted,
     /// Connections open now (a gauge).
     connections_active,
+    /// Times that a worker became too busy for the connections of its own CPU.
+    steering_escapes,
+    /// HTTP/1 connections that are parked: nothing has been asked for a moment (a gauge).
+    connections_parked,
     /// Connections forwarded as bytes.
     tcp_connections,
     /// Directions of TCP connections that went over to splice(2), as they carried much.

@@ -1,10 +1,10 @@
-//! Serving one HTTP/1 connection: hyper with our limits, and the three things that hyper leaves to its user: a head
-//! timeout that begins with the head, an idle timeout, and draining. Called by `listener`.
+//! Serving one HTTP/1 connection: hyper with our limits, and what hyper leaves to its user: a head timeout that begins
+//! with the head, an idle timeout, draining, and parking while nothing is asked. Called by `listener`.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::server::conn::http1::Builder;
@@ -15,31 +15,60 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
 use super::handler;
-use super::io::Io;
+use super::io::{Heard, Io};
 use super::limits::{HYPER_MAX_HEADERS, Limits};
 use super::worker::Connection;
 
 /// What a client is told that does not finish its request head in time.
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
-/// How a connection ended.
+/// What becomes of a connection after a while with hyper.
 enum End {
     Closed(hyper::Result<()>),
     SlowHead,
     Idle,
+    /// Nothing has been asked for a moment.
+    Park,
 }
 
 /// Serves a connection to its end. `prefix` was read from it already.
-pub(crate) async fn serve(connection: Rc<Connection>, stream: TcpStream, prefix: Bytes) {
+///
+/// hyper holds some 20 KiB for a connection. One that has not been used for a moment is parked: a bare socket, for which
+/// everything else is made anew when its next byte comes.
+pub(crate) async fn serve(connection: Rc<Connection>, mut stream: TcpStream, mut prefix: Bytes) {
+    loop {
+        // Boxed, so that what hyper holds goes while the connection is parked.
+        let Some(parked) = Box::pin(drive(&connection, stream, std::mem::take(&mut prefix))).await else {
+            return;
+        };
+        stream = parked;
+        let worker = &connection.worker;
+        let patience = worker.limits.idle_downstream.saturating_sub(worker.limits.park_after);
+        worker.counters.connections_parked.add(1);
+        let woken = tokio::select! {
+            biased;
+            () = worker.draining.wait() => false,
+            readable = stream.readable() => readable.is_ok(),
+            () = tokio::time::sleep(patience) => false,
+        };
+        worker.counters.connections_parked.subtract(1);
+        if !woken {
+            return;
+        }
+    }
+}
+
+/// Serves until the connection ends, or is idle: then it gives back the socket.
+async fn drive(connection: &Rc<Connection>, stream: TcpStream, prefix: Bytes) -> Option<TcpStream> {
     let worker = Rc::clone(&connection.worker);
     let io = Io::new(stream, prefix);
     let heard = io.heard();
-    let service = service_fn(|request| handler::handle(Rc::clone(&connection), request));
+    let service = service_fn(|request| handler::handle(Rc::clone(connection), request));
     let draining = worker.draining.is_raised();
     let mut http = builder(&worker.limits, !draining).serve_connection(TokioIo::new(io), service).with_upgrades();
     let mut drain = pin!(worker.draining.wait());
     let mut drained = draining;
-    let mut patience = Patience::new();
+    let mut patience = Patience::new(connection);
     let end = poll_fn(|cx| {
         if let Poll::Ready(end) = Pin::new(&mut http).poll(cx) {
             return Poll::Ready(End::Closed(end));
@@ -51,8 +80,8 @@ pub(crate) async fn serve(connection: Rc<Connection>, stream: TcpStream, prefix:
                 return Poll::Ready(End::Closed(end));
             }
         }
-        patience.observe(&connection, heard.bytes(), &worker.limits);
-        patience.poll(cx)
+        patience.observe(connection, heard.bytes(), &worker.limits);
+        patience.poll(cx, &heard, &worker.limits)
     })
     .await;
     match end {
@@ -68,7 +97,14 @@ pub(crate) async fn serve(connection: Rc<Connection>, stream: TcpStream, prefix:
                 let _ = tokio::time::timeout(worker.limits.tick, stream.write_all(REQUEST_TIMEOUT)).await;
             }
         }
+        End::Park => {
+            let parts = http.into_parts()?;
+            let (stream, prefix) = parts.io.into_inner().into_parts();
+            // Nothing was heard since the last request; else this would not be the end.
+            return (parts.read_buf.is_empty() && prefix.is_empty()).then_some(stream);
+        }
     }
+    None
 }
 
 fn builder(limits: &Limits, keep_alive: bool) -> Builder {
@@ -92,31 +128,46 @@ fn builder(limits: &Limits, keep_alive: bool) -> Builder {
 }
 
 /// How long the client may take for what it is doing. Reads the clock when that changes, and sets a timer only when
-/// the deadline moves forward: an hour's idle timeout costs nothing per request.
+/// the deadline moves forward: a request costs no timer.
 struct Patience {
-    /// Requests begun, whether one is under way, and bytes heard when the last one was seen to end.
-    seen: (u64, bool),
+    /// Requests begun before this.
+    before: u64,
+    /// Requests begun and whether one is under way, when something last changed.
+    seen: Option<(u64, bool)>,
+    /// Bytes heard when the last request was seen to end.
     heard_before: u64,
     in_head: bool,
+    /// When the connection has been idle for as long as it may be.
+    idle_end: Option<Instant>,
     deadline: Option<Instant>,
     timer: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
 impl Patience {
-    fn new() -> Self {
-        Self { seen: (u64::MAX, false), heard_before: 0, in_head: false, deadline: None, timer: None }
+    fn new(connection: &Connection) -> Self {
+        Self {
+            before: connection.requests.get(),
+            seen: None,
+            heard_before: 0,
+            in_head: false,
+            idle_end: None,
+            deadline: None,
+            timer: None,
+        }
     }
 
     /// Looks at what the connection is doing after hyper has done what it could.
     fn observe(&mut self, connection: &Connection, heard: u64, limits: &Limits) {
         let state = (connection.requests.get(), connection.busy.get());
-        if state != self.seen {
-            // What comes with a connection's first byte belongs to its first head; what was heard while a request
-            // was under way belongs to that.
-            self.heard_before = if self.seen.0 == u64::MAX && state.0 == 0 { 0 } else { heard };
-            self.seen = state;
+        if self.seen != Some(state) {
+            // What comes with the first byte belongs to the first head; what was heard while a request was under way
+            // belongs to that.
+            self.heard_before = if self.seen.is_none() && state.0 == self.before { 0 } else { heard };
+            self.seen = Some(state);
             self.in_head = false;
-            self.deadline = (!state.1).then(|| Instant::now() + limits.idle_downstream);
+            let now = (!state.1).then(Instant::now);
+            self.idle_end = now.map(|now| now + limits.idle_downstream);
+            self.deadline = now.map(|now| now + limits.park_after.min(limits.idle_downstream));
         }
         if !state.1 && !self.in_head && heard > self.heard_before {
             self.in_head = true;
@@ -124,7 +175,7 @@ impl Patience {
         }
     }
 
-    fn poll(&mut self, cx: &mut std::task::Context<'_>) -> Poll<End> {
+    fn poll(&mut self, cx: &mut Context<'_>, io: &Heard, limits: &Limits) -> Poll<End> {
         loop {
             let Some(deadline) = self.deadline else {
                 return Poll::Pending;
@@ -139,10 +190,18 @@ impl Patience {
                 none => none.insert(Box::pin(sleep_until(deadline))),
             };
             std::task::ready!(timer.as_mut().poll(cx));
-            if Instant::now() >= deadline {
-                return Poll::Ready(if self.in_head { End::SlowHead } else { End::Idle });
+            let now = Instant::now();
+            if now < deadline {
+                timer.as_mut().reset(deadline);
+                continue;
             }
-            timer.as_mut().reset(deadline);
+            match self.idle_end {
+                _ if self.in_head => return Poll::Ready(End::SlowHead),
+                // The end of the latest answer still waits for the client to read it.
+                Some(end) if now < end && io.is_blocked() => self.deadline = Some(end.min(now + limits.park_after)),
+                Some(end) if now < end => return Poll::Ready(End::Park),
+                _ => return Poll::Ready(End::Idle),
+            }
         }
     }
 }

@@ -4,25 +4,40 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Bytes read so far, shared with whoever must know whether the peer has said anything. An atomic only because hyper
-/// wants upgradable streams `Send`; all its users live on one thread.
+/// Bytes read so far, and whether the peer takes what is written, shared with whoever must know. Atomics only because
+/// hyper wants upgradable streams `Send`; all their users live on one thread.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Heard(Arc<AtomicU64>);
+pub(crate) struct Heard(Arc<Progress>);
+
+#[derive(Debug, Default)]
+struct Progress {
+    heard: AtomicU64,
+    blocked: AtomicBool,
+}
 
 impl Heard {
     pub(crate) fn bytes(&self) -> u64 {
-        self.0.load(Relaxed)
+        self.0.heard.load(Relaxed)
+    }
+
+    /// The latest write waits for the peer to read.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.0.blocked.load(Relaxed)
+    }
+
+    fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
+        self.0.blocked.store(outcome.is_pending(), Relaxed);
     }
 
     fn add(&self, n: usize) {
-        self.0.store(self.bytes() + n as u64, Relaxed);
+        self.0.heard.store(self.bytes() + n as u64, Relaxed);
     }
 }
 
@@ -67,7 +82,9 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buffer)
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, buffer);
+        self.heard.wrote(&outcome);
+        outcome
     }
 
     fn poll_write_vectored(
@@ -75,7 +92,9 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, buffers);
+        self.heard.wrote(&outcome);
+        outcome
     }
 
     fn is_write_vectored(&self) -> bool {

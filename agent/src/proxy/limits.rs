@@ -17,6 +17,9 @@ pub const DEFAULT_MAX_HEAD: usize = 60 * 1024;
 pub const DEFAULT_BUFFER: usize = 64 * 1024;
 /// A keep-alive connection without a request. Envoy's default; shorter would race clients that pool connections.
 pub const DEFAULT_IDLE_DOWNSTREAM: Duration = Duration::from_hours(1);
+/// Silence after which an HTTP/1 connection is parked: hyper's buffers, 20 KiB, are given back, and made anew for its next
+/// request. Long enough that a client that asks every second does not pay for it, short enough that a burst's memory goes.
+pub const DEFAULT_PARK_AFTER: Duration = Duration::from_secs(2);
 /// Silence after which the server may be the one that speaks first: its connection is opened then. Longer than a
 /// round trip within a cluster with room for a busy client, short enough that a greeting is not missed. It decides
 /// nothing by itself: a client that speaks later is still understood.
@@ -66,6 +69,11 @@ pub const DEFAULT_TICK: Duration = Duration::from_millis(50);
 pub const DEFAULT_ACCEPT_BACKOFF: Duration = Duration::from_millis(10);
 /// The longest pause: what a client waits at most once descriptors are free again.
 pub const DEFAULT_ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// How busy a worker may be, in percent of its CPU, so that connections from that CPU still come to it; beyond it they are
+/// spread over all. 0 = they always are.
+pub const DEFAULT_STEER_UNTIL: u32 = 80;
+/// Over what time that is looked at: long enough that one large response does not count.
+pub const DEFAULT_STEER_LOOK: Duration = Duration::from_millis(200);
 /// Workers: the proxy shares the node with the pods, and two cores carry some 100,000 requests a second.
 pub const DEFAULT_WORKERS: usize = 2;
 
@@ -79,6 +87,7 @@ pub struct Limits {
     /// At least 8 KiB: hyper refuses less.
     pub buffer: usize,
     pub idle_downstream: Duration,
+    pub park_after: Duration,
     pub detect_silence: Duration,
     pub detect_stall: Duration,
     pub idle_per_endpoint: usize,
@@ -97,6 +106,8 @@ pub struct Limits {
     pub tcp_buffer_max: usize,
     pub splice_after: usize,
     pub tcp_idle: Duration,
+    pub steer_until: u32,
+    pub steer_look: Duration,
     pub tick: Duration,
     pub accept_backoff: Duration,
     pub accept_backoff_max: Duration,
@@ -110,6 +121,7 @@ impl Default for Limits {
             max_head: DEFAULT_MAX_HEAD,
             buffer: DEFAULT_BUFFER,
             idle_downstream: DEFAULT_IDLE_DOWNSTREAM,
+            park_after: DEFAULT_PARK_AFTER,
             detect_silence: DEFAULT_DETECT_SILENCE,
             detect_stall: DEFAULT_DETECT_STALL,
             idle_per_endpoint: DEFAULT_IDLE_PER_ENDPOINT,
@@ -128,6 +140,8 @@ impl Default for Limits {
             tcp_buffer_max: DEFAULT_TCP_BUFFER_MAX,
             splice_after: DEFAULT_SPLICE_AFTER,
             tcp_idle: DEFAULT_TCP_IDLE,
+            steer_until: DEFAULT_STEER_UNTIL,
+            steer_look: DEFAULT_STEER_LOOK,
             tick: DEFAULT_TICK,
             accept_backoff: DEFAULT_ACCEPT_BACKOFF,
             accept_backoff_max: DEFAULT_ACCEPT_BACKOFF_MAX,

@@ -17,7 +17,7 @@ use super::{http1, tcp};
 
 /// Accepts until the pod is removed or the worker drains. Above the limits on connections it holds one more and lets
 /// the rest wait in the kernel's queue.
-pub(crate) async fn accept(worker: Rc<Worker>, pod: Rc<Pod>, listener: TcpListener) {
+pub(crate) async fn accept(worker: Rc<Worker>, pod: Rc<Pod>, listener: Rc<TcpListener>) {
     let Ok(local) = listener.local_addr() else {
         return;
     };
@@ -92,10 +92,13 @@ async fn serve(connection: Rc<Connection>, stream: TcpStream) {
     drop(program);
     match protocol {
         Protocol::Http => http1::serve(connection, stream, Bytes::new()).await,
-        Protocol::Detect => detected(connection, stream, by_name).await,
-        Protocol::Http2 => tcp::serve(connection, stream, Bytes::new(), Carries::Http2, None).await,
-        Protocol::Tls if by_name => named(connection, stream, Vec::new()).await,
-        Protocol::Tcp | Protocol::Tls => tcp::serve(connection, stream, Bytes::new(), Carries::Bytes, None).await,
+        // Boxed, so that a parked connection does not hold the room that these would take.
+        Protocol::Detect => Box::pin(detected(connection, stream, by_name)).await,
+        Protocol::Http2 => Box::pin(tcp::serve(connection, stream, Bytes::new(), Carries::Http2, None)).await,
+        Protocol::Tls if by_name => Box::pin(named(connection, stream, Vec::new())).await,
+        Protocol::Tcp | Protocol::Tls => {
+            Box::pin(tcp::serve(connection, stream, Bytes::new(), Carries::Bytes, None)).await;
+        }
     }
 }
 

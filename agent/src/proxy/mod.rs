@@ -34,6 +34,7 @@ mod replay;
 mod respond;
 mod retry;
 mod rewrite;
+mod steering;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -196,15 +197,16 @@ impl Thread {
         let runtime_shard = Arc::clone(&shard);
         let (ready, started) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new().name(format!("proxy-{index}")).spawn(move || {
-            if let Err(error) = worker::pin(index) {
+            let cpu = steering::pin(index).unwrap_or_else(|error| {
                 tracing::warn!(%error, worker = index, "not pinned to a CPU");
-            }
+                None
+            });
             let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
             // The other side waits for exactly this one message.
             match runtime {
                 Ok(runtime) => {
                     let _ = ready.send(Ok(()));
-                    runtime.block_on(worker::run(shared, runtime_shard, receiver));
+                    runtime.block_on(worker::run(shared, runtime_shard, cpu, receiver));
                 }
                 Err(error) => drop(ready.send(Err(error))),
             }

@@ -23,6 +23,7 @@ use weir_mesh::program::Program;
 use super::budget::Budgets;
 use super::counters::Shard;
 use super::limits::Limits;
+use super::steering::Steering;
 use super::upstream::pool::Pool;
 use super::upstream::target::{Balancing, Held};
 use super::upstream::wire::Buffers;
@@ -96,6 +97,7 @@ pub(crate) struct Worker {
     pub(crate) budgets: Budgets,
     /// Bytes of requests' bodies that are kept to be sent again.
     pub(crate) kept: Cell<usize>,
+    pub(crate) steering: Steering,
     /// The time of the latest tick: for what need not be more exact.
     pub(crate) clock: Cell<Instant>,
     pub(crate) draining: Signal,
@@ -113,11 +115,12 @@ impl fmt::Debug for Worker {
 }
 
 impl Worker {
-    fn new(shared: Shared, counters: Arc<Shard>) -> Self {
+    fn new(shared: Shared, counters: Arc<Shard>, cpu: Option<usize>) -> Self {
         let mut cache = Cache::new(shared.program);
         let held = Rc::new(Arc::clone(cache.load()));
         Self {
             slots: Arc::new(Semaphore::new(shared.limits.max_connections)),
+            steering: Steering::new(cpu, &shared.limits),
             limits: shared.limits,
             home: shared.home,
             counters,
@@ -245,8 +248,14 @@ impl Drop for Open {
 }
 
 /// The life of a worker: until it is drained, or its commands' other end is dropped.
-pub(crate) async fn run(shared: Shared, counters: Arc<Shard>, mut commands: mpsc::UnboundedReceiver<Command>) {
-    let worker = Rc::new(Worker::new(shared, counters));
+/// `cpu` is where its thread is pinned to.
+pub(crate) async fn run(
+    shared: Shared,
+    counters: Arc<Shard>,
+    cpu: Option<usize>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+) {
+    let worker = Rc::new(Worker::new(shared, counters, cpu));
     worker.spawn(tick(Rc::clone(&worker)));
     let mut pods: HashMap<u64, Rc<Pod>> = HashMap::new();
     while let Some(command) = commands.recv().await {
@@ -260,6 +269,8 @@ pub(crate) async fn run(shared: Shared, counters: Arc<Shard>, mut commands: mpsc
                 for listener in listeners {
                     match adopt(listener) {
                         Ok(listener) => {
+                            let listener = Rc::new(listener);
+                            worker.steering.add(&listener);
                             worker.spawn(listener::accept(Rc::clone(&worker), Rc::clone(pod), listener));
                         }
                         Err(error) => {
@@ -319,6 +330,9 @@ async fn tick(worker: Rc<Worker>) {
         drop(worker.program());
         let now = Instant::now();
         worker.clock.set(now);
+        if worker.steering.look(&worker.limits) {
+            worker.counters.steering_escapes.add(1);
+        }
         if now.duration_since(swept) >= worker.limits.sweep {
             swept = now;
             worker.pool.sweep(now, &worker.limits);
@@ -333,33 +347,4 @@ pub(crate) fn monotonic() -> u64 {
     // SAFETY: `now` is valid for writes; CLOCK_MONOTONIC exists on every Linux.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}
-
-/// Pins the calling thread to the `index`-th of the CPUs that it may use. Best effort: it is for the caches only.
-pub(crate) fn pin(index: usize) -> io::Result<()> {
-    let size = size_of::<libc::cpu_set_t>();
-    // SAFETY: an all-zero cpu_set_t is the empty set.
-    let mut allowed: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `allowed` is valid for writes of `size` bytes; 0 means the calling thread.
-    if unsafe { libc::sched_getaffinity(0, size, &raw mut allowed) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: each index is below CPU_SETSIZE, so within the set.
-    let cpus: Vec<usize> =
-        (0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &allowed) }).collect();
-    let Some(cpu) = cpus.get(index % cpus.len().max(1)) else {
-        return Ok(());
-    };
-    // SAFETY: an all-zero cpu_set_t is the empty set, and `cpu` is below CPU_SETSIZE.
-    let one = unsafe {
-        let mut one: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(*cpu, &mut one);
-        one
-    };
-    // SAFETY: `one` is valid for reads of `size` bytes.
-    if unsafe { libc::sched_setaffinity(0, size, &raw const one) } == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }

@@ -1,6 +1,6 @@
 //! The proxy's own life: heartbeat, slow and idle clients, pods that go, draining, panics.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -66,6 +66,54 @@ async fn idle_clients_and_idle_upstreams_are_closed_in_time() {
     eventually("and is closed", || mesh.proxy.counters().upstream_idle == 0).await;
     client.closed().await;
     eventually("nothing is left", || mesh.proxy.counters().connections_active == 0).await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_parked_and_serves_on() {
+    let limits = Limits {
+        park_after: Duration::from_millis(30),
+        header_timeout: Duration::from_millis(100),
+        idle_downstream: Duration::from_millis(600),
+        ..Limits::default()
+    };
+    let mesh = Mesh::with(Service::new(Protocol::Http, vec![named("b").await]), limits, Some(VIP));
+    let mut client = mesh.client().await;
+    for _ in 0..3 {
+        assert_eq!(client.get("/").await, (200, "b".into()));
+        eventually("it is parked", || mesh.proxy.counters().connections_parked == 1).await;
+    }
+    // Parked, it is still slow when it is slow with a head, and idle when it is idle for too long.
+    let mut slow = mesh.connect().await;
+    slow.write_all(b"GET / HTTP/1.1\r\nhost: b\r\n\r\n").await.unwrap();
+    eventually("both are", || mesh.proxy.counters().connections_parked == 2).await;
+    slow.write_all(b"GET / HT").await.unwrap();
+    let mut answer = Vec::new();
+    soon(slow.read_to_end(&mut answer)).await.unwrap();
+    assert!(answer.escape_ascii().to_string().contains("HTTP/1.1 408 "), "{}", answer.escape_ascii());
+    client.closed().await;
+    eventually("none is", || mesh.proxy.counters().connections_parked == 0).await;
+}
+
+#[tokio::test]
+async fn what_waits_for_its_client_is_not_parked() {
+    const SIZE: usize = 16 << 20;
+    let address = origin(|_| async { Response::new(Full::from(vec![b'x'; SIZE])) }).await;
+    let limits = Limits { park_after: Duration::from_millis(5), ..Limits::default() };
+    let mesh = Mesh::with(Service::new(Protocol::Http, vec![address]), limits, Some(VIP));
+    let mut stream = mesh.connect().await;
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: b\r\n\r\n").await.unwrap();
+    let (mut read, mut buffer) = (0, vec![0; 512 << 10]);
+    // The last of it is with the proxy at some time, complete and not taken.
+    while read < SIZE {
+        tokio::time::sleep(Duration::from_millis(15)).await;
+        let n = soon(stream.read(&mut buffer)).await.unwrap();
+        assert!(n > 0, "it ends after {read} bytes");
+        read += n;
+    }
+    stream.write_all(b"HEAD / HTTP/1.1\r\nhost: b\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut rest = Vec::new();
+    soon(stream.read_to_end(&mut rest)).await.unwrap();
+    assert!(String::from_utf8_lossy(&rest).contains("HTTP/1.1 200 OK"), "the connection goes on");
 }
 
 #[tokio::test]
@@ -219,4 +267,53 @@ async fn upstream_connections_are_made_inside_the_pods_namespace() {
             assert_eq!(mesh.client().await.get("/").await, (200, want.into()));
         }
     }
+}
+
+#[tokio::test]
+async fn connections_come_to_the_worker_on_the_clients_cpu_unless_it_is_too_busy() {
+    // The kernel looks at SO_INCOMING_CPU among the listeners of a group since 6.2.
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let version: Vec<u32> = release.split(['.', '-']).map_while(|part| part.trim().parse().ok()).take(2).collect();
+    if std::thread::available_parallelism().unwrap().get() < 2 || version < vec![6, 2] {
+        return skip("connections_come_to_the_worker", "two CPUs and Linux 6.2 are needed");
+    }
+    // From which share of a CPU on a worker is too busy; and what share of 400 connections from CPU 0 comes to its worker.
+    for (steer_until, at_least, at_most) in [(100, 0.95, 1.0), (0, 0.35, 0.65)] {
+        let limits = Limits { steer_until, ..Limits::default() };
+        let mesh = Mesh::with(Service::new(Protocol::Http, vec![named("b").await]), limits, Some(VIP));
+        let group = group();
+        let address = group[0][0].local_addr().unwrap();
+        let netns = NetNs::own().unwrap();
+        let pod = SourcePod { name: "default/a".into(), namespace: "default".into(), view: 0.into(), netns };
+        mesh.proxy.add_pod(&Arc::new(pod), group);
+        // Commands come before what is asked later.
+        assert_eq!(mesh.client().await.get("/").await.0, 200);
+        let accepted = || -> Vec<u64> {
+            mesh.proxy.workers.iter().map(|worker| worker.shard.connections_accepted.get()).collect()
+        };
+        let before = accepted();
+        let clients = std::thread::spawn(move || {
+            crate::proxy::steering::pin(0).unwrap();
+            (0..400).map(|_| std::net::TcpStream::connect(address).unwrap()).collect::<Vec<_>>()
+        });
+        let clients = tokio::task::spawn_blocking(|| clients.join().unwrap()).await.unwrap();
+        eventually("all are accepted", || accepted().iter().sum::<u64>() - before.iter().sum::<u64>() == 400).await;
+        let share = (accepted()[0] - before[0]) as f64 / 400.0;
+        assert!((at_least..=at_most).contains(&share), "{share} come to the worker of CPU 0 with {steer_until} %");
+        drop(clients);
+    }
+}
+
+/// One listener for each of two workers, as pods have them.
+fn group() -> Vec<Vec<TcpListener>> {
+    let listen = |address: SocketAddr| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        socket.bind(&address.into()).unwrap();
+        socket.listen(1024).unwrap();
+        TcpListener::from(socket)
+    };
+    let first = listen(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let second = listen(first.local_addr().unwrap());
+    vec![vec![first], vec![second]]
 }

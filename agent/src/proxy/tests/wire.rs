@@ -148,7 +148,7 @@ async fn a_connection_that_was_reset_while_idle_costs_a_request_with_a_body_noth
         }
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
         if n == 0 {
-            stream.set_linger(Some(Duration::ZERO)).unwrap();
+            stream.set_zero_linger().unwrap();
         }
     })
     .await;
