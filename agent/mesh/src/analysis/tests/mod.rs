@@ -6,6 +6,7 @@ use super::{Options, Sources, analyze, catalog};
 use crate::finding::{Finding, Severity};
 
 mod catalog_tests;
+mod cluster;
 mod properties;
 mod rules;
 
