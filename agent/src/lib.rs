@@ -21,6 +21,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod datapath;
+mod heap;
 pub mod netns;
 pub mod proxy;
 pub mod sandbox;

@@ -29,7 +29,7 @@ const LAYERS: &[&[&str]] = &[
     &["app"],
     &["admin", "datapath", "identity", "proxy", "sandbox", "watch"],
     &["config"],
-    &["cgroup", "cluster", "drain", "netns", "telemetry"],
+    &["cgroup", "cluster", "drain", "heap", "netns", "telemetry"],
 ];
 
 /// What the pure core does not name, outside its tests.

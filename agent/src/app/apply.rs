@@ -21,13 +21,13 @@ mod change;
 pub(super) use super::explain::Asked;
 
 use super::enrol::Pods;
-use super::heap;
 use super::shared::Shared;
 use super::source::{News, Source};
 use super::status::{InForce as Shown, PodStatus};
 use super::succession::Said;
 use crate::config::Config;
 use crate::datapath::{ApplyReport, Datapath, DatapathError, Reign, Standing, monotonic_ns};
+use crate::heap;
 use crate::proxy::Proxy;
 
 /// How often pods are looked after without a change.

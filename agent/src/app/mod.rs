@@ -9,7 +9,6 @@ mod endpoints;
 mod enrol;
 mod explain;
 mod finder;
-mod heap;
 mod heart;
 mod installation;
 mod listeners;
@@ -229,7 +228,7 @@ struct Ground {
 
 /// Finds its place.
 fn prepare(config: &Config) -> Result<Ground> {
-    heap::prepare();
+    crate::heap::prepare();
     raise_file_limit();
     // Before any thread: a process moves as a whole, and the kernel must know the agent by its own cgroup.
     let hierarchy = Hierarchy::find_below(config.cgroup_root.as_deref())?;

@@ -77,6 +77,8 @@ counters! {
     connections_active,
     /// Times that a worker became too busy for the connections of its own CPU.
     steering_escapes,
+    /// Times that an HTTP/1 connection was parked.
+    connections_parked_total,
     /// HTTP/1 connections that are parked: nothing has been asked for a moment (a gauge).
     connections_parked,
     /// Connections forwarded as bytes.

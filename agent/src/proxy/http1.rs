@@ -45,6 +45,7 @@ pub(crate) async fn serve(connection: Rc<Connection>, mut stream: TcpStream, mut
         let worker = &connection.worker;
         let patience = worker.limits.idle_downstream.saturating_sub(worker.limits.park_after);
         worker.counters.connections_parked.add(1);
+        worker.counters.connections_parked_total.add(1);
         let woken = tokio::select! {
             biased;
             () = worker.draining.wait() => false,

@@ -19,7 +19,11 @@ pub const DEFAULT_BUFFER: usize = 64 * 1024;
 pub const DEFAULT_IDLE_DOWNSTREAM: Duration = Duration::from_hours(1);
 /// Silence after which an HTTP/1 connection is parked: hyper's buffers, 20 KiB, are given back, and made anew for its next
 /// request. Long enough that a client that asks every second does not pay for it, short enough that a burst's memory goes.
-pub const DEFAULT_PARK_AFTER: Duration = Duration::from_secs(2);
+pub const DEFAULT_PARK_AFTER: Duration = Duration::from_secs(1);
+/// Connections that a worker has parked since the allocator last gave pages back, before it does again: 128 hold 2.5 MiB.
+pub const DEFAULT_TRIM_AFTER_PARKED: u64 = 128;
+/// And no sooner than this: it walks the heap, a millisecond for some tens of MiB.
+pub const DEFAULT_TRIM_PAUSE: Duration = Duration::from_secs(5);
 /// Silence after which the server may be the one that speaks first: its connection is opened then. Longer than a
 /// round trip within a cluster with room for a busy client, short enough that a greeting is not missed. It decides
 /// nothing by itself: a client that speaks later is still understood.
@@ -88,6 +92,8 @@ pub struct Limits {
     pub buffer: usize,
     pub idle_downstream: Duration,
     pub park_after: Duration,
+    pub trim_after_parked: u64,
+    pub trim_pause: Duration,
     pub detect_silence: Duration,
     pub detect_stall: Duration,
     pub idle_per_endpoint: usize,
@@ -122,6 +128,8 @@ impl Default for Limits {
             buffer: DEFAULT_BUFFER,
             idle_downstream: DEFAULT_IDLE_DOWNSTREAM,
             park_after: DEFAULT_PARK_AFTER,
+            trim_after_parked: DEFAULT_TRIM_AFTER_PARKED,
+            trim_pause: DEFAULT_TRIM_PAUSE,
             detect_silence: DEFAULT_DETECT_SILENCE,
             detect_stall: DEFAULT_DETECT_STALL,
             idle_per_endpoint: DEFAULT_IDLE_PER_ENDPOINT,

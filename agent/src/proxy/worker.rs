@@ -323,6 +323,7 @@ async fn tick(worker: Rc<Worker>) {
     let mut interval = tokio::time::interval(worker.limits.tick);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut swept = Instant::now();
+    let mut trimmed = (swept, 0);
     loop {
         interval.tick().await;
         worker.counters.tick.set(monotonic());
@@ -336,8 +337,20 @@ async fn tick(worker: Rc<Worker>) {
         if now.duration_since(swept) >= worker.limits.sweep {
             swept = now;
             worker.pool.sweep(now, &worker.limits);
+            trim(&worker, now, &mut trimmed);
         }
         worker.counters.upstream_idle.set(worker.pool.len() as u64);
+    }
+}
+
+/// Lets the allocator give back what parked connections held. `trimmed`: when it last did, and how many had been parked.
+fn trim(worker: &Worker, now: Instant, trimmed: &mut (Instant, u64)) {
+    let parked = worker.counters.connections_parked_total.get();
+    let limits = &worker.limits;
+    if parked - trimmed.1 >= limits.trim_after_parked && now.duration_since(trimmed.0) >= limits.trim_pause {
+        *trimmed = (now, parked);
+        // Not on this thread: it has requests to serve.
+        tokio::task::spawn_blocking(crate::heap::give_back);
     }
 }
 

@@ -22,8 +22,8 @@ const LOAD_CPU: usize = 0;
 const SUBJECT_CPU: usize = 1;
 /// Before a round is measured: connections are made, caches are warm.
 const WARM_UP: Duration = Duration::from_millis(500);
-/// After a burst, until its memory is looked at: long enough for what is given back at once.
-const SETTLE: Duration = Duration::from_secs(2);
+/// After a burst, or since connections are idle, until memory is looked at: long enough for what is given back within seconds.
+const SETTLE: Duration = Duration::from_secs(7);
 /// Where subjects listen, one port each, and the origins.
 const FIRST_PORT: u16 = 18_000;
 const ORIGIN_PORT: u16 = 19_000;
