@@ -1,6 +1,8 @@
 //! The HTTP endpoints: on loopback probes, status and metrics; on the node's address metrics and nothing else. They run
 //! on the control runtime, never on a worker. Opened by `app`.
 
+mod scrape;
+
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
@@ -10,7 +12,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -18,6 +19,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
+
+use self::scrape::Body;
+pub use self::scrape::Scrape;
 
 /// A probe or a scrape takes a connection each; more than this at once is a mistake.
 const MAX_CONNECTIONS: usize = 64;
@@ -35,6 +39,8 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 /// On the node's address the numbers are made at most this often: asking faster costs the agent a copy, no more.
 const METRICS_AGE: Duration = Duration::from_secs(1);
+/// What is kept for those who ask within this time. More than that is made for each, for one at a time and as seldom.
+const MAX_KEPT: usize = 4 << 20;
 /// After an error of accept (no descriptors left): wait instead of spinning.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
@@ -53,7 +59,7 @@ pub trait Answers: Send + Sync {
     ///
     /// # Errors
     /// See above.
-    fn metrics(&self) -> Result<String, String>;
+    fn metrics(&self) -> Result<Scrape, String>;
     /// Why a request goes where it goes, as JSON: the question is a query, see [`weir_mesh::explain::Words`].
     fn explain(&self, query: &str) -> BoxFuture<'static, Explained>;
 }
@@ -136,16 +142,12 @@ struct Endpoint {
     /// Who may read a large answer on loopback.
     large: Arc<Semaphore>,
     /// The last metrics and when they were made.
-    rendered: Mutex<Option<(Instant, Bytes)>>,
+    rendered: Mutex<Option<(Instant, Option<Bytes>)>>,
 }
 
 impl Endpoint {
     /// The answer; a large one takes its `share` of those that may be read at the same time.
-    async fn answer(
-        &self,
-        request: &Request<Incoming>,
-        share: &Mutex<Option<OwnedSemaphorePermit>>,
-    ) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: &Request<Incoming>, share: &Mutex<Option<OwnedSemaphorePermit>>) -> Response<Body> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
         }
@@ -158,7 +160,8 @@ impl Endpoint {
         }
         match (self.surface, path) {
             (_, "/metrics" | "/stats/prometheus") => match self.metrics() {
-                Ok(body) => reply(StatusCode::OK, "text/plain; version=0.0.4", body),
+                Ok(Some(body)) => respond(StatusCode::OK, "text/plain; version=0.0.4", body),
+                Ok(None) => text(StatusCode::SERVICE_UNAVAILABLE, "somebody has asked within the last second\n"),
                 Err(why) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{why}\n")),
             },
             (Surface::Metrics, _) => text(StatusCode::NOT_FOUND, "/metrics /stats/prometheus\n"),
@@ -183,28 +186,36 @@ impl Endpoint {
         }
     }
 
-    fn metrics(&self) -> Result<Bytes, String> {
+    /// `None`: they are large, and were made a moment ago.
+    fn metrics(&self) -> Result<Option<Body>, String> {
         if self.surface == Surface::Admin {
-            return self.answers.metrics().map(Bytes::from);
+            return Ok(Some(Body::Pieces(self.answers.metrics()?)));
         }
         let mut rendered = self.rendered.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((made, body)) = rendered.as_ref()
             && made.elapsed() < METRICS_AGE
         {
-            return Ok(body.clone());
+            return Ok(body.clone().map(Body::Whole));
         }
-        let body = Bytes::from(self.answers.metrics()?);
-        *rendered = Some((Instant::now(), body.clone()));
-        Ok(body)
+        let (kept, body) = match self.answers.metrics()?.within(MAX_KEPT) {
+            Ok(whole) => (Some(whole.clone()), Body::Whole(whole)),
+            Err(large) => (None, Body::Pieces(large)),
+        };
+        *rendered = Some((Instant::now(), kept));
+        Ok(Some(body))
     }
 }
 
-fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
+fn text(status: StatusCode, body: &str) -> Response<Body> {
     reply(status, "text/plain; charset=utf-8", body.to_owned().into())
 }
 
-fn reply(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body));
+fn reply(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Body> {
+    respond(status, kind, Body::Whole(body))
+}
+
+fn respond(status: StatusCode, kind: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
@@ -222,8 +233,7 @@ mod tests {
     /// More than a connection's buffers hold on loopback.
     const STATUS_BYTES: usize = 16 << 20;
 
-    #[derive(Default)]
-    struct Counting(AtomicU32);
+    struct Counting(AtomicU32, usize);
     impl Answers for Counting {
         fn ready(&self) -> bool {
             true
@@ -234,8 +244,10 @@ mod tests {
         fn status(&self) -> serde_json::Result<Vec<u8>> {
             Ok(vec![b' '; STATUS_BYTES])
         }
-        fn metrics(&self) -> Result<String, String> {
-            Ok(format!("made {}\n", self.0.fetch_add(1, Ordering::Relaxed) + 1))
+        fn metrics(&self) -> Result<Scrape, String> {
+            let head = format!("made {}\n", self.0.fetch_add(1, Ordering::Relaxed) + 1);
+            let pieces = (0..self.1).map(|_| "x".repeat(MAX_KEPT / 4));
+            Ok(Scrape { head, pieces: Box::new(pieces) })
         }
         fn explain(&self, query: &str) -> BoxFuture<'static, Explained> {
             let answer = match query {
@@ -252,10 +264,15 @@ mod tests {
 
     /// The endpoint's address, and what ends it.
     async fn start(surface: Surface) -> (SocketAddr, oneshot::Sender<()>) {
+        start_with(surface, 0).await
+    }
+
+    /// With metrics of so many quarters of what is kept.
+    async fn start_with(surface: Surface, quarters: usize) -> (SocketAddr, oneshot::Sender<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let address = listener.local_addr().expect("bound");
         let (end, ended) = oneshot::channel();
-        tokio::spawn(serve(listener, surface, Arc::new(Counting::default()), async move {
+        tokio::spawn(serve(listener, surface, Arc::new(Counting(AtomicU32::new(0), quarters)), async move {
             let _closed = ended.await;
         }));
         (address, end)
@@ -291,6 +308,19 @@ mod tests {
             assert!(ask(address, post).await.starts_with("HTTP/1.1 405 "));
             let kept = ask(address, "GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n").await;
             assert!(kept.contains("connection: close"), "one request a connection: {kept}");
+        });
+    }
+
+    #[test]
+    fn large_metrics_are_whole_and_not_kept() {
+        run(async {
+            let (address, _end) = start_with(Surface::Metrics, 6).await;
+            let whole = ask(address, &get("/metrics")).await;
+            let (_, body) = whole.split_once("\r\n\r\n").expect("a head");
+            assert_eq!(body.matches('x').count(), 6 * MAX_KEPT / 4, "made once, with every piece");
+            assert!(ask(address, &get("/metrics")).await.starts_with("HTTP/1.1 503 "), "at most once a second");
+            tokio::time::sleep(METRICS_AGE).await;
+            assert!(ask(address, &get("/metrics")).await.contains("made 2"));
         });
     }
 

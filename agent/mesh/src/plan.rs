@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::program::Protocol;
+use crate::program::{Protocol, Workload};
 use crate::source::ObjectRef;
 
 /// What the connect hook does; the same four as the kernel ABI's.
@@ -115,4 +115,6 @@ pub struct EnrolledPod {
     pub netns: Option<Arc<str>>,
     /// Annotation `weir.mesh/cgroup`: path of its v2 cgroup (directory source only).
     pub cgroup: Option<Arc<str>>,
+    /// What metrics call it.
+    pub workload: Arc<Workload>,
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use arc_swap::ArcSwap;
 use weir_mesh::finding::{Finding, Severity, code};
 use weir_mesh::plan::EnrolledPod;
 use weir_mesh::source::ObjectRef;
@@ -16,7 +17,7 @@ use super::finder::{Finder, Place};
 use super::listeners;
 use crate::datapath::{Datapath, PodCgroup, PodEntry};
 use crate::netns::NetNs;
-use crate::proxy::{Proxy, SourcePod};
+use crate::proxy::{Identity, Proxy, SourcePod};
 
 /// A refusal that stands for this long is told of: what a pod looks like while it starts or ends is not.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
@@ -131,7 +132,7 @@ impl Pods {
             match (wanted.get(&name), places.get(&name)) {
                 // The same namespace: its entry is overwritten, so that no connect passes in between.
                 (Some(wanted), Some(place)) if place.netns_id == pod.place.netns_id => {
-                    if let Err(error) = update(wanted, place, &mut pod, datapath) {
+                    if let Err(error) = update(wanted, place, &mut pod, datapath, proxy) {
                         problems.push(format!("pod {name} keeps its former place: {error:#}"));
                         self.foreign |= foreign;
                     }
@@ -214,7 +215,7 @@ impl Pods {
             let (since, former, mut back) = self.releasing.swap_remove(at);
             // Closing its listeners would reset the connections that wait in them: it keeps them.
             if former == *name && back.source.namespace == pod.namespace {
-                return match update(pod, &place, &mut back, datapath) {
+                return match update(pod, &place, &mut back, datapath, proxy) {
                     Ok(()) => Ok(back),
                     Err(error) => {
                         self.releasing.push((since, former, back));
@@ -230,6 +231,7 @@ impl Pods {
             namespace: Arc::clone(&pod.namespace),
             view: pod.view.into(),
             netns,
+            identity: ArcSwap::from_pointee(identity(pod, &place)),
         });
         let enrolled = Enrolled {
             cookie,
@@ -339,12 +341,27 @@ fn refusal(pod: &EnrolledPod, reason: &str) -> Finding {
     }
 }
 
+fn identity(pod: &EnrolledPod, place: &Place) -> Identity {
+    Identity { workload: Arc::clone(&pod.workload), addresses: place.addresses.clone() }
+}
+
 /// The same namespace with another view, address or cgroup: one map update. On an error `pod` is as it was.
-fn update(wanted: &EnrolledPod, place: &Place, pod: &mut Enrolled, datapath: &mut Datapath) -> Result<()> {
+fn update(
+    wanted: &EnrolledPod,
+    place: &Place,
+    pod: &mut Enrolled,
+    datapath: &mut Datapath,
+    proxy: &Proxy,
+) -> Result<()> {
     let new =
         Enrolled { addresses: place.addresses.clone(), wanted: wanted.clone(), place: place.clone(), ..pod.clone() };
     datapath.pod_set(&new.entry())?;
     new.source.view.store(wanted.view, Ordering::Relaxed);
+    let identity = identity(wanted, place);
+    if **new.source.identity.load() != identity {
+        new.source.identity.store(Arc::new(identity));
+        proxy.renamed();
+    }
     *pod = new;
     Ok(())
 }

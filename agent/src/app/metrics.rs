@@ -1,4 +1,4 @@
-//! weir's own numbers in Prometheus' text format. (Istio's names follow with the telemetry of requests.)
+//! weir's own numbers in Prometheus' text format; Istio's follow them, and are the proxy's (`proxy/metrics`).
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

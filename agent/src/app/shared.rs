@@ -13,7 +13,7 @@ use weir_mesh::finding::Finding;
 use super::apply::{Asked, Event};
 use super::metrics::{self, State};
 use super::status::{Counters, InForce, Status};
-use crate::admin::{Answers, Explained, Unexplained};
+use crate::admin::{Answers, Explained, Scrape, Unexplained};
 use crate::cluster::report::Findings;
 use crate::datapath::Datapath;
 use crate::proxy::Proxy;
@@ -176,7 +176,7 @@ impl Answers for Shared {
         })
     }
 
-    fn metrics(&self) -> Result<String, String> {
+    fn metrics(&self) -> Result<Scrape, String> {
         let kernel = self.datapath.lock().unwrap_or_else(PoisonError::into_inner).counters();
         let kernel = kernel.map_err(|error| format!("the kernel's counters cannot be read: {error:#}"))?;
         let state = {
@@ -189,6 +189,7 @@ impl Answers for Shared {
                 away: self.away_seconds(),
             }
         };
-        Ok(metrics::render(&state, &kernel, &self.proxy.counters()))
+        let head = metrics::render(&state, &kernel, &self.proxy.counters());
+        Ok(Scrape { head, pieces: Box::new(self.proxy.istio_metrics()) })
     }
 }

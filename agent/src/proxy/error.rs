@@ -58,7 +58,7 @@ flags! {
 }
 
 /// Everything of note about one request or connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Flags(u32);
 
 impl Flags {

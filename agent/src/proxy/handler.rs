@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -18,6 +19,7 @@ use super::body::Body;
 use super::cors::{self, Cors};
 use super::error::{Flag, Flags, Kind, ProxyError};
 use super::io::Io;
+use super::metrics::{Edge, Place};
 use super::plan::Plan;
 use super::retry::Answered;
 use super::upstream::target::{Held, Target};
@@ -91,6 +93,7 @@ fn plan<'p>(
 ) -> Result<Plan<'p>, ProxyError> {
     let port = program.port_of(connection.pod.source.view(), connection.destination);
     record.head(request);
+    record.place = Some((Rc::clone(program), port.map_or(Place::Passthrough, Place::Port)));
     forward::settle_authority(request, || plain_host(connection, program, port))?;
     let plan = Plan::decide(connection, program, port, request)?;
     record.routed(&plan);
@@ -161,7 +164,7 @@ impl Answer {
                 return;
             };
             let (server, ahead, counted) = lease.into_stream();
-            let (flag, moved) = tcp::splice(&record.connection.worker, client, (server, ahead)).await;
+            let (flag, moved) = tcp::splice(&record.connection.worker, client, (server, ahead), None).await;
             record.upgraded(flag, &moved);
             drop(counted);
         });
@@ -189,6 +192,11 @@ pub(crate) struct Record {
     sent: u64,
     /// The endpoint that answered.
     upstream: Option<SocketAddr>,
+    started: Instant,
+    /// Where it goes, until an endpoint has answered.
+    place: Option<(Held, Place)>,
+    /// From then on.
+    edge: Option<Rc<Edge>>,
     entry: Option<Box<Entry>>,
 }
 
@@ -205,8 +213,30 @@ impl Record {
             settled: false,
             sent: 0,
             upstream: None,
+            started: Instant::now(),
+            place: None,
+            edge: None,
             entry: connection.worker.access_log.is_some().then(entry),
             connection: Rc::clone(connection),
+        }
+    }
+
+    /// Who asked whom, as far as that is known.
+    fn edge(&self, program: &Held, place: Place) -> Rc<Edge> {
+        let Connection { worker, pod, .. } = &*self.connection;
+        worker.edges.edge(program, &pod.source, place, self.upstream, false)
+    }
+
+    fn tell(&mut self) {
+        let worker = &self.connection.worker;
+        let edge = match (self.edge.take(), self.place.take()) {
+            (Some(edge), _) => edge,
+            (None, Some((program, place))) => self.edge(&program, place),
+            (None, None) => self.edge(&worker.program(), Place::Unknown),
+        };
+        let (took, received) = (self.started.elapsed(), self.connection.received.get());
+        if !worker.edges.count(&edge, self.status, self.flags, |shard| shard.request(took, received, self.sent)) {
+            worker.counters.metrics_folded.add(1);
         }
     }
 
@@ -231,6 +261,9 @@ impl Record {
     }
 
     fn toward(&mut self, target: Target) -> Target {
+        if let Some((_, place)) = &mut self.place {
+            *place = Place::from(&target);
+        }
         if let Some(entry) = &mut self.entry {
             entry.upstream_cluster = Some(target.name());
         }
@@ -240,6 +273,8 @@ impl Record {
     fn answered(&mut self, answered: &Answered) {
         let endpoint = answered.lease.endpoint();
         self.upstream = Some(endpoint);
+        // The program is not needed for as long as the body takes.
+        self.edge = self.place.take().map(|(program, place)| self.edge(&program, place));
         self.flags.add(answered.flags);
         if let Some(entry) = &mut self.entry {
             entry.upstream_host = Some(endpoint);
@@ -318,6 +353,7 @@ impl Drop for Record {
         if !self.settled {
             self.flags.insert(Flag::DownstreamClosed);
         }
+        self.tell();
         let worker = &self.connection.worker;
         worker.counters.answered(self.status);
         worker.counters.flagged(self.flags);

@@ -28,6 +28,7 @@ mod http1;
 mod io;
 pub mod limits;
 mod listener;
+mod metrics;
 mod mirror;
 mod plan;
 mod replay;
@@ -41,21 +42,23 @@ mod tests;
 mod upstream;
 mod worker;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
-use weir_mesh::program::Program;
+use weir_mesh::program::{Program, Workload};
 
 pub use self::counters::ProxyCounters;
 use self::counters::Shard;
 pub use self::error::Flag;
 pub use self::limits::Limits;
+use self::metrics::Registry;
+pub use self::metrics::{DEFAULT_MAX_SERIES, Pieces};
 use self::worker::{Command, Shared};
 use crate::netns::NetNs;
 
@@ -71,12 +74,28 @@ pub struct SourcePod {
     pub view: AtomicU32,
     /// Where its upstream sockets are made. The cookie is the pod's name within the proxy.
     pub netns: NetNs,
+    /// What is told of it. The proxy is to be told when it is replaced: [`Proxy::renamed`].
+    pub identity: ArcSwap<Identity>,
+}
+
+/// What is told of a pod, and where others reach it. Nothing is decided by it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// What metrics call it.
+    pub workload: Arc<Workload>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
 }
 
 impl SourcePod {
     /// The class of clients that it belongs to now.
     pub fn view(&self) -> u32 {
         self.view.load(Ordering::Relaxed)
+    }
+
+    /// What is told of it now.
+    pub(crate) fn identity(&self) -> Arc<Identity> {
+        self.identity.load_full()
     }
 }
 
@@ -96,11 +115,18 @@ pub struct ProxyConfig {
     pub limits: Limits,
     /// Where access log lines go, if anywhere. When it is full, lines are dropped and counted.
     pub access_log: Option<mpsc::Sender<String>>,
+    /// Label sets of Istio's metrics; see [`DEFAULT_MAX_SERIES`].
+    pub max_series: usize,
 }
 
 impl Default for ProxyConfig {
     fn default() -> Self {
-        Self { workers: limits::DEFAULT_WORKERS, limits: Limits::default(), access_log: None }
+        Self {
+            workers: limits::DEFAULT_WORKERS,
+            limits: Limits::default(),
+            access_log: None,
+            max_series: DEFAULT_MAX_SERIES,
+        }
     }
 }
 
@@ -108,6 +134,8 @@ impl Default for ProxyConfig {
 #[derive(Debug)]
 pub struct Proxy {
     workers: Vec<Thread>,
+    metrics: Arc<Registry>,
+    program: Arc<ArcSwap<Program>>,
 }
 
 #[derive(Debug)]
@@ -129,9 +157,18 @@ impl Proxy {
         destinations: Arc<dyn OriginalDestinations>,
     ) -> std::io::Result<Self> {
         let home = NetNs::own()?;
-        let shared = Shared { limits: config.limits, home, destinations, program, access_log: config.access_log };
-        let workers = (0..config.workers.max(1)).map(|index| Thread::start(index, shared.clone()));
-        Ok(Self { workers: workers.collect::<std::io::Result<_>>()? })
+        let count = config.workers.max(1);
+        let metrics = Arc::new(Registry::new(count, config.max_series));
+        let shared = Shared {
+            limits: config.limits,
+            home,
+            destinations,
+            program: Arc::clone(&program),
+            access_log: config.access_log,
+            metrics: Arc::clone(&metrics),
+        };
+        let workers = (0..count).map(|index| Thread::start(index, shared.clone()));
+        Ok(Self { workers: workers.collect::<std::io::Result<_>>()?, metrics, program })
     }
 
     /// The number of workers: how many groups of listeners [`Proxy::add_pod`] takes.
@@ -142,13 +179,22 @@ impl Proxy {
     /// Serves a pod: the n-th worker accepts on the n-th group of listeners (one per address family, all of them in
     /// one SO_REUSEPORT group per family). A worker without a group gets no connections of this pod.
     pub fn add_pod(&self, pod: &Arc<SourcePod>, listeners: Vec<Vec<TcpListener>>) {
+        self.metrics.add_pod(pod);
         for (worker, listeners) in self.workers.iter().zip(listeners) {
             worker.command(Command::AddPod(Arc::clone(pod), listeners));
         }
     }
 
+    /// The identity of a pod has been replaced.
+    pub fn renamed(&self) {
+        for worker in &self.workers {
+            worker.command(Command::Renamed);
+        }
+    }
+
     /// Stops accepting from a pod and closes its idle upstream connections. Connections that exist live on.
     pub fn remove_pod(&self, netns_cookie: u64) {
+        self.metrics.remove_pod(netns_cookie);
         for worker in &self.workers {
             worker.command(Command::RemovePod(netns_cookie));
         }
@@ -183,6 +229,11 @@ impl Proxy {
         sum
     }
 
+    /// Istio's metrics as Prometheus' text, piece by piece.
+    pub fn istio_metrics(&self) -> Pieces {
+        Pieces::new(self.metrics.sorted(&self.program.load(), Instant::now()))
+    }
+
     /// When the worker that has been silent for longest was last alive: CLOCK_MONOTONIC, ns.
     pub fn oldest_tick(&self) -> u64 {
         self.workers.iter().map(|worker| worker.shard.tick.get()).min().unwrap_or(0)
@@ -206,7 +257,7 @@ impl Thread {
             match runtime {
                 Ok(runtime) => {
                     let _ = ready.send(Ok(()));
-                    runtime.block_on(worker::run(shared, runtime_shard, cpu, receiver));
+                    runtime.block_on(worker::run(index, shared, runtime_shard, cpu, receiver));
                 }
                 Err(error) => drop(ready.send(Err(error))),
             }

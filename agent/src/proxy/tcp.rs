@@ -18,8 +18,9 @@ use weir_mesh::route;
 use super::access_log::Entry;
 use super::bulk::{self, Pipe};
 use super::counters::Counter;
-use super::error::{Flag, Kind, ProxyError};
+use super::error::{Flag, Flags, Kind, ProxyError};
 use super::limits::Limits;
+use super::metrics::{Edge, Place, Shard};
 use super::upstream::connect;
 use super::upstream::target::{Active, Target};
 use super::worker::{Connection, Worker};
@@ -40,6 +41,7 @@ pub(crate) enum Carries<'n> {
 pub(crate) struct Upstream {
     pub(crate) stream: TcpStream,
     entry: Option<Box<Entry>>,
+    edge: Rc<Edge>,
     _active: Active,
 }
 
@@ -47,6 +49,7 @@ pub(crate) struct Upstream {
 pub(crate) struct Refused {
     error: ProxyError,
     entry: Option<Box<Entry>>,
+    edge: Rc<Edge>,
     connection: Rc<Connection>,
 }
 
@@ -59,6 +62,8 @@ impl Refused {
             entry.details = kind.details();
             entry.transport_failure = self.error.source.as_ref().map(ToString::to_string);
         }
+        let tally = Tally::begin(&self.connection.worker, &self.edge);
+        tally.end(kind.flag());
         record(&self.connection.worker, self.entry, kind.flag(), &Moved::default());
         reset(client);
     }
@@ -79,9 +84,11 @@ pub(crate) async fn serve(
             Err(refused) => return refused.reset(client),
         },
     };
-    let Upstream { stream, entry, _active } = upstream;
+    let Upstream { stream, entry, edge, _active } = upstream;
     let worker = &connection.worker;
-    let (flag, moved) = splice(worker, (client, prefix), (stream, Bytes::new())).await;
+    let tally = Tally::begin(worker, &edge);
+    let (flag, moved) = splice(worker, (client, prefix), (stream, Bytes::new()), Some(&tally)).await;
+    tally.end(flag);
     record(worker, entry, flag, &moved);
 }
 
@@ -104,8 +111,11 @@ pub(crate) async fn connect(connection: &Rc<Connection>, carries: Carries<'_>) -
     if let (Some(entry), Carries::Tls(name)) = (&mut entry, carries) {
         entry.server_name = (!name.is_empty()).then(|| name.into());
     }
+    let mut place = Place::Unknown;
+    let program = worker.program();
     let connected = match target(connection, carries) {
         Ok(target) => {
+            place = Place::from(&target);
             if let Some(entry) = &mut entry {
                 entry.upstream_cluster = Some(target.name());
             }
@@ -113,14 +123,15 @@ pub(crate) async fn connect(connection: &Rc<Connection>, carries: Carries<'_>) -
         }
         Err(error) => Err(error),
     };
+    let edge = |endpoint| worker.edges.edge(&program, &connection.pod.source, place, endpoint, true);
     match connected {
         Ok((stream, endpoint)) => {
             if let Some(entry) = &mut entry {
                 entry.upstream_host = Some(endpoint);
             }
-            Ok(Upstream { stream, entry, _active: worker.balancing.begin(endpoint) })
+            Ok(Upstream { stream, entry, edge: edge(Some(endpoint)), _active: worker.balancing.begin(endpoint) })
         }
-        Err(error) => Err(Refused { error, entry, connection: Rc::clone(connection) }),
+        Err(error) => Err(Refused { error, entry, edge: edge(None), connection: Rc::clone(connection) }),
     }
 }
 
@@ -172,6 +183,7 @@ pub(crate) async fn splice(
     worker: &Worker,
     (mut client, from_client): (TcpStream, Bytes),
     (mut server, from_server): (TcpStream, Bytes),
+    tally: Option<&Tally<'_>>,
 ) -> (Flag, Moved) {
     let moved = Moved::default();
     let limits = &worker.limits;
@@ -179,12 +191,14 @@ pub(crate) async fn splice(
         let (client_read, client_write) = client.split();
         let (server_read, server_write) = server.split();
         let up = async {
-            let meter = Meter(&moved.received, &worker.counters.bytes_received, &worker.counters.tcp_spliced);
+            let told = |bytes| tally.into_iter().for_each(|tally| tally.moved(|shard| shard.received(bytes)));
+            let meter = Meter(&moved.received, &worker.counters.bytes_received, &worker.counters.tcp_spliced, &told);
             let copied = one_way(client_read, server_write, from_client, meter, limits).await;
             copied.map_err(|end| if end { Flag::DownstreamClosed } else { Flag::UpstreamClosed })
         };
         let down = async {
-            let meter = Meter(&moved.sent, &worker.counters.bytes_sent, &worker.counters.tcp_spliced);
+            let told = |bytes| tally.into_iter().for_each(|tally| tally.moved(|shard| shard.sent(bytes)));
+            let meter = Meter(&moved.sent, &worker.counters.bytes_sent, &worker.counters.tcp_spliced, &told);
             let copied = one_way(server_read, client_write, from_server, meter, limits).await;
             copied.map_err(|end| if end { Flag::UpstreamClosed } else { Flag::DownstreamClosed })
         };
@@ -215,13 +229,37 @@ async fn idle(moved: &Moved, limit: Duration) {
     }
 }
 
-/// One direction's count, the worker's, and that of directions that went over to splice(2).
-struct Meter<'a>(&'a Cell<u64>, &'a Counter, &'a Counter);
+/// One direction's count, the worker's, that of directions that went over to splice(2), and who else is told of bytes.
+struct Meter<'a>(&'a Cell<u64>, &'a Counter, &'a Counter, &'a dyn Fn(u64));
 
 impl Meter<'_> {
     fn add(&self, bytes: usize) {
         self.0.set(self.0.get() + bytes as u64);
         self.1.add(bytes as u64);
+        self.3(bytes as u64);
+    }
+}
+
+/// A connection as Istio's metrics count it: bytes while they move, since it may last for days.
+pub(crate) struct Tally<'a> {
+    worker: &'a Worker,
+    edge: &'a Edge,
+}
+
+impl<'a> Tally<'a> {
+    fn begin(worker: &'a Worker, edge: &'a Edge) -> Self {
+        if !worker.edges.count(edge, 0, Flags::default(), Shard::opened) {
+            worker.counters.metrics_folded.add(1);
+        }
+        Self { worker, edge }
+    }
+
+    fn moved(&self, count: impl FnOnce(&Shard)) {
+        self.worker.edges.count(self.edge, 0, Flags::default(), count);
+    }
+
+    fn end(self, flag: Flag) {
+        self.worker.edges.count(self.edge, 0, flag.into(), Shard::closed);
     }
 }
 

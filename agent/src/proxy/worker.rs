@@ -23,6 +23,7 @@ use weir_mesh::program::Program;
 use super::budget::Budgets;
 use super::counters::Shard;
 use super::limits::Limits;
+use super::metrics::{Edges, Registry};
 use super::steering::Steering;
 use super::upstream::pool::Pool;
 use super::upstream::target::{Balancing, Held};
@@ -34,6 +35,8 @@ use crate::netns::NetNs;
 pub(crate) enum Command {
     AddPod(Arc<SourcePod>, Vec<StdListener>),
     RemovePod(u64),
+    /// Pods are told of by other names than before.
+    Renamed,
     /// Answers with the number of connections that were cut off.
     Drain(Duration, oneshot::Sender<u64>),
 }
@@ -46,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) destinations: Arc<dyn OriginalDestinations>,
     pub(crate) program: Arc<ArcSwap<Program>>,
     pub(crate) access_log: Option<mpsc::Sender<String>>,
+    pub(crate) metrics: Arc<Registry>,
 }
 
 /// Something that happens once, and that many wait for.
@@ -95,6 +99,7 @@ pub(crate) struct Worker {
     pub(crate) buffers: Buffers,
     pub(crate) balancing: Balancing,
     pub(crate) budgets: Budgets,
+    pub(crate) edges: Edges,
     /// Bytes of requests' bodies that are kept to be sent again.
     pub(crate) kept: Cell<usize>,
     pub(crate) steering: Steering,
@@ -115,9 +120,11 @@ impl fmt::Debug for Worker {
 }
 
 impl Worker {
-    fn new(shared: Shared, counters: Arc<Shard>, cpu: Option<usize>) -> Self {
+    fn new(index: usize, shared: Shared, counters: Arc<Shard>, cpu: Option<usize>) -> Self {
         let mut cache = Cache::new(shared.program);
         let held = Rc::new(Arc::clone(cache.load()));
+        let edges = Edges::new(shared.metrics, index);
+        edges.turn_to(&held);
         Self {
             slots: Arc::new(Semaphore::new(shared.limits.max_connections)),
             steering: Steering::new(cpu, &shared.limits),
@@ -130,6 +137,7 @@ impl Worker {
             buffers: Buffers::default(),
             balancing: Balancing::default(),
             budgets: Budgets::default(),
+            edges,
             kept: Cell::new(0),
             clock: Cell::new(Instant::now()),
             draining: Signal::default(),
@@ -146,6 +154,8 @@ impl Worker {
         let (cache, held) = &mut *guard;
         let latest = cache.load();
         if !Arc::ptr_eq(latest, held) {
+            // While the former one is held, so that its address is no other's.
+            self.edges.turn_to(latest);
             *held = Rc::new(Arc::clone(latest));
         }
         Rc::clone(held)
@@ -250,17 +260,20 @@ impl Drop for Open {
 /// The life of a worker: until it is drained, or its commands' other end is dropped.
 /// `cpu` is where its thread is pinned to.
 pub(crate) async fn run(
+    index: usize,
     shared: Shared,
     counters: Arc<Shard>,
     cpu: Option<usize>,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
-    let worker = Rc::new(Worker::new(shared, counters, cpu));
+    let worker = Rc::new(Worker::new(index, shared, counters, cpu));
     worker.spawn(tick(Rc::clone(&worker)));
     let mut pods: HashMap<u64, Rc<Pod>> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
             Command::AddPod(source, listeners) => {
+                // Others may have sent to it already, when it was none of ours.
+                worker.edges.forget();
                 let cookie = source.netns.cookie();
                 let pod = pods.entry(cookie).or_insert_with(|| {
                     let slots = Arc::new(Semaphore::new(worker.limits.max_connections_per_pod));
@@ -280,7 +293,9 @@ pub(crate) async fn run(
                     }
                 }
             }
+            Command::Renamed => worker.edges.forget(),
             Command::RemovePod(cookie) => {
+                worker.edges.forget();
                 if let Some(pod) = pods.remove(&cookie) {
                     pod.removed.raise();
                     worker.pool.forget_pod(cookie);

@@ -81,7 +81,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     if let Some(tick) = arguments.tick {
         limits.tick = Duration::from_millis(tick);
     }
-    let config = ProxyConfig { workers: arguments.workers, limits, access_log: None };
+    let config = ProxyConfig { workers: arguments.workers, limits, ..ProxyConfig::default() };
     let destinations = Arc::new(Fixed(arguments.destination));
     let proxy = Proxy::start(config, Arc::new(ArcSwap::from_pointee(program)), destinations)?;
     let pod = SourcePod {
@@ -89,6 +89,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         namespace: mesh::NAMESPACE.into(),
         view: AtomicU32::new(0),
         netns: NetNs::own()?,
+        identity: ArcSwap::default(),
     };
     let listeners = (0..arguments.workers).map(|_| Ok(vec![listen(arguments.listen)?])).collect::<Result<_>>()?;
     proxy.add_pod(&Arc::new(pod), listeners);

@@ -20,7 +20,7 @@ use super::visibility::{Client, ViewTable, expand};
 use super::{CompileOptions, Findings, http2, lint};
 use crate::crd::{HttpMatchItem, Layer4Match, ServiceType, VirtualService};
 use crate::plan::{KernelPlan, PlanKey, PlannedService, Verdict};
-use crate::program::{HostTableId, PortId, Program, Protocol, Route, ServicePort, TcpRule, WeightedCluster};
+use crate::program::{HostTableId, PodTable, PortId, Program, Protocol, Route, ServicePort, TcpRule, WeightedCluster};
 use crate::route::Rule;
 use crate::snapshot::Snapshot;
 
@@ -107,9 +107,7 @@ pub(super) fn build(
         trace: Trace::default(),
         findings,
     };
-    for view in &resolved {
-        build.view(view);
-    }
+    resolved.iter().for_each(|view| build.view(view));
     build.unused(snapshot, &views, &resolved);
     let gateways = build.gateways(snapshot, &views, &resolved);
     let program = Program {
@@ -120,6 +118,7 @@ pub(super) fn build(
         overlays: Arc::new(build.overlays),
         clusters: build.clusters.all.into(),
         gateways: gateways.into(),
+        pods: PodTable::default(),
     };
     let mut trace = build.trace;
     trace.clusters = build.clusters.selections;

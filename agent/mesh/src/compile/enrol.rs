@@ -7,6 +7,7 @@ use super::{CompileOptions, EXCLUDED_NAMESPACES, Findings};
 use crate::crd::{self, Mark, Metadata, Pod};
 use crate::finding::{Severity, code};
 use crate::plan::EnrolledPod;
+use crate::program::Workload;
 use crate::snapshot::Snapshot;
 
 const MODE: &str = "weir.mesh/mode";
@@ -58,6 +59,7 @@ pub(super) fn enrol(
                     view: views.of(meta.namespace(), &meta.labels),
                     netns: meta.annotations.get(NETNS).cloned(),
                     cgroup: meta.annotations.get(CGROUP).cloned(),
+                    workload: Arc::new(Workload::of(pod)),
                 },
             );
         }

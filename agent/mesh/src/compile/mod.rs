@@ -31,7 +31,7 @@ use std::sync::Arc;
 use crate::crd::{Mark, Metadata};
 use crate::finding::{Finding, Severity};
 use crate::plan::KernelPlan;
-use crate::program::{Origin, Program};
+use crate::program::{Origin, PodTable, Program};
 use crate::snapshot::Snapshot;
 
 mod budget;
@@ -136,7 +136,9 @@ fn compile_traced(
     former: &build::Former<'_>,
     mut findings: Findings,
 ) -> (Compiled, trace::Trace) {
-    let (program, mut plan, views, trace) = build::build(snapshot, options, former, build::Seen::Own, &mut findings);
+    let (mut program, mut plan, views, trace) =
+        build::build(snapshot, options, former, build::Seen::Own, &mut findings);
+    program.pods = PodTable::new(snapshot.pods.values());
     plan.pods = enrol::enrol(snapshot, options, &views, &mut findings);
     (Compiled { program, plan, views, findings: sort(findings.0) }, trace)
 }

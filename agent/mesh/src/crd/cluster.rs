@@ -46,6 +46,9 @@ pub struct PodSpec {
     pub containers: Vec<Arc<str>>,
     /// Named container ports.
     pub ports: Vec<(Arc<str>, u16)>,
+    /// Name of what made the pod, `metadata.ownerReferences` of its controller: a Deployment rather than its ReplicaSet, a
+    /// CronJob rather than its Job. Empty for a pod that stands by itself.
+    pub workload: Arc<str>,
 }
 
 impl Pod {
@@ -62,7 +65,8 @@ impl Pod {
         };
         if let Some(mut spec) = root.map("spec")? {
             pod.node = spec.text("nodeName")?.unwrap_or_default().into();
-            pod.spec = Arc::new(PodSpec::decode(&mut spec)?);
+            let workload = workload(&pod.meta, root)?;
+            pod.spec = Arc::new(PodSpec { workload, ..PodSpec::decode(&mut spec)? });
         }
         let Some(mut status) = root.map("status")? else {
             return Ok(pod);
@@ -117,8 +121,32 @@ impl PodSpec {
             runtime_class: spec.text("runtimeClassName")?.unwrap_or_default().into(),
             containers,
             ports,
+            workload: Arc::default(),
         })
     }
+}
+
+/// The controller of a pod, as Istio names workloads.
+fn workload(meta: &Metadata, root: &mut Fields<'_>) -> Result<Arc<str>, Fault> {
+    for mut owner in root.required_map("metadata")?.maps("ownerReferences")? {
+        if owner.boolean("controller")? != Some(true) {
+            continue;
+        }
+        let (kind, name) = (owner.text("kind")?.unwrap_or_default(), owner.text("name")?.unwrap_or_default());
+        let deployment = || name.strip_suffix(meta.label("pod-template-hash")?)?.strip_suffix('-');
+        // A CronJob's jobs end in the minute, or in older clusters the second, for which they were made.
+        let cron_job = || {
+            let (base, at) = name.rsplit_once('-')?;
+            ((8..=10).contains(&at.len()) && at.bytes().all(|b| b.is_ascii_digit())).then_some(base)
+        };
+        let maker = match kind {
+            "ReplicaSet" => deployment(),
+            "Job" => cron_job(),
+            _ => None,
+        };
+        return Ok(maker.unwrap_or(name).into());
+    }
+    Ok(Arc::default())
 }
 
 /// The length of a static pod's UID, which is a hash in hexadecimal.

@@ -171,6 +171,7 @@ impl Interner {
         }
         if let Some(new) = Arc::get_mut(spec) {
             new.service_account = self.text(&new.service_account);
+            new.workload = self.text(&new.workload);
             for (name, _) in &mut new.ports {
                 *name = self.text(name);
             }

@@ -58,11 +58,24 @@ const METADATA: Keep = Fields(&[
     ("labels", All),
     ("annotations", Annotations),
 ]);
+const OWNERS: Keep = Fields(&[("kind", All), ("name", All), ("controller", All)]);
+/// A pod's, with what made it.
+const OWNED: Keep = Fields(&[
+    ("name", All),
+    ("namespace", All),
+    ("uid", All),
+    ("generation", All),
+    ("resourceVersion", All),
+    ("creationTimestamp", All),
+    ("labels", All),
+    ("annotations", Annotations),
+    ("ownerReferences", OWNERS),
+]);
 /// Of a kind that is only told of.
 pub(crate) const NAME: Keep = Fields(&[("metadata", METADATA)]);
 const CONTAINERS: Keep = Fields(&[("name", All), ("ports", Fields(&[("name", All), ("containerPort", All)]))]);
 const POD: Keep = Fields(&[
-    ("metadata", METADATA),
+    ("metadata", OWNED),
     (
         "spec",
         Fields(&[

@@ -12,6 +12,7 @@ mod gateways;
 mod policy;
 mod rewrite;
 mod subnet;
+mod workload;
 
 pub use action::{
     Abort, Action, Chance, CorsPolicy, DirectResponse, FaultInjection, HeaderChanges, HeaderOperations, Mirror,
@@ -28,6 +29,7 @@ pub use policy::{
 };
 pub use rewrite::{Redirect, RedirectPath, RedirectPort, Rewrite, Substitution, UriRewrite};
 pub use subnet::Subnet;
+pub use workload::{PodTable, Workload};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -81,6 +83,8 @@ pub struct Program {
     pub clusters: Box<[Arc<Cluster>]>,
     /// What comes in through gateways, by port and address.
     pub gateways: Arc<[Listener]>,
+    /// Who is behind an address, for telling of traffic; nothing is decided by it.
+    pub pods: PodTable,
 }
 
 impl Program {

@@ -185,6 +185,7 @@ pub(super) struct Mesh {
     pub(super) address: SocketAddr,
     pub(super) log: tokio::sync::mpsc::Receiver<String>,
     pub(super) cookie: u64,
+    pub(super) pod: Arc<SourcePod>,
 }
 
 impl Mesh {
@@ -229,14 +230,21 @@ impl Mesh {
         }
         let (sender, log) = tokio::sync::mpsc::channel(4096);
         // Two workers on one listening socket: each connection is served by one of them.
-        let config = ProxyConfig { workers: 2, limits, access_log: Some(sender) };
+        let config = ProxyConfig { workers: 2, limits, access_log: Some(sender), ..ProxyConfig::default() };
         let program = Arc::new(ArcSwap::from_pointee(program));
         let proxy = Proxy::start(config, program, Arc::new(destinations)).unwrap();
         let netns = netns.unwrap_or_else(|| NetNs::own().unwrap());
         let cookie = netns.cookie();
-        let pod = SourcePod { name: "default/a".into(), namespace: "default".into(), view: 0.into(), netns };
-        proxy.add_pod(&Arc::new(pod), vec![vec![listener.try_clone().unwrap()], vec![listener]]);
-        Self { proxy, address, log, cookie }
+        let pod = SourcePod {
+            name: "default/a".into(),
+            namespace: "default".into(),
+            view: 0.into(),
+            netns,
+            identity: ArcSwap::default(),
+        };
+        let pod = Arc::new(pod);
+        proxy.add_pod(&pod, vec![vec![listener.try_clone().unwrap()], vec![listener]]);
+        Self { proxy, address, log, cookie, pod }
     }
 
     pub(super) async fn connect(&self) -> TcpStream {

@@ -214,7 +214,13 @@ async fn a_program_that_is_wrong_kills_one_connection_and_not_the_worker() {
     let config = ProxyConfig { workers: 1, ..ProxyConfig::default() };
     let proxy = Proxy::start(config, Arc::new(ArcSwap::from_pointee(program)), Arc::new(Panics)).unwrap();
     let netns = NetNs::own().unwrap();
-    let pod = SourcePod { name: "default/a".into(), namespace: "default".into(), view: 0.into(), netns };
+    let pod = SourcePod {
+        name: "default/a".into(),
+        namespace: "default".into(),
+        view: 0.into(),
+        netns,
+        identity: ArcSwap::default(),
+    };
     proxy.add_pod(&Arc::new(pod), vec![vec![listener]]);
     client.set_nonblocking(true).unwrap();
     let mut client = tokio::net::TcpStream::from_std(client).unwrap();
@@ -284,7 +290,13 @@ async fn connections_come_to_the_worker_on_the_clients_cpu_unless_it_is_too_busy
         let group = group();
         let address = group[0][0].local_addr().unwrap();
         let netns = NetNs::own().unwrap();
-        let pod = SourcePod { name: "default/a".into(), namespace: "default".into(), view: 0.into(), netns };
+        let pod = SourcePod {
+            name: "default/a".into(),
+            namespace: "default".into(),
+            view: 0.into(),
+            netns,
+            identity: ArcSwap::default(),
+        };
         mesh.proxy.add_pod(&Arc::new(pod), group);
         // Commands come before what is asked later.
         assert_eq!(mesh.client().await.get("/").await.0, 200);

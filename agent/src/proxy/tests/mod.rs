@@ -8,4 +8,5 @@ mod life;
 mod retries;
 mod rules;
 mod tcp;
+mod telemetry;
 mod wire;

@@ -29,7 +29,7 @@ const MAX_REACH: usize = 256;
 mod reach;
 mod rules;
 
-use reach::{Reach, is_rule, key_of, mentioned, parts};
+use reach::{Reach, is_rule, key_of, mentioned, parts, pod_table};
 use rules::Patch;
 
 /// Compiles, and remembers what later changes need to know.
@@ -119,16 +119,7 @@ impl Compiler {
         let domain = &options.cluster_domain;
         let touched = trace.touched(snapshot, changes)?;
         let reach = Reach::of(changes, snapshot, trace, domain)?;
-        for change in changes.iter().filter(|change| &*change.object.kind == "Pod") {
-            let now = snapshot.pods.get(&key_of(change)).map(|pod| &**pod);
-            let before = match &change.before {
-                Some(Object::Pod(before)) => Some(&**before),
-                _ => None,
-            };
-            if !options.views.outlast(before, now, snapshot, options) {
-                return None;
-            }
-        }
+        let pods_by_address = pod_table(changes, snapshot, in_force.program, options)?;
         let mut affected = touched.clone();
         affected.extend(reach.services.iter().cloned());
         affected.extend(touched.iter().flat_map(|key| trace.dependents(key)).cloned());
@@ -154,7 +145,7 @@ impl Compiler {
         let services = is.services(&was, &affected, &reach, &registry, in_force.plan, options)?;
         let pods = is.pods(&was, changes, in_force.plan)?;
         let findings = is.findings(&was, changes, &reach, in_force.findings)?;
-        let mut program = Program { generation: options.generation, ..in_force.program.clone() };
+        let mut program = Program { pods: pods_by_address, generation: options.generation, ..in_force.program.clone() };
         for (id, cluster) in trace.members(&touched, &before, &after, &registry, in_force.program, options)? {
             program.clusters[id.index()] = Arc::new(cluster);
         }

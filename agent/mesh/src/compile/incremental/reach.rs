@@ -1,14 +1,15 @@
 //! Which hosts have other rules when some VirtualServices change. Asked by [`super::Compiler::update`], which compiles
-//! those hosts alone.
+//! those hosts alone; and where pods are after a change of some.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::named;
-use crate::compile::budget;
 use crate::compile::trace::{Trace, fqdn};
 use crate::compile::visibility::{expand, tell_alike};
+use crate::compile::{CompileOptions, budget};
 use crate::crd::{Object, Resolution, ServiceType, VirtualService};
+use crate::program::{PodTable, Program};
 use crate::snapshot::{Key, Snapshot};
 use crate::store::Change;
 
@@ -148,4 +149,26 @@ impl Reach {
         self.others.insert(host);
         Some(())
     }
+}
+
+/// Who is behind which address after the changes; `None` when a pod's change makes views others than they were.
+pub(super) fn pod_table(
+    changes: &[Change],
+    snapshot: &Snapshot,
+    program: &Program,
+    options: &CompileOptions,
+) -> Option<PodTable> {
+    let mut pods = program.pods.clone();
+    for change in changes.iter().filter(|change| &*change.object.kind == "Pod") {
+        let now = snapshot.pods.get(&key_of(change));
+        let before = match &change.before {
+            Some(Object::Pod(before)) => Some(&**before),
+            _ => None,
+        };
+        if !options.views.outlast(before, now.map(|pod| &**pod), snapshot, options) {
+            return None;
+        }
+        pods.replace(before, now);
+    }
+    Some(pods)
 }

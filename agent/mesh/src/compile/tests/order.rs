@@ -21,7 +21,11 @@ pub(super) fn shape(compiled: &Compiled) -> String {
     let program = &compiled.program;
     let mut overlays: Vec<_> = program.overlays.iter().collect();
     overlays.sort();
-    let text = format!("{destinations:?} {:?} {overlays:?} {tables:?}", program.ports);
+    let mut pods: Vec<_> =
+        program.pods.iter().map(|pod| (&pod.meta.object, &pod.addresses, &pod.meta.labels)).collect();
+    pods.sort_by(|a, b| a.0.cmp(b.0));
+    pods.dedup_by(|a, b| a.0 == b.0);
+    let text = format!("{destinations:?} {:?} {overlays:?} {tables:?} {pods:?}", program.ports);
     // Clusters that nobody is sent to may be there or not.
     let mut parts = text.split("ClusterId(");
     let mut shape = parts.next().unwrap_or_default().to_owned();
