@@ -45,6 +45,8 @@ flags! {
     DelayInjected = "DI",
     /// An abort was injected.
     FaultInjected = "FI",
+    /// Rate limited.
+    RateLimited = "RL",
     /// Downstream connection termination.
     DownstreamClosed = "DC",
     /// Upstream retry limit exceeded.

@@ -21,10 +21,11 @@ use super::error::{Flag, Flags, Kind, ProxyError};
 use super::io::Io;
 use super::metrics::{Edge, Place};
 use super::plan::Plan;
+use super::rate_limit::Limited;
 use super::retry::Answered;
 use super::upstream::target::{Held, Target};
 use super::worker::Connection;
-use super::{fault, forward, headers, mirror, respond, retry, rewrite, tcp};
+use super::{fault, forward, headers, mirror, rate_limit, respond, retry, rewrite, tcp};
 
 /// Answers a request: with the upstream's response, with what a rule says itself, or with why there is none.
 pub(crate) async fn handle(
@@ -39,7 +40,8 @@ pub(crate) async fn handle(
         Err(error) => return Ok(record.refuse(&error)),
     };
     let cors = Cors::of(&plan, &request);
-    let mut response = match before(&plan, &request, cors.as_ref(), &mut record).await {
+    let limited = rate_limit::draw(&plan, &connection);
+    let mut response = match before(&plan, &request, cors.as_ref(), limited.as_ref(), &mut record).await {
         Ok(None) => routed(&connection, &plan, request, record).await,
         Ok(Some((own, details))) => record.respond(own, details),
         Err(error) => record.refuse(&error),
@@ -47,17 +49,24 @@ pub(crate) async fn handle(
     if let Some(cors) = cors {
         cors.apply(&mut response);
     }
+    if let Some(limited) = limited {
+        limited.describe(&mut response);
+    }
     respond::describe(&mut response);
     Ok(response)
 }
 
-/// What comes before routing: the answers of faults and of CORS, and what the log calls them.
+/// What comes before routing: the answers of limits, of faults and of CORS, and what the log calls them.
 async fn before(
     plan: &Plan<'_>,
     request: &Request<Body>,
     cors: Option<&Cors<'_>>,
+    limited: Option<&Limited<'_>>,
     record: &mut Record,
 ) -> Result<Option<(Response<Body>, &'static str)>, ProxyError> {
+    if let Some(refused) = limited.and_then(|limited| limited.refuse(&mut record.flags)) {
+        return Ok(Some((refused, rate_limit::DETAILS)));
+    }
     if let Some(aborted) = fault::strike(plan, request, &mut record.flags).await? {
         return Ok(Some((aborted, fault::DETAILS)));
     }

@@ -7,7 +7,7 @@
 //! - `listener`: accept, original destination, protocol; `detect`: the protocol by the first bytes
 //! - `tcp`: bytes in both directions; `bulk`: where they are many
 //! - `http1`: serving a connection; `handler`: the life of one request; `plan`: what was decided of it
-//! - `fault`, `cors`, `respond`, `rewrite`, `headers` (with `format`), `mirror`: what a rule asks for, one file each; `forward`: header hygiene
+//! - `rate_limit`, `fault`, `cors`, `respond`, `rewrite`, `headers` (with `format`), `mirror`: what a rule asks for, one file each; `forward`: header hygiene
 //! - `retry` (with `replay` and `budget`): how often, how long and where; `upstream`: endpoint, pool, connect
 //! - `body`, `io`, `error`: the one type of each
 
@@ -31,6 +31,7 @@ mod listener;
 mod metrics;
 mod mirror;
 mod plan;
+mod rate_limit;
 mod replay;
 mod respond;
 mod retry;
@@ -166,6 +167,7 @@ impl Proxy {
             program: Arc::clone(&program),
             access_log: config.access_log,
             metrics: Arc::clone(&metrics),
+            buckets: Arc::default(),
         };
         let workers = (0..count).map(|index| Thread::start(index, shared.clone()));
         Ok(Self { workers: workers.collect::<std::io::Result<_>>()?, metrics, program })

@@ -24,6 +24,7 @@ use super::budget::Budgets;
 use super::counters::Shard;
 use super::limits::Limits;
 use super::metrics::{Edges, Registry};
+use super::rate_limit::{Buckets, Known};
 use super::steering::Steering;
 use super::upstream::pool::Pool;
 use super::upstream::target::{Balancing, Held};
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) program: Arc<ArcSwap<Program>>,
     pub(crate) access_log: Option<mpsc::Sender<String>>,
     pub(crate) metrics: Arc<Registry>,
+    pub(crate) buckets: Arc<Buckets>,
 }
 
 /// Something that happens once, and that many wait for.
@@ -100,6 +102,7 @@ pub(crate) struct Worker {
     pub(crate) balancing: Balancing,
     pub(crate) budgets: Budgets,
     pub(crate) edges: Edges,
+    pub(crate) buckets: Known,
     /// Bytes of requests' bodies that are kept to be sent again.
     pub(crate) kept: Cell<usize>,
     pub(crate) steering: Steering,
@@ -138,6 +141,7 @@ impl Worker {
             balancing: Balancing::default(),
             budgets: Budgets::default(),
             edges,
+            buckets: Known::new(shared.buckets),
             kept: Cell::new(0),
             clock: Cell::new(Instant::now()),
             draining: Signal::default(),
@@ -156,6 +160,7 @@ impl Worker {
         if !Arc::ptr_eq(latest, held) {
             // While the former one is held, so that its address is no other's.
             self.edges.turn_to(latest);
+            self.buckets.forget();
             *held = Rc::new(Arc::clone(latest));
         }
         Rc::clone(held)
@@ -296,6 +301,7 @@ pub(crate) async fn run(
             Command::Renamed => worker.edges.forget(),
             Command::RemovePod(cookie) => {
                 worker.edges.forget();
+                worker.buckets.forget();
                 if let Some(pod) = pods.remove(&cookie) {
                     pod.removed.raise();
                     worker.pool.forget_pod(cookie);

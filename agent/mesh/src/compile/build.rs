@@ -59,12 +59,9 @@ pub(super) fn build(
     let delegations = Delegations::new(snapshot, &options.cluster_domain, findings);
     let mut policies = Policies::new(snapshot, options, views.overflowed());
     let guards = guard::guards(snapshot, &registry, options, findings);
-    let telemetry = snapshot
-        .namespaces
-        .values()
-        .filter(|namespace| namespace.meta.label(TELEMETRY) == Some("http"))
-        .map(|namespace| Arc::clone(namespace.meta.name()))
-        .collect();
+    let namespaces = snapshot.namespaces.values().map(|namespace| &namespace.meta);
+    let telemetry = namespaces.filter(|meta| meta.label(TELEMETRY) == Some("http"));
+    let telemetry = telemetry.map(|meta| Arc::clone(meta.name())).collect();
 
     let mut resolved: Vec<ViewRules<'_>> = Vec::new();
     for (view, client) in views.iter() {
@@ -107,7 +104,9 @@ pub(super) fn build(
         trace: Trace::default(),
         findings,
     };
-    resolved.iter().for_each(|view| build.view(view));
+    for view in &resolved {
+        build.view(view);
+    }
     build.unused(snapshot, &views, &resolved);
     let gateways = build.gateways(snapshot, &views, &resolved);
     let program = Program {

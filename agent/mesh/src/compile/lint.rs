@@ -8,6 +8,7 @@ use super::destinations::host_help;
 use super::registry::{Registered, Registry, has_labels, protocol_of};
 use super::visibility::expand;
 use super::{CompileOptions, EXCLUDED_NAMESPACES, Findings, enforced, entries};
+use crate::crd::rate_limit::{Limits, RATE_LIMIT};
 use crate::crd::{
     DestinationRule, HttpMatchItem, HttpRoute, Labels, Mark, ServiceType, Sidecar, Subset, VirtualService,
 };
@@ -34,11 +35,31 @@ pub(super) fn lint(snapshot: &Snapshot, registry: &Registry<'_>, options: &Compi
         // Of a route of the Gateway API its own conditions tell.
         if *vs.meta.object.kind == *"VirtualService" {
             virtual_service(vs, registry, options, findings);
+            rate_limits(vs, findings);
         }
     }
     for rule in snapshot.destination_rules.values() {
         enforced::destination_rule(rule, findings);
         destination_rule(rule, snapshot, registry, options, findings);
+    }
+}
+
+/// What the annotation says that no rule can follow.
+fn rate_limits(vs: &VirtualService, findings: &mut Findings) {
+    let Some(text) = vs.meta.annotation(RATE_LIMIT) else { return };
+    let at = Mark::default();
+    let limits = match Limits::parse(text) {
+        Ok(limits) => limits,
+        Err(why) => {
+            let message = format!("{RATE_LIMIT}: {why}; nothing is limited");
+            let help = Some("write [RULE:] COUNT/UNIT [burst COUNT] [per source], entries separated by `;`".to_owned());
+            findings.with_help(Severity::Error, code::BAD_SETTING, &vs.meta, at, message, help);
+            return;
+        }
+    };
+    for name in limits.names().filter(|name| vs.http.iter().all(|route| *route.name != **name)) {
+        let message = format!("{RATE_LIMIT}: no rule of this object is called `{name}`: that limit is of none");
+        findings.push(Severity::Error, code::BAD_SETTING, &vs.meta, at, message);
     }
 }
 

@@ -8,8 +8,9 @@ use super::hosts::{Hosts, Layer, Layers};
 use super::registry::Registry;
 use super::visibility::{Client, expand};
 use super::{Findings, gateways};
+use crate::crd::rate_limit::{Limit, Limits, RATE_LIMIT};
 use crate::crd::{self, HttpMatchItem, HttpRoute, HttpSettings, VirtualService, is_for_mesh};
-use crate::program::{Action, Mirror, Route, RouteSettings, WeightedCluster};
+use crate::program::{Action, Mirror, RateLimit, Route, RouteSettings, WeightedCluster};
 use crate::route::Rule;
 
 /// The HTTP rules of a host on one port.
@@ -74,7 +75,12 @@ impl<'s> Router<'_, 's, '_> {
             // Nothing that delegates is left when rules are compiled.
             crd::Action::Delegate(_) => return,
         };
-        let settings = route.settings.as_ref().map(|settings| Arc::new(self.settings_of(vs, settings, port)));
+        let settings = route.settings.as_ref().map(|settings| self.settings_of(vs, settings, port));
+        let settings = match rate_limit(vs, &route.name, entry.position) {
+            None => settings,
+            limit => Some(RouteSettings { rate_limit: limit.map(Arc::new), ..settings.unwrap_or_default() }),
+        };
+        let settings = settings.map(Arc::new);
         let make = |name: Arc<str>| Route {
             name,
             object: Some(vs.meta.object.clone()),
@@ -116,8 +122,19 @@ impl<'s> Router<'_, 's, '_> {
             fault: given.fault.as_deref().cloned(),
             cors: given.cors.as_deref().cloned(),
             headers: given.headers.as_deref().cloned(),
+            rate_limit: None,
         }
     }
+}
+
+/// What the annotation says of a rule. One that cannot be read is told of elsewhere, and limits nothing.
+fn rate_limit(vs: &VirtualService, rule: &str, position: usize) -> Option<RateLimit> {
+    let Limit { requests, per, burst, per_source } = *Limits::parse(vs.meta.annotation(RATE_LIMIT)?).ok()?.of(rule)?;
+    let (namespace, name) = (vs.meta.namespace(), vs.meta.name());
+    // A name stays where a position may move.
+    let id =
+        if rule.is_empty() { format!("{namespace}/{name}/{position}") } else { format!("{namespace}/{name}/{rule}") };
+    Some(RateLimit { id: id.into(), requests, per, burst, per_source })
 }
 
 fn route_name(route: &str, item: &str) -> Arc<str> {

@@ -21,6 +21,7 @@ mod json;
 mod meta;
 mod node;
 mod protection;
+pub mod rate_limit;
 mod re2;
 mod regex;
 mod resources;

@@ -8,9 +8,10 @@ use super::model::{Origin, Setting};
 use super::trace::text;
 use crate::compile::enforced::{self, Undone};
 use crate::compile::verdict;
+use crate::crd::rate_limit::RATE_LIMIT;
 use crate::program::{
     Abort, Action, Block, ClusterPolicy, CorsPolicy, HashKey, HashTable, HeaderChanges, LoadBalancing,
-    OutlierDetection, RedirectPath, RedirectPort, RetryPolicy, Rewrite, Route, Share, UriRewrite,
+    OutlierDetection, RateLimit, RedirectPath, RedirectPort, RetryPolicy, Rewrite, Route, Share, UriRewrite,
 };
 
 /// Of a copy the suffix is expected that older versions of Istio added.
@@ -20,6 +21,11 @@ const HOST_OF_COPY: &str = "by the Host that the destination is asked by, withou
 fn duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     if millis.is_multiple_of(1_000) { format!("{}s", millis / 1_000) } else { format!("{millis}ms") }
+}
+
+fn limited(limit: &RateLimit) -> String {
+    let whose = if limit.per_source { "of each pod" } else { "of all pods of the node" };
+    format!("{} in {} {whose}, {} at once", limit.requests, duration(limit.per), limit.burst)
 }
 
 fn percent(share: Share) -> String {
@@ -87,6 +93,7 @@ pub(crate) fn of_route(route: &Route) -> Vec<Setting> {
         say("mirror", value);
     }
     given.cors.iter().for_each(|cors| say("corsPolicy", allowed(cors)));
+    given.rate_limit.iter().for_each(|limit| say(RATE_LIMIT, limited(limit)));
     if let Some(headers) = &given.headers {
         for (field, changes) in [("headers.request", &headers.request), ("headers.response", &headers.response)] {
             for value in changed(changes) {

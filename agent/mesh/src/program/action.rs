@@ -39,6 +39,8 @@ pub struct RouteSettings {
     pub cors: Option<Arc<CorsPolicy>>,
     /// `headers` of the rule. Those of the chosen destination are applied after them.
     pub headers: Option<Arc<HeaderOperations>>,
+    /// What the annotation `weir.mesh/rate-limit` says of it.
+    pub rate_limit: Option<Arc<super::RateLimit>>,
 }
 
 /// A status and a body.

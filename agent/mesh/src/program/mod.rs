@@ -10,6 +10,7 @@ use crate::source::{Location, ObjectRef};
 mod action;
 mod gateways;
 mod policy;
+mod rate_limit;
 mod rewrite;
 mod subnet;
 mod workload;
@@ -27,6 +28,7 @@ pub use policy::{
     HashKey, HashTable, HttpPool, Level, LoadBalancer, LoadBalancing, Locality, Origin, OutlierDetection, RetryBudget,
     Tunnel, Warmup, ZoneAware,
 };
+pub use rate_limit::{Drawn, RateLimit};
 pub use rewrite::{Redirect, RedirectPath, RedirectPort, Rewrite, Substitution, UriRewrite};
 pub use subnet::Subnet;
 pub use workload::{PodTable, Workload};

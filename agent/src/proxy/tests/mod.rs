@@ -5,6 +5,7 @@ mod harness;
 mod http;
 mod http2;
 mod life;
+mod limits;
 mod retries;
 mod rules;
 mod tcp;

@@ -33,6 +33,7 @@ mod incremental;
 mod order;
 mod policy;
 mod protocols;
+mod rate_limits;
 mod routing;
 mod verdicts;
 mod views;
