@@ -100,11 +100,7 @@ impl Chance {
             Self::Abort => 2,
             Self::Mirror(position) => 3 + u64::from(position),
         };
-        // splitmix64: each salt is another step of the generator that the roll seeds.
-        let mut bits = roll.wrapping_add(salt.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
+        crate::balance::mix(roll, salt)
     }
 }
 
