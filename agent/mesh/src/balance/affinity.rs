@@ -38,14 +38,14 @@ pub fn affinity<'p>(key: &'p HashKey, request: &RequestView<'_>, client: IpAddr,
             // A sum, so that the order of several values does not matter.
             values.fold(first, u64::wrapping_add)
         }
-        HashKey::Cookie(cookie) => match cookie_of(request, &cookie.name) {
-            Some(value) => hash(value),
-            None => {
+        HashKey::Cookie(cookie) => {
+            let Some(value) = cookie_of(request, &cookie.name) else {
                 cookie.ttl?;
-                let value = MadeCookie { cookie, value: roll };
-                return Some(Affinity { hash: hash(&value.digits()), cookie: Some(value) });
-            }
-        },
+                let made = MadeCookie { cookie, value: roll };
+                return Some(Affinity { hash: hash(&made.digits()), cookie: Some(made) });
+            };
+            hash(value)
+        }
         HashKey::SourceIp => match client.to_canonical() {
             IpAddr::V4(ip) => hash(&ip.octets()),
             IpAddr::V6(ip) => hash(&ip.octets()),

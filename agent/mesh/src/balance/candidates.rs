@@ -30,6 +30,10 @@ impl Candidates {
         self.total = 0;
         let mut even = true;
         let mut first = None;
+        // For all of them, so that there is room when those that fail now come back.
+        let weights = weights.into_iter();
+        self.positions.reserve(weights.size_hint().0);
+        self.sums.reserve(weights.size_hint().0);
         for (position, weight) in (0_u32..).zip(weights) {
             if weight > 0 {
                 even &= *first.get_or_insert(weight) == weight;

@@ -64,7 +64,9 @@ impl Member {
             same
         });
         let common = members.iter().fold(0, |common, member| gcd(common, member.weight)).max(1);
-        members.iter_mut().for_each(|member| member.weight /= common);
+        for member in &mut members {
+            member.weight /= common;
+        }
         members
     }
 

@@ -102,7 +102,7 @@ impl Maglev {
 
 /// The number, or the next prime; 3 at least, and the largest table at most.
 fn prime(size: u64) -> u64 {
-    let is_prime = |n: &u64| (2..).take_while(|factor| factor * factor <= *n).all(|factor| n % factor != 0);
+    let is_prime = |n: &u64| (2..=n.isqrt()).all(|factor| !n.is_multiple_of(factor));
     (size.clamp(3, MAX_SLOTS)..=MAX_SLOTS).find(is_prime).unwrap_or(MAX_SLOTS)
 }
 
