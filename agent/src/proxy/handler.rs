@@ -115,6 +115,7 @@ async fn exchange(
     let mut answered = retry::send(connection, plan, &target, request).await?;
     record.answered(&answered);
     forward::to_downstream(&mut answered.response);
+    headers::remember(plan, &mut answered.response);
     Answer::upstream(answered, on_upgrade)
 }
 

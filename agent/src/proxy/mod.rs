@@ -1,7 +1,8 @@
 //! The shared HTTP and TCP proxy of a node. It knows client pods by the listeners inside their namespaces, and runs on
-//! a compiled [`Program`]; it knows neither a cluster nor eBPF. Started and fed by `app`.
+//! a compiled program; it knows neither a cluster nor eBPF. Started and fed by `app`.
 //!
 //! # Layout, in the order of a connection's life
+//! - `programs`: what it runs on, and what clusters need at run time
 //! - `limits`: every number; `counters`, `access_log`: what is told about it all
 //! - `worker`: one pinned thread each, with a runtime, a pool and counters of its own
 //! - `listener`: accept, original destination, protocol; `detect`: the protocol by the first bytes
@@ -30,6 +31,7 @@ pub mod limits;
 mod listener;
 mod mirror;
 mod plan;
+mod programs;
 mod replay;
 mod respond;
 mod retry;
@@ -47,15 +49,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
-use weir_mesh::program::Program;
 
 pub use self::counters::ProxyCounters;
 use self::counters::Shard;
 pub use self::error::Flag;
 pub use self::limits::Limits;
+pub use self::programs::Programs;
 use self::worker::{Command, Shared};
 use crate::netns::NetNs;
 
@@ -125,11 +126,11 @@ impl Proxy {
     /// When a thread or its runtime cannot be made, or /proc is not there.
     pub fn start(
         config: ProxyConfig,
-        program: Arc<ArcSwap<Program>>,
+        programs: Arc<Programs>,
         destinations: Arc<dyn OriginalDestinations>,
     ) -> std::io::Result<Self> {
         let home = NetNs::own()?;
-        let shared = Shared { limits: config.limits, home, destinations, program, access_log: config.access_log };
+        let shared = Shared { limits: config.limits, home, destinations, programs, access_log: config.access_log };
         let workers = (0..config.workers.max(1)).map(|index| Thread::start(index, shared.clone()));
         Ok(Self { workers: workers.collect::<std::io::Result<_>>()? })
     }

@@ -13,6 +13,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
+use weir_mesh::balance::affinity;
 use weir_mesh::route;
 
 use super::access_log::Entry;
@@ -130,13 +131,15 @@ fn target(connection: &Connection, carries: Carries<'_>) -> Result<Target, Proxy
         return Ok(Target::Passthrough(connection.destination));
     };
     let roll = connection.worker.roll();
-    let chosen = match carries {
-        Carries::Bytes => route::decide_tcp(&program, port, connection.destination.ip(), roll),
-        Carries::Tls(name) => route::decide_tls(&program, port, name, connection.destination.ip(), roll),
-        Carries::Http2 => route::decide_http2(&program, port, roll),
+    let dialled = connection.destination.ip();
+    let destinations = match carries {
+        Carries::Bytes => route::tcp_destinations(&program, port, dialled),
+        Carries::Tls(name) => route::tls_destinations(&program, port, name, dialled),
+        Carries::Http2 => &program.port(port).http2,
     };
+    let (chosen, hash) = affinity::settle_connection(&program, destinations, connection.peer.ip(), roll);
     let cluster = chosen.ok_or(Kind::NoRoute)?.cluster.ok_or(Kind::NoCluster)?;
-    Ok(Target::new(program, port, cluster, connection.destination))
+    Ok(Target::new(Rc::clone(&program), port, cluster, connection.destination, hash))
 }
 
 /// Tries further endpoints when a connect fails, as requests do.

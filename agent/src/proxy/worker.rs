@@ -18,11 +18,11 @@ use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
-use weir_mesh::program::Program;
 
 use super::budget::Budgets;
 use super::counters::Shard;
 use super::limits::Limits;
+use super::programs::{Programs, Running};
 use super::steering::Steering;
 use super::upstream::pool::Pool;
 use super::upstream::target::{Balancing, Held};
@@ -44,7 +44,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) home: NetNs,
     pub(crate) destinations: Arc<dyn OriginalDestinations>,
-    pub(crate) program: Arc<ArcSwap<Program>>,
+    pub(crate) programs: Arc<Programs>,
     pub(crate) access_log: Option<mpsc::Sender<String>>,
 }
 
@@ -82,7 +82,7 @@ pub(crate) struct Pod {
 }
 
 /// The latest program, and the one that requests hold: the same, until the next request looks.
-type Programs = (Cache<Arc<ArcSwap<Program>>, Arc<Program>>, Held);
+type Latest = (Cache<Arc<ArcSwap<Running>>, Arc<Running>>, Held);
 
 /// The state of one worker.
 pub(crate) struct Worker {
@@ -102,7 +102,7 @@ pub(crate) struct Worker {
     pub(crate) clock: Cell<Instant>,
     pub(crate) draining: Signal,
     pub(crate) slots: Arc<Semaphore>,
-    programs: RefCell<Programs>,
+    programs: RefCell<Latest>,
     random: Cell<u64>,
     /// Notified when the last connection ends.
     empty: Notify,
@@ -116,7 +116,7 @@ impl fmt::Debug for Worker {
 
 impl Worker {
     fn new(shared: Shared, counters: Arc<Shard>, cpu: Option<usize>) -> Self {
-        let mut cache = Cache::new(shared.program);
+        let mut cache = shared.programs.cache();
         let held = Rc::new(Arc::clone(cache.load()));
         Self {
             slots: Arc::new(Semaphore::new(shared.limits.max_connections)),
@@ -328,7 +328,7 @@ async fn tick(worker: Rc<Worker>) {
         interval.tick().await;
         worker.counters.tick.set(monotonic());
         // A worker without requests must not keep a program in memory that is no longer in force.
-        drop(worker.program());
+        worker.program().tend(monotonic());
         let now = Instant::now();
         worker.clock.set(now);
         if worker.steering.look(&worker.limits) {

@@ -9,8 +9,9 @@ use http::header::COOKIE;
 use twox_hash::XxHash64;
 
 use super::mix;
-use crate::program::{Cookie, HashKey, Program, WeightedCluster};
+use crate::program::{Chance, Cookie, HashKey, Program, WeightedCluster};
 use crate::request::RequestView;
+use crate::route;
 
 /// The hash of a client, and what it is to be told so that it comes back with the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +116,36 @@ impl fmt::Display for MadeCookie<'_> {
         }
         f.write_str("; HttpOnly")
     }
+}
+
+/// Where a request goes, and what its client is known by: where one of the destinations sticks to clients, the one that it
+/// belongs to by its hash; else, or when the request lacks what is hashed, `drawn`, which the weights drew.
+pub fn settle<'p>(
+    program: &'p Program,
+    destinations: &'p [WeightedCluster],
+    drawn: Option<&'p WeightedCluster>,
+    request: &RequestView<'_>,
+    client: IpAddr,
+    roll: u64,
+) -> (Option<&'p WeightedCluster>, Option<Affinity<'p>>) {
+    let key = key_of(program, destinations);
+    let Some(found) = key.and_then(|key| affinity(key, request, client, Chance::Cookie.of(roll))) else {
+        return (drawn, None);
+    };
+    (stay(destinations, found.hash).or(drawn), Some(found))
+}
+
+/// Where a connection goes whose requests nobody reads, and the hash of its client where one of the destinations sticks to
+/// addresses.
+pub fn settle_connection<'p>(
+    program: &'p Program,
+    destinations: &'p [WeightedCluster],
+    client: IpAddr,
+    roll: u64,
+) -> (Option<&'p WeightedCluster>, Option<u64>) {
+    let hash = key_of(program, destinations).and_then(|key| affinity_of_connection(key, client));
+    let stays = hash.and_then(|hash| stay(destinations, hash));
+    (stays.or_else(|| route::choose(destinations, roll)), hash)
 }
 
 /// What is hashed to tell to which of a route's destinations a client belongs: the key of the first that has one.

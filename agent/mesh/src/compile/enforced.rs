@@ -4,7 +4,7 @@
 use super::Findings;
 use crate::crd::{Blocks, DestinationRule, Mark, Metadata, TrafficPolicy};
 use crate::finding::{Severity, code};
-use crate::program::{ClientTls, ConnectionPool, LoadBalancer, LoadBalancing};
+use crate::program::{ClientTls, ConnectionPool, LoadBalancing};
 
 /// What is not done of a block: how bad that is, the field below the block, and what happens instead.
 pub(crate) type Undone = (Severity, &'static str, &'static str);
@@ -67,23 +67,12 @@ fn blocks(path: &str, blocks: &Blocks) -> Vec<(Severity, Mark, String, &'static 
 /// Of `loadBalancer`.
 pub(crate) fn load_balancer(balancer: &LoadBalancing) -> Vec<Undone> {
     let mut undone = Vec::new();
-    if balancer.simple == LoadBalancer::Passthrough {
-        let instead = "requests go to the endpoint with fewer active requests (LEAST_REQUEST)";
-        undone.push((Severity::Error, "loadBalancer.simple: PASSTHROUGH", instead));
-    }
-    if balancer.hash.is_some() {
-        let instead = "clients do not stick to an endpoint (LEAST_REQUEST)";
-        undone.push((Severity::Error, "loadBalancer.consistentHash", instead));
-    }
     let alike = "endpoints of every locality are used alike";
     if balancer.locality.as_ref().is_some_and(|locality| locality.enabled != Some(false)) {
         undone.push((Severity::Error, "loadBalancer.localityLbSetting", alike));
     }
     if balancer.zone_aware.as_ref().is_some_and(|zones| zones.enabled != Some(false)) {
         undone.push((Severity::Error, "loadBalancer.zoneAwareLbSetting", alike));
-    }
-    if balancer.warmup.is_some() {
-        undone.push((Severity::Warning, "loadBalancer.warmup", "new endpoints get their full share at once"));
     }
     undone
 }

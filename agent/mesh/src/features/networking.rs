@@ -126,9 +126,7 @@ const TLS: &str = "encryption::every_mode_but_disable_closes_every_kind_of_port"
 const SUBSET_TLS: &str = "encryption::a_subset_closes_what_leads_to_it_and_nothing_else";
 const PORT_TLS: &str = "encryption::the_most_specific_level_decides";
 
-const LB: &str = "ROUND_ROBIN, RANDOM, LEAST_REQUEST and LEAST_CONN are in force; PASSTHROUGH: requests go to the \
-                  endpoint with fewer active requests (LEAST_REQUEST) (Error). What the kernel balances is balanced at \
-                  random (Info)";
+const LB: &str = "in force; where the kernel balances, ROUND_ROBIN and LEAST_REQUEST are at random (Info)";
 const CONNECT: &str = "in force in the proxy; where the kernel balances, the client's own timeout is (Info)";
 const DISABLE: &str = "DISABLE is in force; of any other mode, connections that it is for are refused, as they would not be encrypted \
                        (Error)";
@@ -137,11 +135,15 @@ const POOL: &str = "policy::zero_is_as_if_a_limit_were_not_given";
 const OUTLIERS: &str = "policy::defaults_are_istios_and_one_object_holds_them_for_all";
 const HASH: &str = "policy::a_hash_has_a_key_and_a_table_and_a_cookie_is_made_only_with_a_ttl";
 const FAILOVER: &str = "policy::locality_fails_over_only_with_outlier_detection";
-const NO_HASH: &str = "clients do not stick to an endpoint (LEAST_REQUEST) (Error)";
+const BY_COOKIE: &str = "balancing::a_client_without_the_cookie_gets_one_and_comes_back_with_it";
+const BY_ADDRESS: &str = "balancing::connections_stick_by_the_address_that_they_come_from";
+const BY_QUERY: &str = "balancing::requests_stick_by_a_query_parameter";
+const BY_HEADER: &str = "balancing::a_user_stays_on_a_pod_and_only_those_of_a_pod_that_leaves_move";
+const BY_MAGLEV: &str = "balancing::a_user_stays_in_the_canary_and_on_its_pod";
+const WARMS: &str = "balancing::a_pod_that_is_new_gets_its_share_little_by_little";
 const NO_LOCALITY: &str = "endpoints of every locality are used alike (Error)";
 const NOR_BY_IT: &str = "endpoints of every locality are used alike";
 const LOCALITY: &str = "enforced::no_retries_and_switched_off_localities_are_in_force";
-const NO_WARMUP: &str = "new endpoints get their full share at once (Warning)";
 const NO_OUTLIERS: &str = "no endpoint is ejected (Warning)";
 const NO_TUNNEL: &str = "connections are not tunnelled (Error)";
 const NO_PROXY_PROTOCOL: &str = "no PROXY header is sent (Error)";
@@ -159,7 +161,29 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
     part("trafficPolicy.loadBalancer.simple", IN_KERNEL, LB),
     part("subsets[].trafficPolicy.loadBalancer.simple", OF_SUBSET, LB),
     part("{,subsets[].}trafficPolicy.portLevelSettings[].loadBalancer.simple", OF_PORT, LB),
-    decided("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash", HASH, NO_HASH),
+    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash{,.httpHeaderName}", BY_HEADER),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash.httpCookie{,.name,.path,.ttl,.attributes}",
+        BY_COOKIE,
+    ),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash.httpCookie.attributes[].{name,value}",
+        BY_COOKIE,
+    ),
+    part(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash.useSourceIp",
+        BY_ADDRESS,
+        "`true` is in force; `false` is as if nothing were hashed",
+    ),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash.httpQueryParameterName",
+        BY_QUERY,
+    ),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash.{minimumRingSize,ringHash,ringHash.minimumRingSize}",
+        HASH,
+    ),
+    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash.maglev{,.tableSize}", BY_MAGLEV),
     part(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.{localityLbSetting,zoneAwareLbSetting}",
         LOCALITY,
@@ -179,10 +203,13 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
         FAILOVER,
         NOR_BY_IT,
     ),
-    decided(
-        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.{warmup,warmupDurationSecs}",
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.warmup{,.duration,.minimumPercent,.aggression}",
+        WARMS,
+    ),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.warmupDurationSecs",
         "decided::policies_of_every_sort_are_compiled",
-        NO_WARMUP,
     ),
     yes("trafficPolicy.connectionPool{,.tcp}", TIMEOUT),
     yes("subsets[].trafficPolicy.connectionPool{,.tcp}", OF_SUBSET),

@@ -89,6 +89,8 @@ pub enum Chance {
     Abort,
     /// Whether the mirror of this position gets a copy.
     Mirror(u32),
+    /// The value of a cookie that is made.
+    Cookie,
 }
 
 impl Chance {
@@ -99,6 +101,7 @@ impl Chance {
             Self::Delay => 1,
             Self::Abort => 2,
             Self::Mirror(position) => 3 + u64::from(position),
+            Self::Cookie => u64::MAX,
         };
         crate::balance::mix(roll, salt)
     }

@@ -1,5 +1,6 @@
 //! The proxy over real sockets on the loopback: no cluster, no eBPF, no rights needed.
 
+mod balancing;
 mod faults;
 mod harness;
 mod http;

@@ -1,6 +1,7 @@
 //! From an endpoint to a response head: on an idle connection or a fresh one. Called by `retry` and `mirror`.
 
 pub(crate) mod connect;
+pub(crate) mod hosts;
 pub(crate) mod pool;
 mod spare;
 pub(crate) mod target;

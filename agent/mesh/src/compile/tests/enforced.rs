@@ -20,15 +20,7 @@ fn fields_beyond_this_version_are_told_by_what_is_lost() {
     };
     let mut errors = told(Severity::Error);
     errors.sort();
-    assert_eq!(
-        errors,
-        [
-            "trafficPolicy.loadBalancer.simple: PASSTHROUGH",
-            "trafficPolicy.portLevelSettings[0].loadBalancer.consistentHash",
-            "trafficPolicy.proxyProtocol",
-            "trafficPolicy.tls",
-        ]
-    );
+    assert_eq!(errors, ["trafficPolicy.proxyProtocol", "trafficPolicy.tls",]);
     let mut warnings = told(Severity::Warning);
     warnings.sort();
     assert_eq!(
@@ -36,7 +28,6 @@ fn fields_beyond_this_version_are_told_by_what_is_lost() {
         [
             "trafficPolicy.connectionPool.http",
             "trafficPolicy.connectionPool.tcp.maxConnections",
-            "trafficPolicy.loadBalancer.warmup",
             "trafficPolicy.outlierDetection",
         ]
     );

@@ -89,6 +89,27 @@ fn a_load_balancer_on_a_tcp_port_stays_in_the_kernel() {
 }
 
 #[test]
+fn what_the_kernel_cannot_keep_of_connections_is_the_proxys() {
+    let with = |balancer: &str| {
+        let rule = dr("shop", "lb", &format!("{{host: b, trafficPolicy: {{loadBalancer: {{{balancer}}}}}}}"));
+        let compiled = compiled(&[shop("{name: tcp, port: 80}"), rule].concat());
+        let (verdict, why) = compiled.verdict("10.96.0.2");
+        (verdict, why.to_owned(), compiled.found(code::NO_EFFECT).len())
+    };
+    for (balancer, name) in [
+        ("consistentHash: {useSourceIp: true}", "consistentHash by source IP"),
+        ("simple: ROUND_ROBIN, warmup: {duration: 1m}", "warmup"),
+        ("simple: PASSTHROUGH", "PASSTHROUGH"),
+    ] {
+        let why = format!("DestinationRule shop/lb asks for {name}, which the kernel does not keep");
+        assert_eq!(with(balancer), (Verdict::Proxy, why, 0));
+    }
+    // Nobody reads a header there: every connection goes anywhere, which the kernel does as well.
+    let (verdict, _, told) = with("consistentHash: {httpHeaderName: x-user}");
+    assert_eq!((verdict, told), (Verdict::Balance, 1));
+}
+
+#[test]
 fn without_a_catch_all_or_by_choice_a_port_refuses_while_the_proxy_is_away() {
     let only_x =
         vs("shop", "b", "{hosts: [b], http: [{match: [{uri: {prefix: /x}}], route: [{destination: {host: b}}]}]}");
