@@ -5,6 +5,9 @@ use std::error::Error;
 use std::fmt;
 
 use http::StatusCode;
+use weir_mesh::outlier::Outcome;
+
+use super::upstream::wire::Fault;
 
 macro_rules! flags {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
@@ -255,6 +258,23 @@ impl fmt::Display for ProxyError {
         match &self.source {
             Some(source) => write!(f, ": {source}"),
             None => Ok(()),
+        }
+    }
+}
+
+impl ProxyError {
+    /// What it says of the endpoint that was tried.
+    pub(crate) fn outcome(&self) -> Outcome {
+        match self.kind {
+            Kind::ConnectTimeout => Outcome::TimedOut,
+            Kind::ConnectFailed => Outcome::ConnectFailed,
+            Kind::UpstreamClosed => match self.source.as_ref().and_then(|source| source.downcast_ref()) {
+                // The client went away in the middle of its request.
+                Some(Fault::Request(_)) => Outcome::Abandoned,
+                _ => Outcome::ConnectFailed,
+            },
+            Kind::UpstreamProtocol => Outcome::Status(StatusCode::BAD_GATEWAY.as_u16()),
+            _ => Outcome::Abandoned,
         }
     }
 }

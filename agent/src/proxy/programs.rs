@@ -11,7 +11,7 @@ use arc_swap::{ArcSwap, Cache};
 use foldhash::fast::RandomState;
 use weir_mesh::program::{Cluster, ClusterId, Program};
 
-use super::upstream::hosts::ClusterState;
+use super::upstream::hosts::{ClusterState, Registry};
 use super::worker::monotonic;
 
 /// See the module.
@@ -43,6 +43,7 @@ pub(crate) struct Running {
 struct Known {
     /// By the cluster's name, which several have where views differ.
     states: HashMap<Arc<str>, Vec<Arc<ClusterState>>, RandomState>,
+    registry: Registry,
 }
 
 impl Programs {
@@ -59,6 +60,7 @@ impl Programs {
     pub fn store(&self, program: Arc<Program>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         self.running.store(Arc::new(known.run(program, monotonic())));
+        known.registry.forget();
     }
 
     /// The program in force.
@@ -99,7 +101,7 @@ impl Known {
         });
         let state = match former {
             Some(state) if state.is_of(cluster) => state,
-            former => Arc::new(ClusterState::new(Arc::clone(cluster), former.as_deref(), now)),
+            former => Arc::new(ClusterState::new(Arc::clone(cluster), former.as_deref(), &mut self.registry, now)),
         };
         self.states.entry(Arc::clone(&cluster.name)).or_default().push(Arc::clone(&state));
         Some(state)

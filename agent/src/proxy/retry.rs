@@ -4,6 +4,7 @@
 //! Without `retries` a request is sent again only where nobody can have processed it. With them it is sent again where
 //! the rule says so, processed or not.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Request, Response};
 use smallvec::SmallVec;
 use tokio::time::sleep;
+use weir_mesh::outlier;
 use weir_mesh::program::RetryPolicy;
 
 use super::body::Body;
@@ -60,7 +62,8 @@ pub(crate) async fn send(
         None if timeout.is_none() => None,
         _ => replay::of(connection, &mut request),
     };
-    let tries = Tries { connection, target, policy: given.unwrap_or(&UNPROCESSED), given: given.is_some(), replay };
+    let policy = given.unwrap_or(&UNPROCESSED);
+    let tries = Tries { connection, target, policy, given: given.is_some(), replay, at: Cell::new(None) };
     let Some(timeout) = timeout else {
         return tries.run(request).await;
     };
@@ -68,7 +71,10 @@ pub(crate) async fn send(
     let answered = tokio::select! {
         biased;
         answered = tries.run(request) => answered,
-        () = &mut expiry => return Err(Kind::Timeout.into()),
+        () = &mut expiry => {
+            tries.timed_out();
+            return Err(Kind::Timeout.into());
+        }
     };
     answered.map(|answered| Answered { expiry: Some(expiry), ..answered })
 }
@@ -102,6 +108,8 @@ struct Tries<'t> {
     /// The policy is a rule's own.
     given: bool,
     replay: Option<Rc<Replay>>,
+    /// The endpoint that is being tried.
+    at: Cell<Option<SocketAddr>>,
 }
 
 /// What one try came to.
@@ -164,14 +172,27 @@ impl Tries<'_> {
     async fn once(&self, endpoint: SocketAddr, request: &mut Request<Body>) -> Outcome {
         // Without any retry not even the race of an idle connection is run again.
         let race = self.policy.attempts > 0;
+        self.at.set(Some(endpoint));
         let sent = upstream::send(&self.connection.worker, &self.connection.pod, self.target, endpoint, request, race);
-        match self.policy.per_try_timeout {
+        let sent = match self.policy.per_try_timeout {
             None => sent.await,
             Some(limit) => tokio::select! {
                 biased;
                 sent = sent => sent,
-                () = after_body(self.replay.clone(), limit) => Err(Failed { error: Kind::TryTimeout.into(), unsent: false }),
+                () = after_body(self.replay.clone(), limit) => {
+                    self.timed_out();
+                    Err(Failed { error: Kind::TryTimeout.into(), unsent: false })
+                }
             },
+        };
+        self.at.set(None);
+        sent
+    }
+
+    /// The endpoint that was being tried took too long.
+    fn timed_out(&self) {
+        if let Some(endpoint) = self.at.get() {
+            self.target.record(&self.connection.worker, endpoint, || outlier::Outcome::TimedOut);
         }
     }
 

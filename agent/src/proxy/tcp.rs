@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use weir_mesh::balance::affinity;
+use weir_mesh::outlier::Outcome;
 use weir_mesh::route;
 
 use super::access_log::Entry;
@@ -152,8 +153,12 @@ async fn connect_to(connection: &Connection, target: &Target) -> Result<(TcpStre
         && let Some(endpoint) = target.pick(worker, ipv6, &tried)
     {
         match connect::connect(worker, &connection.pod.source, endpoint, target.connect_timeout(worker)).await {
-            Ok(stream) => return Ok((stream, endpoint)),
+            Ok(stream) => {
+                target.record(worker, endpoint, || Outcome::Connected);
+                return Ok((stream, endpoint));
+            }
             Err(error) => {
+                target.record(worker, endpoint, || error.outcome());
                 failure = error;
                 tried.push(endpoint);
             }

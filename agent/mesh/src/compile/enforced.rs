@@ -55,9 +55,6 @@ fn blocks(path: &str, blocks: &Blocks) -> Vec<(Severity, Mark, String, &'static 
     if let Some(pool) = &blocks.connection_pool {
         tell(pool.mark, connection_pool(pool));
     }
-    if let Some(outlier) = &blocks.outlier_detection {
-        tell(outlier.mark, outlier_detection());
-    }
     if let Some(asked) = &blocks.tls {
         tell(asked.mark, tls(asked));
     }
@@ -91,11 +88,6 @@ pub(crate) fn connection_pool(pool: &ConnectionPool) -> Vec<Undone> {
         undone.push((Severity::Warning, "connectionPool.http", "no limit of it is in force"));
     }
     undone
-}
-
-/// Of `outlierDetection`.
-pub(crate) fn outlier_detection() -> Vec<Undone> {
-    vec![(Severity::Warning, "outlierDetection", "no endpoint is ejected")]
 }
 
 /// Of `tls`.

@@ -176,8 +176,7 @@ pub(crate) fn of_cluster(policy: &ClusterPolicy, by_kernel: bool, headless: bool
         settings.push(default("connectionPool.tcp.connectTimeout", value, None));
     }
     if let Some(outlier) = &policy.outlier_detection {
-        let instead = joined(&enforced::outlier_detection());
-        settings.push(setting(outlier, "outlierDetection", ejected(&outlier.value), instead));
+        settings.push(setting(outlier, "outlierDetection", ejected(&outlier.value), None));
     }
     if let Some(tls) = &policy.tls {
         let mode = if tls.value.mode.is_empty() { "mode not given" } else { &*tls.value.mode };

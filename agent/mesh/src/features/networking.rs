@@ -133,6 +133,10 @@ const DISABLE: &str = "DISABLE is in force; of any other mode, connections that 
 const NOT_LIMITED: &str = "no limit of it is in force (Warning)";
 const POOL: &str = "policy::zero_is_as_if_a_limit_were_not_given";
 const OUTLIERS: &str = "policy::defaults_are_istios_and_one_object_holds_them_for_all";
+const EJECTED: &str = "outliers::a_failing_pod_is_ejected_after_seven_errors_and_comes_back_after_its_time_which_grows";
+const EJECTED_BY_CODE: &str = "tests::each_kind_of_error_has_its_own_count";
+const NOT_REACHED: &str = "outliers::connects_that_fail_are_counted_apart_where_that_is_asked_for";
+const ALL_EJECTED: &str = "outliers::when_all_are_ejected_nobody_answers_and_with_too_few_left_all_do";
 const HASH: &str = "policy::a_hash_has_a_key_and_a_table_and_a_cookie_is_made_only_with_a_ttl";
 const FAILOVER: &str = "policy::locality_fails_over_only_with_outlier_detection";
 const BY_COOKIE: &str = "balancing::a_client_without_the_cookie_gets_one_and_comes_back_with_it";
@@ -144,7 +148,6 @@ const WARMS: &str = "balancing::a_pod_that_is_new_gets_its_share_little_by_littl
 const NO_LOCALITY: &str = "endpoints of every locality are used alike (Error)";
 const NOR_BY_IT: &str = "endpoints of every locality are used alike";
 const LOCALITY: &str = "enforced::no_retries_and_switched_off_localities_are_in_force";
-const NO_OUTLIERS: &str = "no endpoint is ejected (Warning)";
 const NO_TUNNEL: &str = "connections are not tunnelled (Error)";
 const NO_PROXY_PROTOCOL: &str = "no PROXY header is sent (Error)";
 const BUDGET: &str = "retries::a_retry_budget_bounds_what_is_repeated_at_a_time";
@@ -223,7 +226,31 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
         "it is not in force (Warning)",
     ),
     decided("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http", POOL, NOT_LIMITED),
-    decided("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection", OUTLIERS, NO_OUTLIERS),
+    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection", OUTLIERS),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection.{consecutive5xxErrors,baseEjectionTime}",
+        EJECTED,
+    ),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection.{consecutiveGatewayErrors,consecutiveErrors}",
+        EJECTED_BY_CODE,
+    ),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection.{splitExternalLocalOriginErrors,consecutiveLocalOriginFailures}",
+        NOT_REACHED,
+    ),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection.interval",
+        "tests::ejections_get_shorter_in_quiet_intervals_and_never_longer_than_the_limit",
+    ),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection.{maxEjectionPercent,minHealthPercent}",
+        ALL_EJECTED,
+    ),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection.outlierDetectionHttpErrorCodes",
+        "tests::codes_in_the_place_of_5xx",
+    ),
     part("trafficPolicy.tls{,.mode}", TLS, DISABLE),
     part("subsets[].trafficPolicy.tls{,.mode}", SUBSET_TLS, DISABLE),
     part("{,subsets[].}trafficPolicy.portLevelSettings[].tls{,.mode}", PORT_TLS, DISABLE),

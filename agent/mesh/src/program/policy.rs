@@ -391,8 +391,12 @@ impl ClusterPolicy {
         balancer.map(|block| (&*block.origin, block.value.as_str()))
     }
 
-    /// What is asked for that the kernel does not do for connections, likewise.
-    pub fn beyond_kernel(&self, headless: bool) -> Option<(&Origin, &'static str)> {
+    fn detects_outliers(&self, headless: bool) -> Option<(&Origin, &'static str)> {
+        let outliers = self.outlier_detection.as_ref().filter(|_| !headless);
+        outliers.map(|block| (&*block.origin, "outlierDetection"))
+    }
+
+    fn balances_beyond_kernel(&self, headless: bool) -> Option<(&Origin, &'static str)> {
         let balancer = self.load_balancer.as_ref().filter(|_| !headless)?;
         let by_address = self.hash().is_some_and(|hash| hash.key == HashKey::SourceIp);
         let name = match () {
@@ -402,6 +406,11 @@ impl ClusterPolicy {
             () => return None,
         };
         Some((&balancer.origin, name))
+    }
+
+    /// What is asked for that the kernel does not do for connections, likewise.
+    pub fn beyond_kernel(&self, headless: bool) -> Option<(&Origin, &'static str)> {
+        self.balances_beyond_kernel(headless).or_else(|| self.detects_outliers(headless))
     }
 
     /// How new endpoints get their share. A hash has no use for it, nor has chance.

@@ -6,6 +6,7 @@ mod harness;
 mod http;
 mod http2;
 mod life;
+mod outliers;
 mod retries;
 mod rules;
 mod tcp;

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use hyper::body::{Body as _, Frame};
 use tokio::net::TcpStream;
+use weir_mesh::outlier::Outcome;
 
 use self::pool::{Idle, Key};
 pub(crate) use self::spare::Spare;
@@ -94,6 +95,22 @@ pub(crate) struct Failed {
 /// An idle connection may turn out to be closed: a request that was not written goes out on a fresh one, and so does,
 /// when `race` is set, one without a body whose method is safe and to which not a byte was answered.
 pub(crate) async fn send(
+    worker: &Rc<Worker>,
+    pod: &Rc<Pod>,
+    target: &Target,
+    endpoint: SocketAddr,
+    request: &mut Request<Body>,
+    race: bool,
+) -> Result<(Response<()>, Lease), Failed> {
+    let sent = exchange(worker, pod, target, endpoint, request, race).await;
+    target.record(worker, endpoint, || match &sent {
+        Ok((response, _)) => Outcome::Status(response.status().as_u16()),
+        Err(failed) => failed.error.outcome(),
+    });
+    sent
+}
+
+async fn exchange(
     worker: &Rc<Worker>,
     pod: &Rc<Pod>,
     target: &Target,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use weir_mesh::balance;
+use weir_mesh::outlier::Outcome;
 use weir_mesh::program::{Cluster, ClusterId, LoadBalancer, PortId, Program};
 
 use super::hosts::{REROLLS, Wanted};
@@ -66,6 +67,16 @@ impl Target {
     /// How long a connect may take.
     pub(crate) fn connect_timeout(&self, worker: &Worker) -> Duration {
         self.cluster().map_or(worker.limits.connect_timeout, |cluster| cluster.policy.connect_timeout())
+    }
+
+    /// Counts how a try at an endpoint ended, where outlier detection is on.
+    pub(crate) fn record(&self, worker: &Worker, endpoint: SocketAddr, outcome: impl FnOnce() -> Outcome) {
+        if let Self::Cluster(program, id, _) = self
+            && let Some(state) = program.state(*id)
+            && state.record(endpoint, outcome())
+        {
+            worker.counters.ejections.add(1);
+        }
     }
 
     /// An endpoint that is not among `tried`; `None` = there is none.

@@ -23,14 +23,7 @@ fn fields_beyond_this_version_are_told_by_what_is_lost() {
     assert_eq!(errors, ["trafficPolicy.proxyProtocol", "trafficPolicy.tls",]);
     let mut warnings = told(Severity::Warning);
     warnings.sort();
-    assert_eq!(
-        warnings,
-        [
-            "trafficPolicy.connectionPool.http",
-            "trafficPolicy.connectionPool.tcp.maxConnections",
-            "trafficPolicy.outlierDetection",
-        ]
-    );
+    assert_eq!(warnings, ["trafficPolicy.connectionPool.http", "trafficPolicy.connectionPool.tcp.maxConnections",]);
 }
 
 #[test]

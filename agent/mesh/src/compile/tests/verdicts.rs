@@ -104,6 +104,15 @@ fn what_the_kernel_cannot_keep_of_connections_is_the_proxys() {
         let why = format!("DestinationRule shop/lb asks for {name}, which the kernel does not keep");
         assert_eq!(with(balancer), (Verdict::Proxy, why, 0));
     }
+    let outliers = dr("shop", "o", "{host: b, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 7}}}");
+    for port in ["tcp", "http", "any"] {
+        let compiled = compiled(&[&*shop(&format!("{{name: {port}, port: 80}}")), &outliers].concat());
+        assert_eq!(
+            compiled.verdict("10.96.0.2"),
+            (Verdict::Proxy, "DestinationRule shop/o asks for outlierDetection, which the kernel does not keep")
+        );
+        assert_eq!(compiled.groups(0, "10.96.0.2", 80).len(), 1, "and the kernel balances while no proxy is alive");
+    }
     // Nobody reads a header there: every connection goes anywhere, which the kernel does as well.
     let (verdict, _, told) = with("consistentHash: {httpHeaderName: x-user}");
     assert_eq!((verdict, told), (Verdict::Balance, 1));
