@@ -54,6 +54,8 @@ flags! {
     RetriesExhausted = "URX",
     /// Downstream protocol error.
     DownstreamProtocol = "DPE",
+    /// The connection lasted as long as it may.
+    MaxDuration = "DT",
     /// Upstream protocol error.
     UpstreamProtocol = "UPE",
     /// No cluster: the route names a subset or host that does not exist.
@@ -126,6 +128,8 @@ pub(crate) enum Kind {
     InvalidBackend,
     InvalidRule,
     NoHealthyUpstream,
+    /// A limit on what may be under way to the cluster.
+    Overflow,
     ConnectFailed,
     ConnectTimeout,
     UpstreamClosed,
@@ -162,6 +166,13 @@ impl Kind {
                 Side::Upstream,
                 "no_healthy_upstream",
                 "no healthy upstream",
+            ),
+            K::Overflow => (
+                S::SERVICE_UNAVAILABLE,
+                Flag::UpstreamOverflow,
+                Side::Local,
+                "upstream_reset_before_response_started{overflow}",
+                "upstream connect error or disconnect/reset before headers. reset reason: overflow",
             ),
             K::ConnectFailed => (
                 S::SERVICE_UNAVAILABLE,

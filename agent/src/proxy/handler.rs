@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -23,6 +23,9 @@ use super::retry::Answered;
 use super::upstream::target::{Held, Target};
 use super::worker::Connection;
 use super::{fault, forward, headers, mirror, respond, retry, rewrite, tcp};
+
+/// Tells that a request was refused because too much is under way, so that it is not repeated.
+const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 
 /// Answers a request: with the upstream's response, with what a rule says itself, or with why there is none.
 pub(crate) async fn handle(
@@ -293,6 +296,9 @@ impl Record {
         }
         let mut response = Response::new(Body::text(kind.text()));
         *response.status_mut() = kind.status();
+        if kind == Kind::Overflow {
+            response.headers_mut().insert(OVERLOADED, HeaderValue::from_static("true"));
+        }
         if kind == Kind::BadRequest {
             // What follows such a request is not to be trusted to begin where we think.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

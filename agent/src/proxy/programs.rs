@@ -11,6 +11,7 @@ use arc_swap::{ArcSwap, Cache};
 use foldhash::fast::RandomState;
 use weir_mesh::program::{Cluster, ClusterId, Program};
 
+use super::upstream::breakers::Breakers;
 use super::upstream::hosts::{ClusterState, Registry};
 use super::worker::monotonic;
 
@@ -125,6 +126,11 @@ impl Running {
     /// Whether any cluster sticks to clients, so that a request is worth a look.
     pub(crate) fn sticks(&self) -> bool {
         self.sticks
+    }
+
+    /// The breakers of clusters where somebody waits for a connection to end.
+    pub(crate) fn awaited(&self) -> impl Iterator<Item = &Arc<Breakers>> {
+        self.tended.iter().filter_map(|state| state.breakers()).filter(|breakers| breakers.is_awaited())
     }
 
     /// Does what is due, once for all workers that ask.

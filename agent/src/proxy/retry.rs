@@ -19,10 +19,11 @@ use weir_mesh::outlier;
 use weir_mesh::program::RetryPolicy;
 
 use super::body::Body;
-use super::budget::{Load, Retrying};
+use super::budget::Load;
 use super::error::{Flag, Flags, Kind, ProxyError};
 use super::plan::Plan;
 use super::replay::{self, Replay};
+use super::upstream::breakers::Permit;
 use super::upstream::target::Target;
 use super::upstream::{self, Failed, Lease};
 use super::worker::Connection;
@@ -116,7 +117,7 @@ struct Tries<'t> {
 type Outcome = Result<(Response<()>, Lease), Failed>;
 
 /// It stays at this.
-fn settle(outcome: Outcome, load: Option<Load>, flags: Flags) -> Result<Answered, ProxyError> {
+fn settle(outcome: Outcome, load: Option<Box<Load>>, flags: Flags) -> Result<Answered, ProxyError> {
     match outcome {
         Ok((response, mut lease)) => {
             lease.count(load);
@@ -129,10 +130,10 @@ fn settle(outcome: Outcome, load: Option<Load>, flags: Flags) -> Result<Answered
 impl Tries<'_> {
     async fn run(&self, mut request: Request<Body>) -> Result<Answered, ProxyError> {
         let worker = &self.connection.worker;
-        let load = worker.budgets.begin(self.target);
+        let load = Load::begin(self.target)?;
         let ipv6 = self.connection.destination.ip().to_canonical().is_ipv6();
         let mut tried = SmallVec::<[SocketAddr; 4]>::new();
-        let mut retrying: Option<Retrying> = None;
+        let mut retrying: Option<Permit> = None;
         let mut number = 0_u32;
         loop {
             number += 1;
@@ -147,7 +148,7 @@ impl Tries<'_> {
             if !self.repeats(&outcome) {
                 return settle(outcome, load, Flags::default());
             }
-            retrying = match self.again(number, load.as_ref()) {
+            retrying = match self.again(number, load.as_deref()) {
                 Ok(slot) => slot,
                 Err(why_not) => return settle(outcome, load, why_not.into()),
             };
@@ -205,6 +206,8 @@ impl Tries<'_> {
             Ok((response, _)) => {
                 self.given && self.policy.repeats_answer(response.status().as_u16(), response.headers())
             }
+            // What is too much is not made less by repeating it.
+            Err(failed) if failed.error.kind == Kind::Overflow => false,
             Err(Failed { error, unsent }) => {
                 let no_connection = matches!(error.kind, Kind::ConnectFailed | Kind::ConnectTimeout);
                 self.policy.repeats_reset(no_connection, !unsent)
@@ -213,7 +216,7 @@ impl Tries<'_> {
     }
 
     /// The permission for one more try, with its place in the budget, if there is one; else what to note.
-    fn again(&self, number: u32, load: Option<&Load>) -> Result<Option<Retrying>, Flag> {
+    fn again(&self, number: u32, load: Option<&Load>) -> Result<Option<Permit>, Flag> {
         if number > self.policy.attempts {
             return Err(Flag::RetriesExhausted);
         }

@@ -22,9 +22,13 @@ use super::bulk::{self, Pipe};
 use super::counters::Counter;
 use super::error::{Flag, Kind, ProxyError};
 use super::limits::Limits;
+use super::upstream::breakers::{self, Permit};
 use super::upstream::connect;
 use super::upstream::target::{Active, Target};
 use super::worker::{Connection, Worker};
+
+/// As long as tokio's timers go.
+const FOREVER: Duration = Duration::from_hours(24 * 365);
 
 /// Which of a port's destinations a connection goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +46,27 @@ pub(crate) enum Carries<'n> {
 pub(crate) struct Upstream {
     pub(crate) stream: TcpStream,
     entry: Option<Box<Entry>>,
+    lifetime: Lifetime,
     _active: Active,
+    _place: Option<Permit>,
+}
+
+/// How long a connection may last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lifetime {
+    /// While nothing moves.
+    idle: Duration,
+    /// At all.
+    longest: Option<Duration>,
+}
+
+impl Lifetime {
+    fn of(target: &Target, limits: &Limits) -> Self {
+        let pool = target.connection_pool();
+        // Zero is as good as no limit.
+        let idle = pool.and_then(|pool| pool.tcp_idle_timeout).map(|idle| if idle.is_zero() { FOREVER } else { idle });
+        Self { idle: idle.unwrap_or(limits.tcp_idle), longest: pool.and_then(|pool| pool.max_connection_duration) }
+    }
 }
 
 /// A connection that leads nowhere.
@@ -81,9 +105,9 @@ pub(crate) async fn serve(
             Err(refused) => return refused.reset(client),
         },
     };
-    let Upstream { stream, entry, _active } = upstream;
+    let Upstream { stream, entry, lifetime, _active, _place } = upstream;
     let worker = &connection.worker;
-    let (flag, moved) = splice(worker, (client, prefix), (stream, Bytes::new())).await;
+    let (flag, moved) = splice_for(worker, (client, prefix), (stream, Bytes::new()), lifetime).await;
     record(worker, entry, flag, &moved);
 }
 
@@ -106,21 +130,23 @@ pub(crate) async fn connect(connection: &Rc<Connection>, carries: Carries<'_>) -
     if let (Some(entry), Carries::Tls(name)) = (&mut entry, carries) {
         entry.server_name = (!name.is_empty()).then(|| name.into());
     }
+    let mut lifetime = Lifetime { idle: worker.limits.tcp_idle, longest: None };
     let connected = match target(connection, carries) {
         Ok(target) => {
             if let Some(entry) = &mut entry {
                 entry.upstream_cluster = Some(target.name());
             }
+            lifetime = Lifetime::of(&target, &worker.limits);
             connect_to(connection, &target).await
         }
         Err(error) => Err(error),
     };
     match connected {
-        Ok((stream, endpoint)) => {
+        Ok((stream, endpoint, place)) => {
             if let Some(entry) = &mut entry {
                 entry.upstream_host = Some(endpoint);
             }
-            Ok(Upstream { stream, entry, _active: worker.balancing.begin(endpoint) })
+            Ok(Upstream { stream, entry, lifetime, _active: worker.balancing.begin(endpoint), _place: place })
         }
         Err(error) => Err(Refused { error, entry, connection: Rc::clone(connection) }),
     }
@@ -144,7 +170,11 @@ fn target(connection: &Connection, carries: Carries<'_>) -> Result<Target, Proxy
 }
 
 /// Tries further endpoints when a connect fails, as requests do.
-async fn connect_to(connection: &Connection, target: &Target) -> Result<(TcpStream, SocketAddr), ProxyError> {
+async fn connect_to(
+    connection: &Connection,
+    target: &Target,
+) -> Result<(TcpStream, SocketAddr, Option<Permit>), ProxyError> {
+    let place = breakers::admit_bytes(target)?;
     let worker = &connection.worker;
     let ipv6 = connection.destination.ip().to_canonical().is_ipv6();
     let mut tried = SmallVec::<[SocketAddr; 4]>::new();
@@ -152,10 +182,10 @@ async fn connect_to(connection: &Connection, target: &Target) -> Result<(TcpStre
     while tried.len() <= worker.limits.connect_retries
         && let Some(endpoint) = target.pick(worker, ipv6, &tried)
     {
-        match connect::connect(worker, &connection.pod.source, endpoint, target.connect_timeout(worker)).await {
+        match connect::connect(worker, &connection.pod.source, endpoint, target).await {
             Ok(stream) => {
                 target.record(worker, endpoint, || Outcome::Connected);
-                return Ok((stream, endpoint));
+                return Ok((stream, endpoint, place));
             }
             Err(error) => {
                 target.record(worker, endpoint, || error.outcome());
@@ -176,10 +206,16 @@ pub(crate) struct Moved {
 
 /// Copies both ways until both ends have finished, one has failed, or nothing moved for long. Each side comes with
 /// bytes that were read from it already.
-pub(crate) async fn splice(
+pub(crate) async fn splice(worker: &Worker, client: (TcpStream, Bytes), server: (TcpStream, Bytes)) -> (Flag, Moved) {
+    let lifetime = Lifetime { idle: worker.limits.tcp_idle, longest: None };
+    splice_for(worker, client, server, lifetime).await
+}
+
+async fn splice_for(
     worker: &Worker,
     (mut client, from_client): (TcpStream, Bytes),
     (mut server, from_server): (TcpStream, Bytes),
+    lifetime: Lifetime,
 ) -> (Flag, Moved) {
     let moved = Moved::default();
     let limits = &worker.limits;
@@ -198,7 +234,8 @@ pub(crate) async fn splice(
         };
         tokio::select! {
             both = futures_util::future::try_join(up, down) => both.map(|_| Flag::None),
-            () = idle(&moved, limits.tcp_idle) => Ok(Flag::None),
+            () = idle(&moved, lifetime.idle) => Ok(Flag::None),
+            () = tokio::time::sleep(lifetime.longest.unwrap_or(FOREVER)) => Ok(Flag::MaxDuration),
         }
     };
     match end {

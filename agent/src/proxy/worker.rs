@@ -19,7 +19,6 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::budget::Budgets;
 use super::counters::Shard;
 use super::limits::Limits;
 use super::programs::{Programs, Running};
@@ -94,7 +93,6 @@ pub(crate) struct Worker {
     pub(crate) pool: Pool,
     pub(crate) buffers: Buffers,
     pub(crate) balancing: Balancing,
-    pub(crate) budgets: Budgets,
     /// Bytes of requests' bodies that are kept to be sent again.
     pub(crate) kept: Cell<usize>,
     pub(crate) steering: Steering,
@@ -129,7 +127,6 @@ impl Worker {
             pool: Pool::default(),
             buffers: Buffers::default(),
             balancing: Balancing::default(),
-            budgets: Budgets::default(),
             kept: Cell::new(0),
             clock: Cell::new(Instant::now()),
             draining: Signal::default(),
@@ -328,7 +325,10 @@ async fn tick(worker: Rc<Worker>) {
         interval.tick().await;
         worker.counters.tick.set(monotonic());
         // A worker without requests must not keep a program in memory that is no longer in force.
-        worker.program().tend(monotonic());
+        let program = worker.program();
+        program.tend(monotonic());
+        program.awaited().for_each(|breakers| worker.pool.close_idle_of(breakers));
+        drop(program);
         let now = Instant::now();
         worker.clock.set(now);
         if worker.steering.look(&worker.limits) {

@@ -76,18 +76,21 @@ pub(crate) fn load_balancer(balancer: &LoadBalancing) -> Vec<Undone> {
 
 /// Of `connectionPool`.
 pub(crate) fn connection_pool(pool: &ConnectionPool) -> Vec<Undone> {
+    let Some(http) = &pool.http else {
+        return Vec::new();
+    };
+    let as_it_is = "HTTP/2 connections are passed on as they are";
     let given = [
-        ("connectionPool.tcp.maxConnections", pool.max_connections.is_some()),
-        ("connectionPool.tcp.maxConnectionDuration", pool.max_connection_duration.is_some()),
-        ("connectionPool.tcp.idleTimeout", pool.tcp_idle_timeout.is_some()),
-        ("connectionPool.tcp.tcpKeepalive", pool.keepalive.is_some()),
+        (
+            "connectionPool.http.h2UpgradePolicy: UPGRADE",
+            http.upgrade == Some(true),
+            "HTTP/1.1 is passed on as HTTP/1.1",
+        ),
+        ("connectionPool.http.maxConcurrentStreams", http.max_concurrent_streams.is_some(), as_it_is),
+        ("connectionPool.http.http2KeepAlive", http.keepalive.is_some(), as_it_is),
     ];
-    let given = given.into_iter().filter(|(_, given)| *given);
-    let mut undone: Vec<Undone> = given.map(|(field, _)| (Severity::Warning, field, "it is not in force")).collect();
-    if pool.http.is_some() {
-        undone.push((Severity::Warning, "connectionPool.http", "no limit of it is in force"));
-    }
-    undone
+    let given = given.into_iter().filter(|(_, given, _)| *given);
+    given.map(|(field, _, instead)| (Severity::Warning, field, instead)).collect()
 }
 
 /// Of `tls`.

@@ -130,8 +130,16 @@ const LB: &str = "in force; where the kernel balances, ROUND_ROBIN and LEAST_REQ
 const CONNECT: &str = "in force in the proxy; where the kernel balances, the client's own timeout is (Info)";
 const DISABLE: &str = "DISABLE is in force; of any other mode, connections that it is for are refused, as they would not be encrypted \
                        (Error)";
-const NOT_LIMITED: &str = "no limit of it is in force (Warning)";
 const POOL: &str = "policy::zero_is_as_if_a_limit_were_not_given";
+const PER_NODE: &str =
+    "in force, per node: its proxy counts for all of its pods together, and knows nothing of other nodes";
+const TOO_MANY: &str = "pools::a_connection_too_many_is_refused_at_once";
+const WAITING: &str = "pools::requests_beyond_what_may_wait_for_a_connection_are_refused_at_once";
+const UNDER_WAY: &str = "pools::more_requests_than_may_be_under_way_are_refused_and_not_repeated";
+const LASTS: &str = "pools::a_connection_serves_so_many_requests_and_lasts_so_long";
+const ENDS: &str = "pools::a_tcp_connection_ends_when_it_idles_or_has_lasted_long_enough";
+const PROBED: &str = "pools::connections_are_probed_as_the_rule_says";
+const AS_IT_IS: &str = "HTTP/2 connections are passed on as they are (Warning)";
 const OUTLIERS: &str = "policy::defaults_are_istios_and_one_object_holds_them_for_all";
 const EJECTED: &str = "outliers::a_failing_pod_is_ejected_after_seven_errors_and_comes_back_after_its_time_which_grows";
 const EJECTED_BY_CODE: &str = "tests::each_kind_of_error_has_its_own_count";
@@ -220,12 +228,41 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
     part("trafficPolicy.connectionPool.tcp.connectTimeout", TIMEOUT, CONNECT),
     part("subsets[].trafficPolicy.connectionPool.tcp.connectTimeout", OF_SUBSET, CONNECT),
     part("{,subsets[].}trafficPolicy.portLevelSettings[].connectionPool.tcp.connectTimeout", OF_PORT, CONNECT),
-    decided(
-        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.tcp.{maxConnections,idleTimeout,maxConnectionDuration,tcpKeepalive}",
-        POOL,
-        "it is not in force (Warning)",
+    part("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.tcp.maxConnections", TOO_MANY, PER_NODE),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.tcp.{idleTimeout,maxConnectionDuration}",
+        ENDS,
     ),
-    decided("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http", POOL, NOT_LIMITED),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.tcp.tcpKeepalive{,.time,.interval,.probes}",
+        PROBED,
+    ),
+    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http", POOL),
+    part(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http.http1MaxPendingRequests",
+        WAITING,
+        PER_NODE,
+    ),
+    part("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http.http2MaxRequests", UNDER_WAY, PER_NODE),
+    part("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http.maxRetries", BUDGET, PER_NODE),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http.{maxRequestsPerConnection,idleTimeout}",
+        LASTS,
+    ),
+    part(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http.h2UpgradePolicy",
+        "enforced::fields_beyond_this_version_are_told_by_what_is_lost",
+        "DEFAULT and DO_NOT_UPGRADE are in force; UPGRADE: HTTP/1.1 is passed on as HTTP/1.1 (Warning)",
+    ),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http.useClientProtocol",
+        "http2::declared_or_detected_it_follows_the_rule_for_everything",
+    ),
+    decided(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http.{maxConcurrentStreams,http2KeepAlive}",
+        POOL,
+        AS_IT_IS,
+    ),
     yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection", OUTLIERS),
     yes(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection.{consecutive5xxErrors,baseEjectionTime}",

@@ -165,6 +165,24 @@ pub struct ConnectionPool {
     pub http: Option<HttpPool>,
 }
 
+impl ConnectionPool {
+    /// Whether anything is said of connections that who dials them itself does not keep.
+    pub fn is_beyond_kernel(&self) -> bool {
+        self.max_connections.is_some()
+            || self.max_connection_duration.is_some()
+            || self.tcp_idle_timeout.is_some()
+            || self.keepalive.is_some()
+    }
+
+    /// Whether anything is said of a connection beside how it is opened.
+    pub fn has_terms(&self) -> bool {
+        let of_http = |http: &HttpPool| http.max_requests_per_connection.is_some() || http.idle_timeout.is_some();
+        self.max_connections.is_some()
+            || self.max_connection_duration.is_some()
+            || self.http.as_ref().is_some_and(of_http)
+    }
+}
+
 /// `connectionPool.http`. The limits hold for HTTP/1 and HTTP/2 alike, whatever their names say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HttpPool {
@@ -388,7 +406,9 @@ impl ClusterPolicy {
     /// Nobody balances where clients dial the pods of a `headless` service.
     pub fn beyond_connections(&self, headless: bool) -> Option<(&Origin, &'static str)> {
         let balancer = self.load_balancer.as_ref().filter(|_| !headless);
-        balancer.map(|block| (&*block.origin, block.value.as_str()))
+        let pool = self.connection_pool.as_ref().filter(|pool| pool.value.http.is_some());
+        let balancer = balancer.map(|block| (&*block.origin, block.value.as_str()));
+        balancer.or_else(|| pool.map(|block| (&*block.origin, "connectionPool.http")))
     }
 
     fn detects_outliers(&self, headless: bool) -> Option<(&Origin, &'static str)> {
@@ -410,7 +430,11 @@ impl ClusterPolicy {
 
     /// What is asked for that the kernel does not do for connections, likewise.
     pub fn beyond_kernel(&self, headless: bool) -> Option<(&Origin, &'static str)> {
-        self.balances_beyond_kernel(headless).or_else(|| self.detects_outliers(headless))
+        let pool = || {
+            let pool = self.connection_pool.as_ref().filter(|pool| pool.value.is_beyond_kernel())?;
+            Some((&*pool.origin, "connectionPool"))
+        };
+        self.balances_beyond_kernel(headless).or_else(|| self.detects_outliers(headless)).or_else(pool)
     }
 
     /// How new endpoints get their share. A hash has no use for it, nor has chance.

@@ -15,6 +15,7 @@ use weir_mesh::balance::{Candidates, Table, warmup};
 use weir_mesh::outlier::{self, Ejection, Gate, Health, Outcome};
 use weir_mesh::program::{Cluster, ClusterPolicy, HashTable, LoadBalancer, OutlierDetection};
 
+use super::breakers::Breakers;
 use crate::proxy::worker::monotonic;
 
 /// How often the weights of endpoints that are getting warm are made anew: a minute's warm-up then has sixty steps.
@@ -29,9 +30,17 @@ const NEVER: u64 = u64::MAX;
 pub(crate) struct Registry {
     health: HashMap<SocketAddr, Arc<Health>, RandomState>,
     ejections: Arc<AtomicU64>,
+    /// The latest class of connections.
+    class: u32,
 }
 
 impl Registry {
+    fn class(&mut self) -> u32 {
+        // The number of publications that take four billion outlives no connection.
+        self.class = self.class.wrapping_add(1).max(1);
+        self.class
+    }
+
     /// Forgets endpoints that no cluster has any more.
     pub(crate) fn forget(&mut self) {
         self.health.retain(|_, health| Arc::strong_count(health) > 1);
@@ -54,6 +63,10 @@ pub(crate) struct ClusterState {
     making: Mutex<()>,
     /// Where outlier detection is on.
     outliers: Option<Outliers>,
+    /// Where a limit is given.
+    breakers: Option<Arc<Breakers>>,
+    /// Connections of different classes are never taken for one another; 0 = those of clusters that ask for nothing.
+    class: u32,
 }
 
 /// The endpoints of a cluster by how they fail.
@@ -110,7 +123,9 @@ pub(super) struct Wanted<'w> {
 impl ClusterState {
     /// Whether a cluster of this policy has anything to keep.
     pub(crate) fn is_needed(policy: &ClusterPolicy) -> bool {
-        policy.hash().is_some() || policy.warmup().is_some() || policy.outlier_detection.is_some()
+        let connects = policy.connection_pool.as_ref().is_some_and(|pool| pool.value.has_terms());
+        let balances = policy.hash().is_some() || policy.warmup().is_some();
+        balances || connects || policy.outlier_detection.is_some() || Breakers::are_needed(policy)
     }
 
     /// `former` is what was known of the cluster until now.
@@ -127,12 +142,25 @@ impl ClusterState {
                 seen: AtomicU64::new(0),
             }
         });
+        let policy = &cluster.policy;
+        let breakers = Breakers::are_needed(policy).then(|| {
+            let before = former.and_then(|former| former.breakers.as_ref());
+            before.map_or_else(Arc::default, Arc::clone)
+        });
+        let has_terms = policy.connection_pool.as_ref().is_some_and(|pool| pool.value.has_terms());
+        let same_terms = |former: &&Self| former.cluster.policy.connection_pool == policy.connection_pool;
+        let class = match former.filter(same_terms) {
+            _ if !has_terms => 0,
+            Some(former) => former.class,
+            None => registry.class(),
+        };
         let family = |position: usize, addresses: &Arc<[SocketAddr]>| {
             let former = former.map(|former| &former.families[position]);
             HostSet::new(Arc::clone(addresses), &cluster.policy, former, outliers.as_ref(), now)
         };
         let families = [family(0, &cluster.endpoints4), family(1, &cluster.endpoints6)];
-        let state = Self { cluster, families, due: AtomicU64::new(NEVER), making: Mutex::new(()), outliers };
+        let state =
+            Self { cluster, families, due: AtomicU64::new(NEVER), making: Mutex::new(()), outliers, breakers, class };
         state.look(now);
         state
     }
@@ -148,7 +176,15 @@ impl ClusterState {
 
     /// Whether time changes anything of it.
     pub(crate) fn is_tended(&self) -> bool {
-        self.cluster.policy.warmup().is_some() || self.outliers.is_some()
+        self.cluster.policy.warmup().is_some() || self.outliers.is_some() || self.breakers.is_some()
+    }
+
+    pub(crate) fn breakers(&self) -> Option<&Arc<Breakers>> {
+        self.breakers.as_ref()
+    }
+
+    pub(crate) fn class(&self) -> u32 {
+        self.class
     }
 
     /// Does what is due, unless somebody else is doing it.

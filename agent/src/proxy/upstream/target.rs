@@ -11,9 +11,10 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use weir_mesh::balance;
 use weir_mesh::outlier::Outcome;
-use weir_mesh::program::{Cluster, ClusterId, LoadBalancer, PortId, Program};
+use weir_mesh::program::{Cluster, ClusterId, ConnectionPool, LoadBalancer, PortId, Program};
 
-use super::hosts::{REROLLS, Wanted};
+use super::breakers::Breakers;
+use super::hosts::{ClusterState, REROLLS, Wanted};
 use crate::proxy::programs::Running;
 use crate::proxy::worker::Worker;
 
@@ -69,10 +70,31 @@ impl Target {
         self.cluster().map_or(worker.limits.connect_timeout, |cluster| cluster.policy.connect_timeout())
     }
 
+    fn state(&self) -> Option<&Arc<ClusterState>> {
+        match self {
+            Self::Cluster(program, id, _) | Self::Dialled(program, id, _) => program.state(*id),
+            Self::Passthrough(_) => None,
+        }
+    }
+
+    /// Where a limit is given.
+    pub(crate) fn breakers(&self) -> Option<&Arc<Breakers>> {
+        self.state().and_then(|state| state.breakers())
+    }
+
+    /// Connections that may be taken for one another have the same.
+    pub(crate) fn class(&self) -> u32 {
+        self.state().map_or(0, |state| state.class())
+    }
+
+    /// `connectionPool`, where it is given.
+    pub(crate) fn connection_pool(&self) -> Option<&ConnectionPool> {
+        self.cluster()?.policy.connection_pool.as_ref().map(|block| &*block.value)
+    }
+
     /// Counts how a try at an endpoint ended, where outlier detection is on.
     pub(crate) fn record(&self, worker: &Worker, endpoint: SocketAddr, outcome: impl FnOnce() -> Outcome) {
-        if let Self::Cluster(program, id, _) = self
-            && let Some(state) = program.state(*id)
+        if let Some(state) = self.state()
             && state.record(endpoint, outcome())
         {
             worker.counters.ejections.add(1);

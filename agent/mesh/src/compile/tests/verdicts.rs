@@ -113,6 +113,26 @@ fn what_the_kernel_cannot_keep_of_connections_is_the_proxys() {
         );
         assert_eq!(compiled.groups(0, "10.96.0.2", 80).len(), 1, "and the kernel balances while no proxy is alive");
     }
+    for (port, pool, wanted) in [
+        ("tcp", "tcp: {maxConnections: 2}", Verdict::Proxy),
+        ("tcp", "tcp: {idleTimeout: 1m}", Verdict::Proxy),
+        ("tcp", "tcp: {tcpKeepalive: {time: 1m}}", Verdict::Proxy),
+        ("tcp", "tcp: {maxConnectionDuration: 1m}", Verdict::Proxy),
+        ("tcp", "tcp: {connectTimeout: 1m}", Verdict::Balance),
+        ("tcp", "http: {http1MaxPendingRequests: 1}", Verdict::Balance),
+        ("http", "http: {http1MaxPendingRequests: 1}", Verdict::Proxy),
+        ("http", "tcp: {maxConnections: 2}", Verdict::Proxy),
+        ("any", "http: {maxRequestsPerConnection: 1}", Verdict::Proxy),
+    ] {
+        let rule = dr("shop", "p", &format!("{{host: b, trafficPolicy: {{connectionPool: {{{pool}}}}}}}"));
+        let compiled = compiled(&[shop(&format!("{{name: {port}, port: 80}}")), rule].concat());
+        let (verdict, why) = compiled.verdict("10.96.0.2");
+        assert_eq!(verdict, wanted, "{port} {pool}: {why}");
+        assert!(
+            verdict == Verdict::Balance || why.starts_with("DestinationRule shop/p asks for connectionPool"),
+            "{why}"
+        );
+    }
     // Nobody reads a header there: every connection goes anywhere, which the kernel does as well.
     let (verdict, _, told) = with("consistentHash: {httpHeaderName: x-user}");
     assert_eq!((verdict, told), (Verdict::Balance, 1));
