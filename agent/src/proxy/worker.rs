@@ -1,5 +1,6 @@
-//! One data-plane thread: its runtime, its upstream pool, its counters, its share of the connections. Nothing in it
-//! is shared but the program, which is read only, so nothing in it is locked. Started by [`super::Proxy::start`].
+//! One data-plane thread: its runtime, its upstream pool, its counters, its share of the connections. What it shares is
+//! the program with the state of its clusters, read only or atomics, so nothing is locked while a request is served.
+//! Started by [`super::Proxy::start`].
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

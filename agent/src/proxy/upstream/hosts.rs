@@ -1,6 +1,6 @@
 //! The endpoints of a cluster at run time, for clusters whose policy asks for more than turns, chance and load: the table of
-//! their hash, their weights, their health. Made when a program is published, shared by all workers, read without a lock.
-//! Used by `target`.
+//! their hash, their weights, their health, their counts. Made when a program is published, shared by all workers, read
+//! without a lock. Used by `target`.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -280,7 +280,8 @@ impl Outliers {
     /// Once an interval, by whoever comes first.
     fn sweep(&self, cluster: &str, now: u64) {
         let due = self.next_sweep.load(Relaxed);
-        let next = now.saturating_add(self.policy.interval.as_nanos() as u64);
+        let interval = u64::try_from(self.policy.interval.as_nanos()).unwrap_or(u64::MAX);
+        let next = now.saturating_add(interval);
         if now < due || self.next_sweep.compare_exchange(due, next, Relaxed, Relaxed).is_err() {
             return;
         }
