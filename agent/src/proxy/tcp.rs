@@ -47,8 +47,8 @@ pub(crate) struct Upstream {
     pub(crate) stream: TcpStream,
     entry: Option<Box<Entry>>,
     lifetime: Lifetime,
-    _active: Active,
-    _place: Option<Permit>,
+    active: Active,
+    place: Option<Permit>,
 }
 
 /// How long a connection may last.
@@ -105,9 +105,11 @@ pub(crate) async fn serve(
             Err(refused) => return refused.reset(client),
         },
     };
-    let Upstream { stream, entry, lifetime, _active, _place } = upstream;
+    let Upstream { stream, entry, lifetime, active, place } = upstream;
     let worker = &connection.worker;
     let (flag, moved) = splice_for(worker, (client, prefix), (stream, Bytes::new()), lifetime).await;
+    // Before anybody is told that it is over.
+    drop((active, place));
     record(worker, entry, flag, &moved);
 }
 
@@ -146,7 +148,7 @@ pub(crate) async fn connect(connection: &Rc<Connection>, carries: Carries<'_>) -
             if let Some(entry) = &mut entry {
                 entry.upstream_host = Some(endpoint);
             }
-            Ok(Upstream { stream, entry, lifetime, _active: worker.balancing.begin(endpoint), _place: place })
+            Ok(Upstream { stream, entry, lifetime, active: worker.balancing.begin(endpoint), place })
         }
         Err(error) => Err(Refused { error, entry, connection: Rc::clone(connection) }),
     }
