@@ -14,6 +14,7 @@
 //! - [`explain`]: why a request goes where it goes, by the code that decides
 //! - [`diff`]: what would change
 //! - [`request`], [`route`], [`balance`]: `decide`: a request in, a route, a cluster and an endpoint out
+//! - [`outlier`]: which endpoints are out of use because they fail
 #![forbid(unsafe_code)]
 
 pub mod analysis;
@@ -25,6 +26,7 @@ pub mod explain;
 pub mod features;
 pub mod finding;
 pub mod matching;
+pub mod outlier;
 pub mod plan;
 pub mod program;
 pub mod request;

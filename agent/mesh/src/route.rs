@@ -295,8 +295,13 @@ pub fn decide_for<'p>(
 
 /// Where a connection to `dialled` goes whose bytes are not HTTP. `None`: nowhere (no destination at all).
 pub fn decide_tcp(program: &Program, port: PortId, dialled: IpAddr, roll: u64) -> Option<&WeightedCluster> {
-    let rule = program.port(port).tcp.iter().find(|rule| rule.takes(dialled))?;
-    choose(&rule.destinations, roll)
+    choose(tcp_destinations(program, port, dialled), roll)
+}
+
+/// Where connections to `dialled` go whose bytes are not HTTP, by weight.
+pub fn tcp_destinations(program: &Program, port: PortId, dialled: IpAddr) -> &[WeightedCluster] {
+    let rule = program.port(port).tcp.iter().find(|rule| rule.takes(dialled));
+    rule.map(|rule| &*rule.destinations).unwrap_or_default()
 }
 
 /// Where a TLS connection to `dialled` with this SNI goes: by the first TLS rule that takes it, else as other bytes do.
@@ -307,9 +312,14 @@ pub fn decide_tls<'p>(
     dialled: IpAddr,
     roll: u64,
 ) -> Option<&'p WeightedCluster> {
+    choose(tls_destinations(program, port, sni, dialled), roll)
+}
+
+/// Where TLS connections to `dialled` with this SNI go, by weight.
+pub fn tls_destinations<'p>(program: &'p Program, port: PortId, sni: &str, dialled: IpAddr) -> &'p [WeightedCluster] {
     match program.port(port).tls.iter().find(|rule| rule.takes(sni, dialled)) {
-        Some(rule) => choose(&rule.destinations, roll),
-        None => decide_tcp(program, port, dialled, roll),
+        Some(rule) => &rule.destinations,
+        None => tcp_destinations(program, port, dialled),
     }
 }
 
@@ -372,6 +382,10 @@ mod tests {
             hits[destinations.iter().position(|d| d == chosen).expect("from the list")] += 1;
         }
         assert_eq!(hits, [9000, 0, 1000]);
+        let canary = [destination(99), destination(1)];
+        let rolls = (0..100_000).map(|n| crate::balance::mix(n, 9));
+        let hits = rolls.filter(|roll| choose(&canary, *roll) == Some(&canary[1])).count();
+        assert!((900..=1_100).contains(&hits), "1 % within a tenth of a point: {hits} of 100,000");
         assert!(choose(&[destination(0), destination(0)], 7).is_none());
         assert_eq!(choose(&[destination(0)], u64::MAX).map(|d| d.weight), Some(0), "a single weight is ignored");
         assert!(choose(&[], 1).is_none());

@@ -10,11 +10,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use weir_mesh::compile::{CompileOptions, Compiler};
 use weir_mesh::finding::{Finding, Severity, code};
 use weir_mesh::plan::KernelPlan;
-use weir_mesh::program::Program;
 
 mod change;
 
@@ -28,7 +26,7 @@ use super::succession::Said;
 use crate::config::Config;
 use crate::datapath::{ApplyReport, Datapath, DatapathError, Reign, Standing, monotonic_ns};
 use crate::heap;
-use crate::proxy::Proxy;
+use crate::proxy::{Programs, Proxy};
 
 /// How often pods are looked after without a change.
 const TICK: Duration = Duration::from_millis(250);
@@ -63,7 +61,7 @@ pub(super) enum Event {
 pub(super) struct Parts {
     pub(super) datapath: Arc<Mutex<Datapath>>,
     pub(super) proxy: Arc<Proxy>,
-    pub(super) program: Arc<ArcSwap<Program>>,
+    pub(super) program: Arc<Programs>,
     pub(super) shared: Arc<Shared>,
     /// An [`Event::Sandbox`] waits in the queue.
     pub(super) moved: Arc<AtomicBool>,

@@ -25,7 +25,6 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use arc_swap::ArcSwap;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use weir_mesh::program::Program;
@@ -43,7 +42,7 @@ use crate::cgroup::{Hierarchy, OwnCgroup, is_kubepods};
 use crate::config::{self, Config};
 use crate::datapath::{Datapath, DatapathConfig, DatapathError, Flows};
 use crate::netns::NetNs;
-use crate::proxy::{OriginalDestinations, Proxy, ProxyConfig};
+use crate::proxy::{OriginalDestinations, Programs, Proxy, ProxyConfig};
 use crate::sandbox::{Sandboxes, Trees};
 use crate::telemetry;
 use crate::watch::directory::Directory;
@@ -77,7 +76,7 @@ pub fn run(config: &Config) -> Result<()> {
         cgroup: ground.attach.clone(),
         kernel_log: config.kernel_log,
     })?;
-    let program = Arc::new(ArcSwap::from_pointee(Program::default()));
+    let program = Programs::new(Program::default());
     let proxy_config = ProxyConfig { workers: config.workers, access_log, ..ProxyConfig::default() };
     let destinations = Arc::new(FlowTable(datapath.flows()));
     let proxy =

@@ -1,75 +1,47 @@
-//! How many requests to a cluster may be repeated at a time: `retryBudget`, or `connectionPool.http.maxRetries`. Counted
-//! only where one of them is given, by each worker for itself. Used by `retry`.
+//! How many requests to a cluster may be under way, and how many of them repeated: `connectionPool.http.http2MaxRequests`;
+//! `retryBudget`, or `connectionPool.http.maxRetries`. Counted only where one of them is given, for all workers of the
+//! node. Used by `retry`.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::rc::Rc;
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
-use weir_mesh::program::ClusterPolicy;
+use weir_mesh::program::{ClusterPolicy, HttpPool};
 
+use super::error::{Kind, ProxyError};
+use super::upstream::breakers::{Breakers, Of, Permit};
 use super::upstream::target::Target;
-
-/// The requests of one worker, by cluster.
-#[derive(Debug, Default)]
-pub(crate) struct Budgets(RefCell<HashMap<Arc<str>, Rc<Counts>, RandomState>>);
-
-#[derive(Debug, Default)]
-struct Counts {
-    requests: Cell<u32>,
-    retries: Cell<u32>,
-}
 
 /// A request under way to a cluster that has a limit.
 #[derive(Debug)]
 pub(crate) struct Load {
-    counts: Rc<Counts>,
+    breakers: Arc<Breakers>,
     policy: Arc<ClusterPolicy>,
-}
-
-/// A repetition under way.
-#[derive(Debug)]
-pub(crate) struct Retrying(Rc<Counts>);
-
-impl Budgets {
-    /// Counts a request until the guard is dropped; `None` where there is no limit.
-    pub(crate) fn begin(&self, target: &Target) -> Option<Load> {
-        let cluster = target.cluster()?;
-        max_retries(&cluster.policy, 0)?;
-        let mut clusters = self.0.borrow_mut();
-        if !clusters.contains_key(&*cluster.name) {
-            // A cluster to which nothing is under way has nothing to be remembered.
-            clusters.retain(|_, counts| Rc::strong_count(counts) > 1);
-        }
-        let counts = Rc::clone(clusters.entry(Arc::clone(&cluster.name)).or_default());
-        counts.requests.set(counts.requests.get() + 1);
-        Some(Load { counts, policy: Arc::clone(&cluster.policy) })
-    }
+    _request: Permit,
 }
 
 impl Load {
+    /// Counts a request until the guard is dropped; `None` where there is no limit.
+    pub(crate) fn begin(target: &Target) -> Result<Option<Box<Self>>, ProxyError> {
+        let (Some(breakers), Some(cluster)) = (target.breakers(), target.cluster()) else {
+            return Ok(None);
+        };
+        let policy = &cluster.policy;
+        let max_requests = http(policy).and_then(|http| http.max_requests);
+        if max_requests.is_none() && max_retries(policy, 0).is_none() {
+            return Ok(None);
+        }
+        let request = breakers.take(Of::Requests, max_requests).ok_or(Kind::Overflow)?;
+        Ok(Some(Box::new(Self { breakers: Arc::clone(breakers), policy: Arc::clone(policy), _request: request })))
+    }
+
     /// Counts a repetition; `None` when there are enough.
-    pub(crate) fn retry(&self) -> Option<Retrying> {
-        let Counts { requests, retries } = &*self.counts;
-        let max = max_retries(&self.policy, requests.get()).unwrap_or(u32::MAX);
-        (retries.get() < max).then(|| {
-            retries.set(retries.get() + 1);
-            Retrying(Rc::clone(&self.counts))
-        })
+    pub(crate) fn retry(&self) -> Option<Permit> {
+        let max = max_retries(&self.policy, self.breakers.count(Of::Requests));
+        self.breakers.take(Of::Retries, max)
     }
 }
 
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.counts.requests.set(self.counts.requests.get() - 1);
-    }
-}
-
-impl Drop for Retrying {
-    fn drop(&mut self) {
-        self.0.retries.set(self.0.retries.get() - 1);
-    }
+fn http(policy: &ClusterPolicy) -> Option<&HttpPool> {
+    policy.connection_pool.as_ref()?.value.http.as_ref()
 }
 
 /// With so many requests under way; a budget comes before a plain number.
@@ -78,5 +50,5 @@ fn max_retries(policy: &ClusterPolicy, requests: u32) -> Option<u32> {
         let share = u64::from(requests) * u64::from(budget.value.share.millionths()) / 1_000_000;
         return Some(budget.value.min_retry_concurrency.max(share as u32));
     }
-    policy.connection_pool.as_ref()?.value.http.as_ref()?.max_retries
+    http(policy)?.max_retries
 }

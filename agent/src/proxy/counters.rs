@@ -103,6 +103,8 @@ counters! {
     mirrors_dropped,
     /// Copies under way now (a gauge).
     mirrors_active,
+    /// Endpoints that outlier detection took out of use.
+    ejections,
     /// Upstream connections opened.
     upstream_connects,
     /// Upstream connects that failed or timed out.

@@ -5,6 +5,9 @@ use std::error::Error;
 use std::fmt;
 
 use http::StatusCode;
+use weir_mesh::outlier::Outcome;
+
+use super::upstream::wire::Fault;
 
 macro_rules! flags {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
@@ -53,6 +56,8 @@ flags! {
     RetriesExhausted = "URX",
     /// Downstream protocol error.
     DownstreamProtocol = "DPE",
+    /// The connection lasted as long as it may.
+    MaxDuration = "DT",
     /// Upstream protocol error.
     UpstreamProtocol = "UPE",
     /// No cluster: the route names a subset or host that does not exist.
@@ -125,6 +130,8 @@ pub(crate) enum Kind {
     InvalidBackend,
     InvalidRule,
     NoHealthyUpstream,
+    /// A limit on what may be under way to the cluster.
+    Overflow,
     ConnectFailed,
     ConnectTimeout,
     UpstreamClosed,
@@ -161,6 +168,13 @@ impl Kind {
                 Side::Upstream,
                 "no_healthy_upstream",
                 "no healthy upstream",
+            ),
+            K::Overflow => (
+                S::SERVICE_UNAVAILABLE,
+                Flag::UpstreamOverflow,
+                Side::Local,
+                "upstream_reset_before_response_started{overflow}",
+                "upstream connect error or disconnect/reset before headers. reset reason: overflow",
             ),
             K::ConnectFailed => (
                 S::SERVICE_UNAVAILABLE,
@@ -257,6 +271,23 @@ impl fmt::Display for ProxyError {
         match &self.source {
             Some(source) => write!(f, ": {source}"),
             None => Ok(()),
+        }
+    }
+}
+
+impl ProxyError {
+    /// What it says of the endpoint that was tried.
+    pub(crate) fn outcome(&self) -> Outcome {
+        match self.kind {
+            Kind::ConnectTimeout => Outcome::TimedOut,
+            Kind::ConnectFailed => Outcome::ConnectFailed,
+            Kind::UpstreamClosed => match self.source.as_ref().and_then(|source| source.downcast_ref()) {
+                // The client went away in the middle of its request.
+                Some(Fault::Request(_)) => Outcome::Abandoned,
+                _ => Outcome::ConnectFailed,
+            },
+            Kind::UpstreamProtocol => Outcome::Status(StatusCode::BAD_GATEWAY.as_u16()),
+            _ => Outcome::Abandoned,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -26,6 +26,9 @@ use super::retry::Answered;
 use super::upstream::target::{Held, Target};
 use super::worker::Connection;
 use super::{fault, forward, headers, mirror, rate_limit, respond, retry, rewrite, tcp};
+
+/// Tells that a request was refused because too much is under way, so that it is not repeated.
+const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 
 /// Answers a request: with the upstream's response, with what a rule says itself, or with why there is none.
 pub(crate) async fn handle(
@@ -127,6 +130,7 @@ async fn exchange(
     let mut answered = retry::send(connection, plan, &target, request).await?;
     record.answered(&answered);
     forward::to_downstream(&mut answered.response);
+    headers::remember(plan, &mut answered.response);
     Answer::upstream(answered, on_upgrade)
 }
 
@@ -173,7 +177,7 @@ impl Answer {
                 return;
             };
             let (server, ahead, counted) = lease.into_stream();
-            let (flag, moved) = tcp::splice(&record.connection.worker, client, (server, ahead), None).await;
+            let (flag, moved) = tcp::splice(&record.connection.worker, client, (server, ahead)).await;
             record.upgraded(flag, &moved);
             drop(counted);
         });
@@ -233,7 +237,7 @@ impl Record {
     /// Who asked whom, as far as that is known.
     fn edge(&self, program: &Held, place: Place) -> Rc<Edge> {
         let Connection { worker, pod, .. } = &*self.connection;
-        worker.edges.edge(program, &pod.source, place, self.upstream, false)
+        worker.edges.edge(program.program(), &pod.source, place, self.upstream, false)
     }
 
     fn tell(&mut self) {
@@ -336,6 +340,9 @@ impl Record {
         }
         let mut response = Response::new(Body::text(kind.text()));
         *response.status_mut() = kind.status();
+        if kind == Kind::Overflow {
+            response.headers_mut().insert(OVERLOADED, HeaderValue::from_static("true"));
+        }
         if kind == Kind::BadRequest {
             // What follows such a request is not to be trusted to begin where we think.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

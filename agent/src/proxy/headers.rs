@@ -33,6 +33,14 @@ pub(crate) fn of_request(plan: &Plan<'_>, connection: &Connection, request: &mut
     }
 }
 
+/// Lets a client without a cookie come back to the endpoint that it was sent to, where a destination sticks to cookies.
+pub(crate) fn remember<B>(plan: &Plan<'_>, response: &mut Response<B>) {
+    let made = plan.affinity.and_then(|affinity| affinity.cookie?.header());
+    if let Some(cookie) = made {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+}
+
 /// What the changes of a response need to know of its request.
 #[derive(Debug)]
 pub(crate) struct Kept<'p> {

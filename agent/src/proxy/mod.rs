@@ -1,7 +1,8 @@
 //! The shared HTTP and TCP proxy of a node. It knows client pods by the listeners inside their namespaces, and runs on
-//! a compiled [`Program`]; it knows neither a cluster nor eBPF. Started and fed by `app`.
+//! a compiled program; it knows neither a cluster nor eBPF. Started and fed by `app`.
 //!
 //! # Layout, in the order of a connection's life
+//! - `programs`: what it runs on, and what clusters need at run time
 //! - `limits`: every number; `counters`, `access_log`: what is told about it all
 //! - `worker`: one pinned thread each, with a runtime, a pool and counters of its own
 //! - `listener`: accept, original destination, protocol; `detect`: the protocol by the first bytes
@@ -31,6 +32,7 @@ mod listener;
 mod metrics;
 mod mirror;
 mod plan;
+mod programs;
 mod rate_limit;
 mod replay;
 mod respond;
@@ -52,7 +54,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
-use weir_mesh::program::{Program, Workload};
+use weir_mesh::program::Workload;
 
 pub use self::counters::ProxyCounters;
 use self::counters::Shard;
@@ -60,6 +62,7 @@ pub use self::error::Flag;
 pub use self::limits::Limits;
 use self::metrics::Registry;
 pub use self::metrics::{DEFAULT_MAX_SERIES, Pieces};
+pub use self::programs::Programs;
 use self::worker::{Command, Shared};
 use crate::netns::NetNs;
 
@@ -136,7 +139,7 @@ impl Default for ProxyConfig {
 pub struct Proxy {
     workers: Vec<Thread>,
     metrics: Arc<Registry>,
-    program: Arc<ArcSwap<Program>>,
+    programs: Arc<Programs>,
 }
 
 #[derive(Debug)]
@@ -154,7 +157,7 @@ impl Proxy {
     /// When a thread or its runtime cannot be made, or /proc is not there.
     pub fn start(
         config: ProxyConfig,
-        program: Arc<ArcSwap<Program>>,
+        programs: Arc<Programs>,
         destinations: Arc<dyn OriginalDestinations>,
     ) -> std::io::Result<Self> {
         let home = NetNs::own()?;
@@ -164,13 +167,13 @@ impl Proxy {
             limits: config.limits,
             home,
             destinations,
-            program: Arc::clone(&program),
+            programs: Arc::clone(&programs),
             access_log: config.access_log,
             metrics: Arc::clone(&metrics),
             buckets: Arc::default(),
         };
         let workers = (0..count).map(|index| Thread::start(index, shared.clone()));
-        Ok(Self { workers: workers.collect::<std::io::Result<_>>()?, metrics, program })
+        Ok(Self { workers: workers.collect::<std::io::Result<_>>()?, metrics, programs })
     }
 
     /// The number of workers: how many groups of listeners [`Proxy::add_pod`] takes.
@@ -233,7 +236,7 @@ impl Proxy {
 
     /// Istio's metrics as Prometheus' text, piece by piece.
     pub fn istio_metrics(&self) -> Pieces {
-        Pieces::new(self.metrics.sorted(&self.program.load(), Instant::now()))
+        Pieces::new(self.metrics.sorted(&self.programs.load(), Instant::now()))
     }
 
     /// When the worker that has been silent for longest was last alive: CLOCK_MONOTONIC, ns.

@@ -1,12 +1,13 @@
 //! What is to become of a request: the decision of the pure core with what it was decided on, and what a rule asks for
 //! beside a destination. Made by `handler` once a request; `fault`, `cors`, `respond`, `rewrite` and `headers` read it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use http::{Request, header};
+use weir_mesh::balance::{Affinity, affinity};
 use weir_mesh::matching::HttpMatch;
-use weir_mesh::program::{ClusterId, PortId, Route, RouteSettings, WeightedCluster};
+use weir_mesh::program::{Chance, ClusterId, PortId, Route, RouteSettings, WeightedCluster};
 use weir_mesh::request::{RequestView, Source};
 use weir_mesh::route::{self, RouteDecision};
 
@@ -23,8 +24,10 @@ pub(crate) struct Plan<'p> {
     pub(crate) route: Option<&'p Route>,
     /// The item of the rule that took the request; `None` = it has none.
     pub(crate) matched: Option<&'p HttpMatch>,
-    /// What the weights chose.
+    /// What the weights chose, or the client's hash.
     pub(crate) destination: Option<&'p WeightedCluster>,
+    /// What the client is known by, where a destination sticks to clients.
+    pub(crate) affinity: Option<Affinity<'p>>,
     /// The one random number of the request.
     pub(crate) roll: u64,
 }
@@ -39,18 +42,36 @@ impl<'p> Plan<'p> {
         request: &Request<B>,
     ) -> Result<Self, ProxyError> {
         let roll = connection.worker.roll();
-        let plain = Self { program, port, route: None, matched: None, destination: None, roll };
+        let plain = Self { program, port, route: None, matched: None, destination: None, affinity: None, roll };
         let Some(port) = port else {
             return Ok(plain);
         };
         let pod = &connection.pod.source;
         let source = Source { namespace: &pod.namespace, view: pod.view() };
-        match route::decide(program, port, &source, &view(request), roll) {
+        let view = view(request);
+        match route::decide(program, port, &source, &view, roll) {
             RouteDecision::NoRoute => Err(Kind::NoRoute.into()),
-            RouteDecision::Forward { route, destination, matched } => Ok(Self { route, matched, destination, ..plain }),
+            RouteDecision::Forward { route, destination, matched } => {
+                let plan = Self { route, matched, destination, ..plain };
+                Ok(if program.sticks() { plan.stay(&view, connection.peer.ip()) } else { plan })
+            }
             RouteDecision::Redirect { route, matched, .. } => Ok(Self { route: Some(route), matched, ..plain }),
             RouteDecision::Respond { route, .. } => Ok(Self { route: Some(route), ..plain }),
         }
+    }
+
+    /// The same, with the destination and the endpoint that the client belongs to, where it belongs to any.
+    fn stay(self, request: &RequestView<'_>, client: IpAddr) -> Self {
+        let Self { program, destination: drawn, roll, .. } = self;
+        let (destination, affinity) = match (self.route, self.port) {
+            (Some(route), _) => affinity::settle(program, &route.destinations, drawn, request, client, roll),
+            (None, Some(port)) => {
+                let key = program.cluster(program.port(port).plain).policy.hash().map(|hash| &hash.key);
+                (drawn, key.and_then(|key| affinity::affinity(key, request, client, Chance::Cookie.of(roll))))
+            }
+            (None, None) => (drawn, None),
+        };
+        Self { destination, affinity, ..self }
     }
 
     /// What the rule asks for beside a destination; `None` = nothing.
@@ -78,7 +99,7 @@ impl<'p> Plan<'p> {
     }
 
     fn reached(&self, port: PortId, cluster: ClusterId, dialled: SocketAddr) -> Target {
-        Target::new(Rc::clone(self.program), port, cluster, dialled)
+        Target::new(Rc::clone(self.program), port, cluster, dialled, self.affinity.map(|affinity| affinity.hash))
     }
 }
 

@@ -4,6 +4,7 @@
 //! Without `retries` a request is sent again only where nobody can have processed it. With them it is sent again where
 //! the rule says so, processed or not.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -14,13 +15,15 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Request, Response};
 use smallvec::SmallVec;
 use tokio::time::sleep;
+use weir_mesh::outlier;
 use weir_mesh::program::RetryPolicy;
 
 use super::body::Body;
-use super::budget::{Load, Retrying};
+use super::budget::Load;
 use super::error::{Flag, Flags, Kind, ProxyError};
 use super::plan::Plan;
 use super::replay::{self, Replay};
+use super::upstream::breakers::Permit;
 use super::upstream::target::Target;
 use super::upstream::{self, Failed, Lease};
 use super::worker::Connection;
@@ -60,7 +63,8 @@ pub(crate) async fn send(
         None if timeout.is_none() => None,
         _ => replay::of(connection, &mut request),
     };
-    let tries = Tries { connection, target, policy: given.unwrap_or(&UNPROCESSED), given: given.is_some(), replay };
+    let policy = given.unwrap_or(&UNPROCESSED);
+    let tries = Tries { connection, target, policy, given: given.is_some(), replay, at: Cell::new(None) };
     let Some(timeout) = timeout else {
         return tries.run(request).await;
     };
@@ -68,7 +72,10 @@ pub(crate) async fn send(
     let answered = tokio::select! {
         biased;
         answered = tries.run(request) => answered,
-        () = &mut expiry => return Err(Kind::Timeout.into()),
+        () = &mut expiry => {
+            tries.timed_out();
+            return Err(Kind::Timeout.into());
+        }
     };
     answered.map(|answered| Answered { expiry: Some(expiry), ..answered })
 }
@@ -102,13 +109,15 @@ struct Tries<'t> {
     /// The policy is a rule's own.
     given: bool,
     replay: Option<Rc<Replay>>,
+    /// The endpoint that is being tried.
+    at: Cell<Option<SocketAddr>>,
 }
 
 /// What one try came to.
 type Outcome = Result<(Response<()>, Lease), Failed>;
 
 /// It stays at this.
-fn settle(outcome: Outcome, load: Option<Load>, flags: Flags) -> Result<Answered, ProxyError> {
+fn settle(outcome: Outcome, load: Option<Box<Load>>, flags: Flags) -> Result<Answered, ProxyError> {
     match outcome {
         Ok((response, mut lease)) => {
             lease.count(load);
@@ -121,10 +130,10 @@ fn settle(outcome: Outcome, load: Option<Load>, flags: Flags) -> Result<Answered
 impl Tries<'_> {
     async fn run(&self, mut request: Request<Body>) -> Result<Answered, ProxyError> {
         let worker = &self.connection.worker;
-        let load = worker.budgets.begin(self.target);
+        let load = Load::begin(self.target)?;
         let ipv6 = self.connection.destination.ip().to_canonical().is_ipv6();
         let mut tried = SmallVec::<[SocketAddr; 4]>::new();
-        let mut retrying: Option<Retrying> = None;
+        let mut retrying: Option<Permit> = None;
         let mut number = 0_u32;
         loop {
             number += 1;
@@ -139,7 +148,7 @@ impl Tries<'_> {
             if !self.repeats(&outcome) {
                 return settle(outcome, load, Flags::default());
             }
-            retrying = match self.again(number, load.as_ref()) {
+            retrying = match self.again(number, load.as_deref()) {
                 Ok(slot) => slot,
                 Err(why_not) => return settle(outcome, load, why_not.into()),
             };
@@ -164,14 +173,27 @@ impl Tries<'_> {
     async fn once(&self, endpoint: SocketAddr, request: &mut Request<Body>) -> Outcome {
         // Without any retry not even the race of an idle connection is run again.
         let race = self.policy.attempts > 0;
+        self.at.set(Some(endpoint));
         let sent = upstream::send(&self.connection.worker, &self.connection.pod, self.target, endpoint, request, race);
-        match self.policy.per_try_timeout {
+        let sent = match self.policy.per_try_timeout {
             None => sent.await,
             Some(limit) => tokio::select! {
                 biased;
                 sent = sent => sent,
-                () = after_body(self.replay.clone(), limit) => Err(Failed { error: Kind::TryTimeout.into(), unsent: false }),
+                () = after_body(self.replay.clone(), limit) => {
+                    self.timed_out();
+                    Err(Failed { error: Kind::TryTimeout.into(), unsent: false })
+                }
             },
+        };
+        self.at.set(None);
+        sent
+    }
+
+    /// The endpoint that was being tried took too long.
+    fn timed_out(&self) {
+        if let Some(endpoint) = self.at.get() {
+            self.target.record(&self.connection.worker, endpoint, || outlier::Outcome::TimedOut);
         }
     }
 
@@ -184,6 +206,8 @@ impl Tries<'_> {
             Ok((response, _)) => {
                 self.given && self.policy.repeats_answer(response.status().as_u16(), response.headers())
             }
+            // What is too much is not made less by repeating it.
+            Err(failed) if failed.error.kind == Kind::Overflow => false,
             Err(Failed { error, unsent }) => {
                 let no_connection = matches!(error.kind, Kind::ConnectFailed | Kind::ConnectTimeout);
                 self.policy.repeats_reset(no_connection, !unsent)
@@ -192,7 +216,7 @@ impl Tries<'_> {
     }
 
     /// The permission for one more try, with its place in the budget, if there is one; else what to note.
-    fn again(&self, number: u32, load: Option<&Load>) -> Result<Option<Retrying>, Flag> {
+    fn again(&self, number: u32, load: Option<&Load>) -> Result<Option<Permit>, Flag> {
         if number > self.policy.attempts {
             return Err(Flag::RetriesExhausted);
         }

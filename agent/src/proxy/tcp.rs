@@ -13,6 +13,8 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
+use weir_mesh::balance::affinity;
+use weir_mesh::outlier::Outcome;
 use weir_mesh::route;
 
 use super::access_log::Entry;
@@ -21,9 +23,13 @@ use super::counters::Counter;
 use super::error::{Flag, Flags, Kind, ProxyError};
 use super::limits::Limits;
 use super::metrics::{Edge, Place, Shard};
+use super::upstream::breakers::{self, Permit};
 use super::upstream::connect;
 use super::upstream::target::{Active, Target};
 use super::worker::{Connection, Worker};
+
+/// As long as tokio's timers go.
+const FOREVER: Duration = Duration::from_hours(24 * 365);
 
 /// Which of a port's destinations a connection goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +48,27 @@ pub(crate) struct Upstream {
     pub(crate) stream: TcpStream,
     entry: Option<Box<Entry>>,
     edge: Rc<Edge>,
-    _active: Active,
+    lifetime: Lifetime,
+    active: Active,
+    permit: Option<Permit>,
+}
+
+/// How long a connection may last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lifetime {
+    /// While nothing moves.
+    idle: Duration,
+    /// At all.
+    longest: Option<Duration>,
+}
+
+impl Lifetime {
+    fn of(target: &Target, limits: &Limits) -> Self {
+        let pool = target.connection_pool();
+        // Zero is as good as no limit.
+        let idle = pool.and_then(|pool| pool.tcp_idle_timeout).map(|idle| if idle.is_zero() { FOREVER } else { idle });
+        Self { idle: idle.unwrap_or(limits.tcp_idle), longest: pool.and_then(|pool| pool.max_connection_duration) }
+    }
 }
 
 /// A connection that leads nowhere.
@@ -84,10 +110,12 @@ pub(crate) async fn serve(
             Err(refused) => return refused.reset(client),
         },
     };
-    let Upstream { stream, entry, edge, _active } = upstream;
+    let Upstream { stream, entry, edge, lifetime, active, permit } = upstream;
     let worker = &connection.worker;
     let tally = Tally::begin(worker, &edge);
-    let (flag, moved) = splice(worker, (client, prefix), (stream, Bytes::new()), Some(&tally)).await;
+    let (flag, moved) = splice_for(worker, (client, prefix), (stream, Bytes::new()), lifetime, Some(&tally)).await;
+    // Before anybody is told that it is over.
+    drop((active, permit));
     tally.end(flag);
     record(worker, entry, flag, &moved);
 }
@@ -113,23 +141,26 @@ pub(crate) async fn connect(connection: &Rc<Connection>, carries: Carries<'_>) -
     }
     let mut place = Place::Unknown;
     let program = worker.program();
+    let mut lifetime = Lifetime { idle: worker.limits.tcp_idle, longest: None };
     let connected = match target(connection, carries) {
         Ok(target) => {
             place = Place::from(&target);
             if let Some(entry) = &mut entry {
                 entry.upstream_cluster = Some(target.name());
             }
+            lifetime = Lifetime::of(&target, &worker.limits);
             connect_to(connection, &target).await
         }
         Err(error) => Err(error),
     };
-    let edge = |endpoint| worker.edges.edge(&program, &connection.pod.source, place, endpoint, true);
+    let edge = |endpoint| worker.edges.edge(program.program(), &connection.pod.source, place, endpoint, true);
     match connected {
-        Ok((stream, endpoint)) => {
+        Ok((stream, endpoint, permit)) => {
             if let Some(entry) = &mut entry {
                 entry.upstream_host = Some(endpoint);
             }
-            Ok(Upstream { stream, entry, edge: edge(Some(endpoint)), _active: worker.balancing.begin(endpoint) })
+            let (edge, active) = (edge(Some(endpoint)), worker.balancing.begin(endpoint));
+            Ok(Upstream { stream, entry, edge, lifetime, active, permit })
         }
         Err(error) => Err(Refused { error, entry, edge: edge(None), connection: Rc::clone(connection) }),
     }
@@ -141,17 +172,23 @@ fn target(connection: &Connection, carries: Carries<'_>) -> Result<Target, Proxy
         return Ok(Target::Passthrough(connection.destination));
     };
     let roll = connection.worker.roll();
-    let chosen = match carries {
-        Carries::Bytes => route::decide_tcp(&program, port, connection.destination.ip(), roll),
-        Carries::Tls(name) => route::decide_tls(&program, port, name, connection.destination.ip(), roll),
-        Carries::Http2 => route::decide_http2(&program, port, roll),
+    let dialled = connection.destination.ip();
+    let destinations = match carries {
+        Carries::Bytes => route::tcp_destinations(&program, port, dialled),
+        Carries::Tls(name) => route::tls_destinations(&program, port, name, dialled),
+        Carries::Http2 => &program.port(port).http2,
     };
+    let (chosen, hash) = affinity::settle_connection(&program, destinations, connection.peer.ip(), roll);
     let cluster = chosen.ok_or(Kind::NoRoute)?.cluster.ok_or(Kind::NoCluster)?;
-    Ok(Target::new(program, port, cluster, connection.destination))
+    Ok(Target::new(Rc::clone(&program), port, cluster, connection.destination, hash))
 }
 
 /// Tries further endpoints when a connect fails, as requests do.
-async fn connect_to(connection: &Connection, target: &Target) -> Result<(TcpStream, SocketAddr), ProxyError> {
+async fn connect_to(
+    connection: &Connection,
+    target: &Target,
+) -> Result<(TcpStream, SocketAddr, Option<Permit>), ProxyError> {
+    let place = breakers::admit_bytes(target)?;
     let worker = &connection.worker;
     let ipv6 = connection.destination.ip().to_canonical().is_ipv6();
     let mut tried = SmallVec::<[SocketAddr; 4]>::new();
@@ -159,9 +196,13 @@ async fn connect_to(connection: &Connection, target: &Target) -> Result<(TcpStre
     while tried.len() <= worker.limits.connect_retries
         && let Some(endpoint) = target.pick(worker, ipv6, &tried)
     {
-        match connect::connect(worker, &connection.pod.source, endpoint, target.connect_timeout(worker)).await {
-            Ok(stream) => return Ok((stream, endpoint)),
+        match connect::connect(worker, &connection.pod.source, endpoint, target).await {
+            Ok(stream) => {
+                target.record(worker, endpoint, || Outcome::Connected);
+                return Ok((stream, endpoint, place));
+            }
             Err(error) => {
+                target.record(worker, endpoint, || error.outcome());
                 failure = error;
                 tried.push(endpoint);
             }
@@ -179,10 +220,16 @@ pub(crate) struct Moved {
 
 /// Copies both ways until both ends have finished, one has failed, or nothing moved for long. Each side comes with
 /// bytes that were read from it already.
-pub(crate) async fn splice(
+pub(crate) async fn splice(worker: &Worker, client: (TcpStream, Bytes), server: (TcpStream, Bytes)) -> (Flag, Moved) {
+    let lifetime = Lifetime { idle: worker.limits.tcp_idle, longest: None };
+    splice_for(worker, client, server, lifetime, None).await
+}
+
+async fn splice_for(
     worker: &Worker,
     (mut client, from_client): (TcpStream, Bytes),
     (mut server, from_server): (TcpStream, Bytes),
+    lifetime: Lifetime,
     tally: Option<&Tally<'_>>,
 ) -> (Flag, Moved) {
     let moved = Moved::default();
@@ -204,7 +251,8 @@ pub(crate) async fn splice(
         };
         tokio::select! {
             both = futures_util::future::try_join(up, down) => both.map(|_| Flag::None),
-            () = idle(&moved, limits.tcp_idle) => Ok(Flag::None),
+            () = idle(&moved, lifetime.idle) => Ok(Flag::None),
+            () = tokio::time::sleep(lifetime.longest.unwrap_or(FOREVER)) => Ok(Flag::MaxDuration),
         }
     };
     match end {

@@ -1,5 +1,6 @@
-//! One data-plane thread: its runtime, its upstream pool, its counters, its share of the connections. Nothing in it
-//! is shared but the program, which is read only, so nothing in it is locked. Started by [`super::Proxy::start`].
+//! One data-plane thread: its runtime, its upstream pool, its counters, its share of the connections. What it shares is
+//! the program with the state of its clusters, read only or atomics, so nothing is locked while a request is served.
+//! Started by [`super::Proxy::start`].
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -18,12 +19,11 @@ use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
-use weir_mesh::program::Program;
 
-use super::budget::Budgets;
 use super::counters::Shard;
 use super::limits::Limits;
 use super::metrics::{Edges, Registry};
+use super::programs::{Programs, Running};
 use super::rate_limit::{Buckets, Known};
 use super::steering::Steering;
 use super::upstream::pool::Pool;
@@ -48,7 +48,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) home: NetNs,
     pub(crate) destinations: Arc<dyn OriginalDestinations>,
-    pub(crate) program: Arc<ArcSwap<Program>>,
+    pub(crate) programs: Arc<Programs>,
     pub(crate) access_log: Option<mpsc::Sender<String>>,
     pub(crate) metrics: Arc<Registry>,
     pub(crate) buckets: Arc<Buckets>,
@@ -88,7 +88,7 @@ pub(crate) struct Pod {
 }
 
 /// The latest program, and the one that requests hold: the same, until the next request looks.
-type Programs = (Cache<Arc<ArcSwap<Program>>, Arc<Program>>, Held);
+type Latest = (Cache<Arc<ArcSwap<Running>>, Arc<Running>>, Held);
 
 /// The state of one worker.
 pub(crate) struct Worker {
@@ -100,7 +100,6 @@ pub(crate) struct Worker {
     pub(crate) pool: Pool,
     pub(crate) buffers: Buffers,
     pub(crate) balancing: Balancing,
-    pub(crate) budgets: Budgets,
     pub(crate) edges: Edges,
     pub(crate) buckets: Known,
     /// Bytes of requests' bodies that are kept to be sent again.
@@ -110,7 +109,7 @@ pub(crate) struct Worker {
     pub(crate) clock: Cell<Instant>,
     pub(crate) draining: Signal,
     pub(crate) slots: Arc<Semaphore>,
-    programs: RefCell<Programs>,
+    programs: RefCell<Latest>,
     random: Cell<u64>,
     /// Notified when the last connection ends.
     empty: Notify,
@@ -124,10 +123,10 @@ impl fmt::Debug for Worker {
 
 impl Worker {
     fn new(index: usize, shared: Shared, counters: Arc<Shard>, cpu: Option<usize>) -> Self {
-        let mut cache = Cache::new(shared.program);
+        let mut cache = shared.programs.cache();
         let held = Rc::new(Arc::clone(cache.load()));
         let edges = Edges::new(shared.metrics, index);
-        edges.turn_to(&held);
+        edges.turn_to(held.program());
         Self {
             slots: Arc::new(Semaphore::new(shared.limits.max_connections)),
             steering: Steering::new(cpu, &shared.limits),
@@ -139,7 +138,6 @@ impl Worker {
             pool: Pool::default(),
             buffers: Buffers::default(),
             balancing: Balancing::default(),
-            budgets: Budgets::default(),
             edges,
             buckets: Known::new(shared.buckets),
             kept: Cell::new(0),
@@ -159,7 +157,7 @@ impl Worker {
         let latest = cache.load();
         if !Arc::ptr_eq(latest, held) {
             // While the former one is held, so that its address is no other's.
-            self.edges.turn_to(latest);
+            self.edges.turn_to(latest.program());
             self.buckets.forget();
             *held = Rc::new(Arc::clone(latest));
         }
@@ -349,7 +347,10 @@ async fn tick(worker: Rc<Worker>) {
         interval.tick().await;
         worker.counters.tick.set(monotonic());
         // A worker without requests must not keep a program in memory that is no longer in force.
-        drop(worker.program());
+        let program = worker.program();
+        program.tend(monotonic());
+        program.awaited().for_each(|breakers| worker.pool.close_idle_of(breakers));
+        drop(program);
         let now = Instant::now();
         worker.clock.set(now);
         if worker.steering.look(&worker.limits) {

@@ -14,12 +14,11 @@ use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use arc_swap::ArcSwap;
 use clap::Parser;
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 use weir::netns::NetNs;
-use weir::proxy::{Limits, OriginalDestinations, Proxy, ProxyConfig, SourcePod};
+use weir::proxy::{Limits, OriginalDestinations, Programs, Proxy, ProxyConfig, SourcePod};
 
 use crate::{allocations, mesh};
 
@@ -83,7 +82,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     let config = ProxyConfig { workers: arguments.workers, limits, ..ProxyConfig::default() };
     let destinations = Arc::new(Fixed(arguments.destination));
-    let proxy = Proxy::start(config, Arc::new(ArcSwap::from_pointee(program)), destinations)?;
+    let proxy = Proxy::start(config, Programs::new(program), destinations)?;
     let pod = SourcePod {
         name: "bench/client".into(),
         namespace: mesh::NAMESPACE.into(),

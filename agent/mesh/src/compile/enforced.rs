@@ -4,7 +4,7 @@
 use super::Findings;
 use crate::crd::{Blocks, DestinationRule, Mark, Metadata, TrafficPolicy};
 use crate::finding::{Severity, code};
-use crate::program::{ClientTls, ConnectionPool, LoadBalancer, LoadBalancing};
+use crate::program::{ClientTls, ConnectionPool, LoadBalancing};
 
 /// What is not done of a block: how bad that is, the field below the block, and what happens instead.
 pub(crate) type Undone = (Severity, &'static str, &'static str);
@@ -55,9 +55,6 @@ fn blocks(path: &str, blocks: &Blocks) -> Vec<(Severity, Mark, String, &'static 
     if let Some(pool) = &blocks.connection_pool {
         tell(pool.mark, connection_pool(pool));
     }
-    if let Some(outlier) = &blocks.outlier_detection {
-        tell(outlier.mark, outlier_detection());
-    }
     if let Some(asked) = &blocks.tls {
         tell(asked.mark, tls(asked));
     }
@@ -67,14 +64,6 @@ fn blocks(path: &str, blocks: &Blocks) -> Vec<(Severity, Mark, String, &'static 
 /// Of `loadBalancer`.
 pub(crate) fn load_balancer(balancer: &LoadBalancing) -> Vec<Undone> {
     let mut undone = Vec::new();
-    if balancer.simple == LoadBalancer::Passthrough {
-        let instead = "requests go to the endpoint with fewer active requests (LEAST_REQUEST)";
-        undone.push((Severity::Error, "loadBalancer.simple: PASSTHROUGH", instead));
-    }
-    if balancer.hash.is_some() {
-        let instead = "clients do not stick to an endpoint (LEAST_REQUEST)";
-        undone.push((Severity::Error, "loadBalancer.consistentHash", instead));
-    }
     let alike = "endpoints of every locality are used alike";
     if balancer.locality.as_ref().is_some_and(|locality| locality.enabled != Some(false)) {
         undone.push((Severity::Error, "loadBalancer.localityLbSetting", alike));
@@ -82,31 +71,26 @@ pub(crate) fn load_balancer(balancer: &LoadBalancing) -> Vec<Undone> {
     if balancer.zone_aware.as_ref().is_some_and(|zones| zones.enabled != Some(false)) {
         undone.push((Severity::Error, "loadBalancer.zoneAwareLbSetting", alike));
     }
-    if balancer.warmup.is_some() {
-        undone.push((Severity::Warning, "loadBalancer.warmup", "new endpoints get their full share at once"));
-    }
     undone
 }
 
 /// Of `connectionPool`.
 pub(crate) fn connection_pool(pool: &ConnectionPool) -> Vec<Undone> {
+    let Some(http) = &pool.http else {
+        return Vec::new();
+    };
+    let as_it_is = "HTTP/2 connections are passed on as they are";
     let given = [
-        ("connectionPool.tcp.maxConnections", pool.max_connections.is_some()),
-        ("connectionPool.tcp.maxConnectionDuration", pool.max_connection_duration.is_some()),
-        ("connectionPool.tcp.idleTimeout", pool.tcp_idle_timeout.is_some()),
-        ("connectionPool.tcp.tcpKeepalive", pool.keepalive.is_some()),
+        (
+            "connectionPool.http.h2UpgradePolicy: UPGRADE",
+            http.upgrade == Some(true),
+            "HTTP/1.1 is passed on as HTTP/1.1",
+        ),
+        ("connectionPool.http.maxConcurrentStreams", http.max_concurrent_streams.is_some(), as_it_is),
+        ("connectionPool.http.http2KeepAlive", http.keepalive.is_some(), as_it_is),
     ];
-    let given = given.into_iter().filter(|(_, given)| *given);
-    let mut undone: Vec<Undone> = given.map(|(field, _)| (Severity::Warning, field, "it is not in force")).collect();
-    if pool.http.is_some() {
-        undone.push((Severity::Warning, "connectionPool.http", "no limit of it is in force"));
-    }
-    undone
-}
-
-/// Of `outlierDetection`.
-pub(crate) fn outlier_detection() -> Vec<Undone> {
-    vec![(Severity::Warning, "outlierDetection", "no endpoint is ejected")]
+    let given = given.into_iter().filter(|(_, given, _)| *given);
+    given.map(|(field, _, instead)| (Severity::Warning, field, instead)).collect()
 }
 
 /// Of `tls`.

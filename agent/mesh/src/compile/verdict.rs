@@ -13,7 +13,7 @@ use super::routes::HttpRules;
 use crate::crd::{Mark, Protection};
 use crate::finding::{Severity, code};
 use crate::plan::{OnFailure, PlannedService, Verdict, WeightedGroup};
-use crate::program::{ClusterPolicy, LoadBalancer, LoadBalancing, Origin, Protocol, WeightedCluster};
+use crate::program::{ClusterPolicy, LoadBalancer, Origin, Protocol, WeightedCluster};
 use crate::source::ObjectRef;
 
 /// Label or annotation of a Service: what its proxied ports do while no proxy is alive.
@@ -200,7 +200,7 @@ impl Facts<'_, '_> {
         let carries = match self.port.protocol {
             Protocol::Http | Protocol::Http2 => "carries HTTP",
             Protocol::Detect => "may carry HTTP",
-            Protocol::Tls | Protocol::Tcp => return by_name(),
+            Protocol::Tls | Protocol::Tcp => return by_name().or_else(|| self.beyond_kernel()),
         };
         if let Some(http) = self.http.filter(|_| self.port.protocol != Protocol::Http2) {
             let object = http.because.meta.object.clone();
@@ -209,11 +209,13 @@ impl Facts<'_, '_> {
         if let Some(by_name) = by_name() {
             return Some(by_name);
         }
-        let balanced = !self.service.is_headless();
-        if let Some(block) = self.plain_policy().load_balancer.as_ref().filter(|_| balanced) {
-            let object = block.origin.object.clone();
-            let name = name_of(&block.value);
+        let headless = self.service.is_headless();
+        if let Some((origin, name)) = self.plain_policy().beyond_connections(headless) {
+            let object = origin.object.clone();
             return Some((format!("{object} asks for {name} on a port that {carries}"), Some(object)));
+        }
+        if let Some(beyond) = self.beyond_kernel() {
+            return Some(beyond);
         }
         if let Some(tcp) = self.tcp.filter(|_| self.port.protocol == Protocol::Detect) {
             let object = tcp.because.meta.object.clone();
@@ -223,6 +225,15 @@ impl Facts<'_, '_> {
             let namespace = self.service.namespace();
             (format!("namespace {namespace} asks for HTTP telemetry on a port that {carries}"), None)
         })
+    }
+
+    /// What some destination's policy asks for that the kernel does not do for connections.
+    fn beyond_kernel(&self) -> Option<(String, Option<ObjectRef>)> {
+        let headless = self.service.is_headless();
+        let policies = self.destinations().filter_map(|one| Some(&self.clusters.all[one.cluster?.index()].policy));
+        let (origin, name) = policies.into_iter().find_map(|policy| policy.beyond_kernel(headless))?;
+        let object = origin.object.clone();
+        Some((format!("{object} asks for {name}, which the kernel does not keep"), Some(object)))
     }
 
     fn plain_policy(&self) -> &ClusterPolicy {
@@ -339,7 +350,7 @@ pub(crate) fn unkept(policy: &ClusterPolicy, headless: bool) -> impl Iterator<It
         } else if block.value.simple == LoadBalancer::Random && block.value.hash.is_none() {
             return None;
         } else {
-            let name = name_of(&block.value);
+            let name = block.value.as_str();
             format!("{name} is not kept: the kernel gives each connection to an endpoint at random, by weight")
         };
         Some((&*block.origin, lost))
@@ -350,10 +361,6 @@ pub(crate) fn unkept(policy: &ClusterPolicy, headless: bool) -> impl Iterator<It
         (&*block.origin, lost.to_owned())
     });
     balancer.into_iter().chain(timeout)
-}
-
-fn name_of(balancing: &LoadBalancing) -> &'static str {
-    if balancing.hash.is_some() { "consistentHash" } else { balancing.simple.as_str() }
 }
 
 /// The entry of a UDP port: kube-proxy's.

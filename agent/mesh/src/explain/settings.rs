@@ -10,8 +10,9 @@ use crate::compile::enforced::{self, Undone};
 use crate::compile::verdict;
 use crate::crd::rate_limit::RATE_LIMIT;
 use crate::program::{
-    Abort, Action, Block, ClusterPolicy, CorsPolicy, HashKey, HashTable, HeaderChanges, LoadBalancing,
-    OutlierDetection, RateLimit, RedirectPath, RedirectPort, RetryPolicy, Rewrite, Route, Share, UriRewrite,
+    Abort, Action, Block, ClusterPolicy, ConnectionPool, CorsPolicy, HashKey, HashTable, HeaderChanges, HttpPool,
+    LoadBalancing, OutlierDetection, RateLimit, RedirectPath, RedirectPort, RetryPolicy, Rewrite, Route, Share,
+    UriRewrite,
 };
 
 /// Of a copy the suffix is expected that older versions of Istio added.
@@ -173,6 +174,9 @@ pub(crate) fn of_cluster(policy: &ClusterPolicy, by_kernel: bool, headless: bool
             let field = "connectionPool.tcp.connectTimeout";
             settings.push(setting(pool, field, duration(timeout), lost_of("connectTimeout")));
         }
+        for (field, value) in pooled(&pool.value) {
+            settings.push(setting(pool, field, value, None));
+        }
         for (_, field, instead) in enforced::connection_pool(&pool.value) {
             settings.push(setting(pool, field, "given".to_owned(), Some(instead.to_owned())));
         }
@@ -183,8 +187,7 @@ pub(crate) fn of_cluster(policy: &ClusterPolicy, by_kernel: bool, headless: bool
         settings.push(default("connectionPool.tcp.connectTimeout", value, None));
     }
     if let Some(outlier) = &policy.outlier_detection {
-        let instead = joined(&enforced::outlier_detection());
-        settings.push(setting(outlier, "outlierDetection", ejected(&outlier.value), instead));
+        settings.push(setting(outlier, "outlierDetection", ejected(&outlier.value), None));
     }
     if let Some(tls) = &policy.tls {
         let mode = if tls.value.mode.is_empty() { "mode not given" } else { &*tls.value.mode };
@@ -202,6 +205,36 @@ pub(crate) fn of_cluster(policy: &ClusterPolicy, by_kernel: bool, headless: bool
         settings.push(setting(budget, "retryBudget", percent(budget.value.share), None));
     }
     settings
+}
+
+/// What is in force of a connection pool, but for its timeout. Counts are those of the node.
+fn pooled(pool: &ConnectionPool) -> Vec<(&'static str, String)> {
+    let http = pool.http.as_ref();
+    let count = |count: u32| format!("{count} on this node");
+    let of_http = |field: fn(&HttpPool) -> Option<u32>| http.and_then(field);
+    let keepalive = |(probes, time, interval): (Option<u32>, Option<Duration>, Option<Duration>)| {
+        let given = [
+            probes.map(|probes| format!("{probes} probes")),
+            time.map(|time| format!("after {}", duration(time))),
+            interval.map(|interval| format!("every {}", duration(interval))),
+        ];
+        given.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    };
+    let fields = [
+        ("connectionPool.tcp.maxConnections", pool.max_connections.map(count)),
+        ("connectionPool.tcp.maxConnectionDuration", pool.max_connection_duration.map(duration)),
+        ("connectionPool.tcp.idleTimeout", pool.tcp_idle_timeout.map(duration)),
+        ("connectionPool.tcp.tcpKeepalive", pool.keepalive.map(keepalive)),
+        ("connectionPool.http.http1MaxPendingRequests", of_http(|http| http.max_pending_requests).map(count)),
+        ("connectionPool.http.http2MaxRequests", of_http(|http| http.max_requests).map(count)),
+        ("connectionPool.http.maxRetries", of_http(|http| http.max_retries).map(count)),
+        (
+            "connectionPool.http.maxRequestsPerConnection",
+            of_http(|http| http.max_requests_per_connection).map(|count| count.to_string()),
+        ),
+        ("connectionPool.http.idleTimeout", http.and_then(|http| http.idle_timeout).map(duration)),
+    ];
+    fields.into_iter().filter_map(|(field, value)| Some((field, value?))).collect()
 }
 
 fn joined(undone: &[Undone]) -> Option<String> {

@@ -126,23 +126,36 @@ const TLS: &str = "encryption::every_mode_but_disable_closes_every_kind_of_port"
 const SUBSET_TLS: &str = "encryption::a_subset_closes_what_leads_to_it_and_nothing_else";
 const PORT_TLS: &str = "encryption::the_most_specific_level_decides";
 
-const LB: &str = "ROUND_ROBIN, RANDOM, LEAST_REQUEST and LEAST_CONN are in force; PASSTHROUGH: requests go to the \
-                  endpoint with fewer active requests (LEAST_REQUEST) (Error). What the kernel balances is balanced at \
-                  random (Info)";
+const LB: &str = "in force; where the kernel balances, ROUND_ROBIN and LEAST_REQUEST are at random (Info)";
 const CONNECT: &str = "in force in the proxy; where the kernel balances, the client's own timeout is (Info)";
 const DISABLE: &str = "DISABLE is in force; of any other mode, connections that it is for are refused, as they would not be encrypted \
                        (Error)";
-const NOT_LIMITED: &str = "no limit of it is in force (Warning)";
 const POOL: &str = "policy::zero_is_as_if_a_limit_were_not_given";
+const PER_NODE: &str =
+    "in force, per node: its proxy counts for all of its pods together, and knows nothing of other nodes";
+const TOO_MANY: &str = "pools::a_connection_too_many_is_refused_at_once";
+const WAITING: &str = "pools::requests_beyond_what_may_wait_for_a_connection_are_refused_at_once";
+const UNDER_WAY: &str = "pools::more_requests_than_may_be_under_way_are_refused_and_not_repeated";
+const LASTS: &str = "pools::a_connection_serves_so_many_requests_and_lasts_so_long";
+const ENDS: &str = "pools::a_tcp_connection_ends_when_it_idles_or_has_lasted_long_enough";
+const PROBED: &str = "pools::connections_are_probed_as_the_rule_says";
+const AS_IT_IS: &str = "HTTP/2 connections are passed on as they are (Warning)";
 const OUTLIERS: &str = "policy::defaults_are_istios_and_one_object_holds_them_for_all";
+const EJECTED: &str = "outliers::a_failing_pod_is_ejected_after_seven_errors_and_comes_back_after_its_time_which_grows";
+const EJECTED_BY_CODE: &str = "tests::each_kind_of_error_has_its_own_count";
+const NOT_REACHED: &str = "outliers::connects_that_fail_are_counted_apart_where_that_is_asked_for";
+const ALL_EJECTED: &str = "outliers::when_all_are_ejected_nobody_answers_and_with_too_few_left_all_do";
 const HASH: &str = "policy::a_hash_has_a_key_and_a_table_and_a_cookie_is_made_only_with_a_ttl";
 const FAILOVER: &str = "policy::locality_fails_over_only_with_outlier_detection";
-const NO_HASH: &str = "clients do not stick to an endpoint (LEAST_REQUEST) (Error)";
+const BY_COOKIE: &str = "balancing::a_client_without_the_cookie_gets_one_and_comes_back_with_it";
+const BY_ADDRESS: &str = "balancing::connections_stick_by_the_address_that_they_come_from";
+const BY_QUERY: &str = "balancing::requests_stick_by_a_query_parameter";
+const BY_HEADER: &str = "balancing::a_user_stays_on_a_pod_and_only_those_of_a_pod_that_leaves_move";
+const BY_MAGLEV: &str = "balancing::a_user_stays_in_the_canary_and_on_its_pod";
+const WARMS: &str = "balancing::a_pod_that_is_new_gets_its_share_little_by_little";
 const NO_LOCALITY: &str = "endpoints of every locality are used alike (Error)";
 const NOR_BY_IT: &str = "endpoints of every locality are used alike";
 const LOCALITY: &str = "enforced::no_retries_and_switched_off_localities_are_in_force";
-const NO_WARMUP: &str = "new endpoints get their full share at once (Warning)";
-const NO_OUTLIERS: &str = "no endpoint is ejected (Warning)";
 const NO_TUNNEL: &str = "connections are not tunnelled (Error)";
 const NO_PROXY_PROTOCOL: &str = "no PROXY header is sent (Error)";
 const BUDGET: &str = "retries::a_retry_budget_bounds_what_is_repeated_at_a_time";
@@ -159,7 +172,29 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
     part("trafficPolicy.loadBalancer.simple", IN_KERNEL, LB),
     part("subsets[].trafficPolicy.loadBalancer.simple", OF_SUBSET, LB),
     part("{,subsets[].}trafficPolicy.portLevelSettings[].loadBalancer.simple", OF_PORT, LB),
-    decided("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash", HASH, NO_HASH),
+    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash{,.httpHeaderName}", BY_HEADER),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash.httpCookie{,.name,.path,.ttl,.attributes}",
+        BY_COOKIE,
+    ),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash.httpCookie.attributes[].{name,value}",
+        BY_COOKIE,
+    ),
+    part(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash.useSourceIp",
+        BY_ADDRESS,
+        "`true` is in force; `false` is as if nothing were hashed",
+    ),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash.httpQueryParameterName",
+        BY_QUERY,
+    ),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash.{minimumRingSize,ringHash,ringHash.minimumRingSize}",
+        HASH,
+    ),
+    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash.maglev{,.tableSize}", BY_MAGLEV),
     part(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.{localityLbSetting,zoneAwareLbSetting}",
         LOCALITY,
@@ -179,10 +214,13 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
         FAILOVER,
         NOR_BY_IT,
     ),
-    decided(
-        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.{warmup,warmupDurationSecs}",
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.warmup{,.duration,.minimumPercent,.aggression}",
+        WARMS,
+    ),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.warmupDurationSecs",
         "decided::policies_of_every_sort_are_compiled",
-        NO_WARMUP,
     ),
     yes("trafficPolicy.connectionPool{,.tcp}", TIMEOUT),
     yes("subsets[].trafficPolicy.connectionPool{,.tcp}", OF_SUBSET),
@@ -190,13 +228,66 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
     part("trafficPolicy.connectionPool.tcp.connectTimeout", TIMEOUT, CONNECT),
     part("subsets[].trafficPolicy.connectionPool.tcp.connectTimeout", OF_SUBSET, CONNECT),
     part("{,subsets[].}trafficPolicy.portLevelSettings[].connectionPool.tcp.connectTimeout", OF_PORT, CONNECT),
-    decided(
-        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.tcp.{maxConnections,idleTimeout,maxConnectionDuration,tcpKeepalive}",
-        POOL,
-        "it is not in force (Warning)",
+    part("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.tcp.maxConnections", TOO_MANY, PER_NODE),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.tcp.{idleTimeout,maxConnectionDuration}",
+        ENDS,
     ),
-    decided("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http", POOL, NOT_LIMITED),
-    decided("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection", OUTLIERS, NO_OUTLIERS),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.tcp.tcpKeepalive{,.time,.interval,.probes}",
+        PROBED,
+    ),
+    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http", POOL),
+    part(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http.http1MaxPendingRequests",
+        WAITING,
+        PER_NODE,
+    ),
+    part("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http.http2MaxRequests", UNDER_WAY, PER_NODE),
+    part("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http.maxRetries", BUDGET, PER_NODE),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http.{maxRequestsPerConnection,idleTimeout}",
+        LASTS,
+    ),
+    part(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http.h2UpgradePolicy",
+        "enforced::fields_beyond_this_version_are_told_by_what_is_lost",
+        "DEFAULT and DO_NOT_UPGRADE are in force; UPGRADE: HTTP/1.1 is passed on as HTTP/1.1 (Warning)",
+    ),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http.useClientProtocol",
+        "http2::declared_or_detected_it_follows_the_rule_for_everything",
+    ),
+    decided(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http.{maxConcurrentStreams,http2KeepAlive}",
+        POOL,
+        AS_IT_IS,
+    ),
+    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection", OUTLIERS),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection.{consecutive5xxErrors,baseEjectionTime}",
+        EJECTED,
+    ),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection.{consecutiveGatewayErrors,consecutiveErrors}",
+        EJECTED_BY_CODE,
+    ),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection.{splitExternalLocalOriginErrors,consecutiveLocalOriginFailures}",
+        NOT_REACHED,
+    ),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection.interval",
+        "tests::ejections_get_shorter_in_quiet_intervals_and_never_longer_than_the_limit",
+    ),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection.{maxEjectionPercent,minHealthPercent}",
+        ALL_EJECTED,
+    ),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection.outlierDetectionHttpErrorCodes",
+        "tests::codes_in_the_place_of_5xx",
+    ),
     part("trafficPolicy.tls{,.mode}", TLS, DISABLE),
     part("subsets[].trafficPolicy.tls{,.mode}", SUBSET_TLS, DISABLE),
     part("{,subsets[].}trafficPolicy.portLevelSettings[].tls{,.mode}", PORT_TLS, DISABLE),

@@ -91,6 +91,8 @@ pub enum Chance {
     Abort,
     /// Whether the mirror of this position gets a copy.
     Mirror(u32),
+    /// The value of a cookie that is made.
+    Cookie,
 }
 
 impl Chance {
@@ -101,12 +103,9 @@ impl Chance {
             Self::Delay => 1,
             Self::Abort => 2,
             Self::Mirror(position) => 3 + u64::from(position),
+            Self::Cookie => u64::MAX,
         };
-        // splitmix64: each salt is another step of the generator that the roll seeds.
-        let mut bits = roll.wrapping_add(salt.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
+        crate::balance::mix(roll, salt)
     }
 }
 

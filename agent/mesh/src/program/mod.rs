@@ -102,14 +102,12 @@ impl Program {
         &self.ports[id.index()]
     }
 
-    /// True when `cluster` is asked for by clients that chose its endpoint themselves, by dialling a pod of a headless
-    /// service. One without endpoints leads nowhere all the same.
+    /// True when `cluster` is reached where the client dialled: it chose the endpoint itself, by dialling a pod of a
+    /// headless service, or the policy passes connections through. One without endpoints leads nowhere all the same.
     pub fn is_dialled(&self, port: PortId, cluster: ClusterId) -> bool {
         let (port, cluster) = (self.port(port), self.cluster(cluster));
-        port.headless
-            && cluster.port == port.number
-            && cluster.host == port.host
-            && !(cluster.endpoints4.is_empty() && cluster.endpoints6.is_empty())
+        let chosen = port.headless && cluster.port == port.number && cluster.host == port.host;
+        (chosen || cluster.policy.passes_through()) && !(cluster.endpoints4.is_empty() && cluster.endpoints6.is_empty())
     }
 
     /// A cluster.

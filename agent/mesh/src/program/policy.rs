@@ -19,7 +19,7 @@ pub enum LoadBalancer {
     RoundRobin,
     /// By chance.
     Random,
-    /// The address that the client dialled. The data path picks as for [`Self::LeastRequest`].
+    /// The address that the client dialled.
     Passthrough,
 }
 
@@ -48,6 +48,13 @@ pub struct LoadBalancing {
     pub zone_aware: Option<ZoneAware>,
     /// `warmup`
     pub warmup: Option<Warmup>,
+}
+
+impl LoadBalancing {
+    /// As Istio calls it.
+    pub fn as_str(&self) -> &'static str {
+        if self.hash.is_some() { "consistentHash" } else { self.simple.as_str() }
+    }
 }
 
 /// `consistentHash`: requests with one key go to one endpoint.
@@ -156,6 +163,24 @@ pub struct ConnectionPool {
     pub keepalive: Option<(Option<u32>, Option<Duration>, Option<Duration>)>,
     /// Whether `http` is given.
     pub http: Option<HttpPool>,
+}
+
+impl ConnectionPool {
+    /// Whether anything is said of connections that who dials them itself does not keep.
+    pub fn is_beyond_kernel(&self) -> bool {
+        self.max_connections.is_some()
+            || self.max_connection_duration.is_some()
+            || self.tcp_idle_timeout.is_some()
+            || self.keepalive.is_some()
+    }
+
+    /// Whether anything is said of a connection beside how it is opened.
+    pub fn has_terms(&self) -> bool {
+        let of_http = |http: &HttpPool| http.max_requests_per_connection.is_some() || http.idle_timeout.is_some();
+        self.max_connections.is_some()
+            || self.max_connection_duration.is_some()
+            || self.http.as_ref().is_some_and(of_http)
+    }
 }
 
 /// `connectionPool.http`. The limits hold for HTTP/1 and HTTP/2 alike, whatever their names say.
@@ -370,6 +395,53 @@ impl ClusterPolicy {
     /// What is hashed, where requests stick to endpoints.
     pub fn hash(&self) -> Option<&ConsistentHash> {
         self.load_balancer.as_ref()?.value.hash.as_ref()
+    }
+
+    /// Whether connections go where the client dialled, whatever the endpoints are.
+    pub fn passes_through(&self) -> bool {
+        self.simple() == LoadBalancer::Passthrough && self.hash().is_none()
+    }
+
+    /// What is asked for that takes a look at requests, where they can be told apart: who said it, and what it is called.
+    /// Nobody balances where clients dial the pods of a `headless` service.
+    pub fn beyond_connections(&self, headless: bool) -> Option<(&Origin, &'static str)> {
+        let balancer = self.load_balancer.as_ref().filter(|_| !headless);
+        let pool = self.connection_pool.as_ref().filter(|pool| pool.value.http.is_some());
+        let balancer = balancer.map(|block| (&*block.origin, block.value.as_str()));
+        balancer.or_else(|| pool.map(|block| (&*block.origin, "connectionPool.http")))
+    }
+
+    fn detects_outliers(&self, headless: bool) -> Option<(&Origin, &'static str)> {
+        let outliers = self.outlier_detection.as_ref().filter(|_| !headless);
+        outliers.map(|block| (&*block.origin, "outlierDetection"))
+    }
+
+    fn balances_beyond_kernel(&self, headless: bool) -> Option<(&Origin, &'static str)> {
+        let balancer = self.load_balancer.as_ref().filter(|_| !headless)?;
+        let by_address = self.hash().is_some_and(|hash| hash.key == HashKey::SourceIp);
+        let name = match () {
+            () if by_address => "consistentHash by source IP",
+            () if self.warmup().is_some() => "warmup",
+            () if self.passes_through() => "PASSTHROUGH",
+            () => return None,
+        };
+        Some((&balancer.origin, name))
+    }
+
+    /// What is asked for that the kernel does not do for connections, likewise.
+    pub fn beyond_kernel(&self, headless: bool) -> Option<(&Origin, &'static str)> {
+        let pool = || {
+            let pool = self.connection_pool.as_ref().filter(|pool| pool.value.is_beyond_kernel())?;
+            Some((&*pool.origin, "connectionPool"))
+        };
+        self.balances_beyond_kernel(headless).or_else(|| self.detects_outliers(headless)).or_else(pool)
+    }
+
+    /// How new endpoints get their share. A hash has no use for it, nor has chance.
+    pub fn warmup(&self) -> Option<&Warmup> {
+        let balancing = &self.load_balancer.as_ref()?.value;
+        let uses = matches!(balancing.simple, LoadBalancer::RoundRobin | LoadBalancer::LeastRequest);
+        balancing.warmup.as_ref().filter(|_| uses && balancing.hash.is_none())
     }
 
     /// Endpoints of other localities take over only where failing ones are noticed.

@@ -34,7 +34,7 @@ impl Applier {
         if self.unplaced || self.uncompiled || !self.reign.is_in_charge().unwrap_or(false) {
             return None;
         }
-        let program = self.parts.program.load_full();
+        let program = self.parts.program.load();
         let options = CompileOptions { generation: self.options.generation + 1, ..self.options.clone() };
         let in_force = InForce { program: &program, plan: &self.plan, findings: &self.findings[self.compiled_from..] };
         // A fault costs the short way, and no more.

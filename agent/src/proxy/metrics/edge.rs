@@ -38,7 +38,7 @@ pub(crate) enum Place {
 impl From<&Target> for Place {
     fn from(target: &Target) -> Self {
         match target {
-            Target::Cluster(_, cluster) | Target::Dialled(_, cluster, _) => Self::Cluster(*cluster),
+            Target::Cluster(_, cluster, _) | Target::Dialled(_, cluster, _) => Self::Cluster(*cluster),
             Target::Passthrough(_) => Self::Passthrough,
         }
     }

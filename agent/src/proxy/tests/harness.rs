@@ -29,7 +29,7 @@ use weir_mesh::route::{HostTable, Rule, VirtualHost};
 use weir_mesh::store::Store;
 
 use crate::netns::NetNs;
-use crate::proxy::{Limits, OriginalDestinations, Proxy, ProxyConfig, SourcePod};
+use crate::proxy::{Limits, OriginalDestinations, Programs, Proxy, ProxyConfig, SourcePod};
 
 pub(super) const HOST: &str = "b.default.svc.cluster.local";
 pub(super) const VIP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)), 80);
@@ -133,7 +133,7 @@ impl Service {
 
 /// The program of services on port 80, of which the first is at [`VIP`], with endpoints that listen on ports of their
 /// own, and of rules in YAML.
-fn compiled(services: &[(&str, &[SocketAddr])], port: &str, rules: &str) -> Program {
+pub(super) fn compiled(services: &[(&str, &[SocketAddr])], port: &str, rules: &str) -> Program {
     let mut text = String::new();
     for (n, (name, endpoints)) in services.iter().enumerate() {
         writeln!(
@@ -182,6 +182,7 @@ pub(super) fn object(kind: &str, spec: &str) -> String {
 /// A proxy with one pod, whose listener is at `address`.
 pub(super) struct Mesh {
     pub(super) proxy: Proxy,
+    pub(super) programs: Arc<Programs>,
     pub(super) address: SocketAddr,
     pub(super) log: tokio::sync::mpsc::Receiver<String>,
     pub(super) cookie: u64,
@@ -221,7 +222,12 @@ impl Mesh {
         Self::running(compiled(services, port, rules), Limits::default(), Some(VIP), None)
     }
 
-    fn running(program: Program, limits: Limits, destination: Option<SocketAddr>, netns: Option<NetNs>) -> Self {
+    pub(super) fn running(
+        program: Program,
+        limits: Limits,
+        destination: Option<SocketAddr>,
+        netns: Option<NetNs>,
+    ) -> Self {
         let listener = StdListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let destinations = Destinations::default();
@@ -231,8 +237,8 @@ impl Mesh {
         let (sender, log) = tokio::sync::mpsc::channel(4096);
         // Two workers on one listening socket: each connection is served by one of them.
         let config = ProxyConfig { workers: 2, limits, access_log: Some(sender), ..ProxyConfig::default() };
-        let program = Arc::new(ArcSwap::from_pointee(program));
-        let proxy = Proxy::start(config, program, Arc::new(destinations)).unwrap();
+        let programs = Programs::new(program);
+        let proxy = Proxy::start(config, Arc::clone(&programs), Arc::new(destinations)).unwrap();
         let netns = netns.unwrap_or_else(|| NetNs::own().unwrap());
         let cookie = netns.cookie();
         let pod = SourcePod {
@@ -244,7 +250,7 @@ impl Mesh {
         };
         let pod = Arc::new(pod);
         proxy.add_pod(&pod, vec![vec![listener.try_clone().unwrap()], vec![listener]]);
-        Self { proxy, address, log, cookie, pod }
+        Self { proxy, programs, address, log, cookie, pod }
     }
 
     pub(super) async fn connect(&self) -> TcpStream {

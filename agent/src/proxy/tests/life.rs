@@ -15,7 +15,7 @@ use weir_tests::require::skip;
 use super::harness::{Mesh, Service, VIP, eventually, named, origin, serve, soon};
 use crate::netns::NetNs;
 use crate::proxy::worker::monotonic;
-use crate::proxy::{Limits, OriginalDestinations, Proxy, ProxyConfig, SourcePod};
+use crate::proxy::{Limits, OriginalDestinations, Programs, Proxy, ProxyConfig, SourcePod};
 
 #[tokio::test]
 async fn the_heartbeat_goes_on() {
@@ -212,7 +212,7 @@ async fn a_program_that_is_wrong_kills_one_connection_and_not_the_worker() {
     let peer = client.local_addr().unwrap();
     Arc::make_mut(&mut program.destinations).insert((0, peer.ip(), peer.port()), weir_mesh::program::PortId(0));
     let config = ProxyConfig { workers: 1, ..ProxyConfig::default() };
-    let proxy = Proxy::start(config, Arc::new(ArcSwap::from_pointee(program)), Arc::new(Panics)).unwrap();
+    let proxy = Proxy::start(config, Programs::new(program), Arc::new(Panics)).unwrap();
     let netns = NetNs::own().unwrap();
     let pod = SourcePod {
         name: "default/a".into(),

@@ -1,11 +1,14 @@
 //! The proxy over real sockets on the loopback: no cluster, no eBPF, no rights needed.
 
+mod balancing;
 mod faults;
 mod harness;
 mod http;
 mod http2;
 mod life;
 mod limits;
+mod outliers;
+mod pools;
 mod retries;
 mod rules;
 mod tcp;

@@ -5,10 +5,11 @@ use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+use super::target::Target;
 use crate::netns::NetNs;
 use crate::proxy::SourcePod;
 use crate::proxy::error::{Kind, ProxyError};
@@ -19,10 +20,14 @@ pub(crate) async fn connect(
     worker: &Worker,
     pod: &SourcePod,
     address: SocketAddr,
-    patience: Duration,
+    target: &Target,
 ) -> Result<TcpStream, ProxyError> {
+    let patience = target.connect_timeout(worker);
     let attempt = async {
         let socket = socket(&pod.netns, &worker.home, address)?;
+        if let Some(keepalive) = target.connection_pool().and_then(|pool| pool.keepalive) {
+            SockRef::from(&socket).set_tcp_keepalive(&probing(keepalive))?;
+        }
         let stream = socket.connect(address).await?;
         stream.set_nodelay(true)?;
         Ok::<_, io::Error>(stream)
@@ -37,6 +42,23 @@ pub(crate) async fn connect(
     };
     worker.counters.upstream_connect_failures.add(1);
     Err(failure)
+}
+
+/// Probes, time and interval; what is not given is as the system has it.
+fn probing((probes, time, interval): (Option<u32>, Option<Duration>, Option<Duration>)) -> TcpKeepalive {
+    let mut keepalive = TcpKeepalive::new();
+    // The kernel takes whole seconds from 1 to 32,767, and 127 probes at most.
+    let seconds = |given: Duration| given.clamp(Duration::from_secs(1), Duration::from_secs(32_767));
+    if let Some(probes) = probes.filter(|probes| *probes > 0) {
+        keepalive = keepalive.with_retries(probes.min(127));
+    }
+    if let Some(time) = time {
+        keepalive = keepalive.with_time(seconds(time));
+    }
+    if let Some(interval) = interval {
+        keepalive = keepalive.with_interval(seconds(interval));
+    }
+    keepalive
 }
 
 /// Only `socket()` happens inside: a socket belongs for good to the namespace in which it was made.

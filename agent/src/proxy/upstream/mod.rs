@@ -1,6 +1,8 @@
 //! From an endpoint to a response head: on an idle connection or a fresh one. Called by `retry` and `mirror`.
 
+pub(crate) mod breakers;
 pub(crate) mod connect;
+pub(crate) mod hosts;
 pub(crate) mod pool;
 mod spare;
 pub(crate) mod target;
@@ -14,7 +16,9 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use hyper::body::{Body as _, Frame};
 use tokio::net::TcpStream;
+use weir_mesh::outlier::Outcome;
 
+use self::breakers::Terms;
 use self::pool::{Idle, Key};
 pub(crate) use self::spare::Spare;
 use self::target::{Active, Target};
@@ -34,10 +38,15 @@ pub(crate) struct Lease {
     reused: bool,
     active: Active,
     /// Its place among the requests of a cluster that has a retry budget.
-    load: Option<Load>,
+    load: Option<Box<Load>>,
+    /// What its cluster's policy says of it.
+    terms: Option<Box<Terms>>,
     worker: Rc<Worker>,
     pod: Rc<Pod>,
 }
+
+/// What counts as long as a connection is used.
+pub(crate) type Counted = (Active, Option<Box<Load>>, Option<Box<Terms>>);
 
 impl Lease {
     /// Where it leads.
@@ -46,7 +55,7 @@ impl Lease {
     }
 
     /// Keeps the request counted as long as it lasts.
-    pub(crate) fn count(&mut self, load: Option<Load>) {
+    pub(crate) fn count(&mut self, load: Option<Box<Load>>) {
         self.load = load;
     }
 
@@ -67,16 +76,17 @@ impl Lease {
 
     /// Back to the pool, if the connection can serve another request.
     pub(crate) fn give_back(self) {
-        let Self { mut wire, key, worker, pod, .. } = self;
-        if wire.rest(&worker.buffers) && !pod.removed.is_raised() && !worker.draining.is_raised() {
-            worker.pool.put(key, Idle { wire, since: worker.clock.get() }, &worker.limits);
+        let Self { mut wire, key, worker, pod, mut terms, .. } = self;
+        let stays = terms.as_mut().is_none_or(|terms| terms.served());
+        if wire.rest(&worker.buffers) && stays && !pod.removed.is_raised() && !worker.draining.is_raised() {
+            worker.pool.put(key, Idle { wire, since: worker.clock.get(), terms }, &worker.limits);
         }
     }
 
     /// The socket after a 101, what was read from it already, and what counts as long as it is used.
-    pub(crate) fn into_stream(self) -> (TcpStream, Bytes, (Active, Option<Load>)) {
+    pub(crate) fn into_stream(self) -> (TcpStream, Bytes, Counted) {
         let (stream, ahead) = self.wire.into_stream();
-        (stream, ahead, (self.active, self.load))
+        (stream, ahead, (self.active, self.load, self.terms))
     }
 }
 
@@ -100,7 +110,24 @@ pub(crate) async fn send(
     request: &mut Request<Body>,
     race: bool,
 ) -> Result<(Response<()>, Lease), Failed> {
-    if let Some(lease) = reuse(worker, pod, endpoint) {
+    let sent = exchange(worker, pod, target, endpoint, request, race).await;
+    target.record(worker, endpoint, || match &sent {
+        Ok((response, _)) => Outcome::Status(response.status().as_u16()),
+        Err(failed) => failed.error.outcome(),
+    });
+    sent
+}
+
+async fn exchange(
+    worker: &Rc<Worker>,
+    pod: &Rc<Pod>,
+    target: &Target,
+    endpoint: SocketAddr,
+    request: &mut Request<Body>,
+    race: bool,
+) -> Result<(Response<()>, Lease), Failed> {
+    let key = Key { pod: pod.source.netns.cookie(), endpoint, class: target.class() };
+    if let Some(lease) = reuse(worker, pod, key) {
         match ask(lease, request, race).await {
             Ok(answer) => {
                 worker.counters.upstream_reuses.add(1);
@@ -110,7 +137,7 @@ pub(crate) async fn send(
             Err(failed) => return Err(failed),
         }
     }
-    match open(worker, pod, target, endpoint).await {
+    match open(worker, pod, target, key).await {
         Ok(lease) => ask(lease, request, race).await,
         Err(error) => Err(Failed { error, unsent: true }),
     }
@@ -131,26 +158,30 @@ async fn ask(mut lease: Lease, request: &mut Request<Body>, race: bool) -> Resul
     }
 }
 
-fn reuse(worker: &Rc<Worker>, pod: &Rc<Pod>, endpoint: SocketAddr) -> Option<Lease> {
-    let key = Key { pod: pod.source.netns.cookie(), endpoint };
+fn reuse(worker: &Rc<Worker>, pod: &Rc<Pod>, key: Key) -> Option<Lease> {
     let idle = worker.pool.take(&key)?;
-    Some(lease(worker, pod, key, idle.wire, true))
+    Some(lease(worker, pod, key, (idle.wire, idle.terms), true))
 }
 
-async fn open(worker: &Rc<Worker>, pod: &Rc<Pod>, target: &Target, endpoint: SocketAddr) -> Result<Lease, ProxyError> {
-    let key = Key { pod: pod.source.netns.cookie(), endpoint };
-    let stream = connect::connect(worker, &pod.source, endpoint, target.connect_timeout(worker)).await?;
+async fn open(worker: &Rc<Worker>, pod: &Rc<Pod>, target: &Target, key: Key) -> Result<Lease, ProxyError> {
+    let admitted = breakers::admit(worker, target).await?;
+    let stream = connect::connect(worker, &pod.source, key.endpoint, target).await?;
+    drop(admitted.pending);
     let wire = Wire::new(Io::new(stream, Bytes::new()));
-    Ok(lease(worker, pod, key, Box::new(wire), false))
+    Ok(lease(worker, pod, key, (Box::new(wire), admitted.terms), false))
 }
 
-fn lease(worker: &Rc<Worker>, pod: &Rc<Pod>, key: Key, wire: Box<Wire>, reused: bool) -> Lease {
+/// A connection, and what holds for it.
+type Governed = (Box<Wire>, Option<Box<Terms>>);
+
+fn lease(worker: &Rc<Worker>, pod: &Rc<Pod>, key: Key, (wire, terms): Governed, reused: bool) -> Lease {
     Lease {
         wire,
         key,
         reused,
         active: worker.balancing.begin(key.endpoint),
         load: None,
+        terms,
         worker: Rc::clone(worker),
         pod: Rc::clone(pod),
     }

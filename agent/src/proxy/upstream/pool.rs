@@ -4,10 +4,14 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use foldhash::fast::RandomState;
 
+use super::breakers::{Breakers, Terms};
+#[cfg(doc)]
+use super::target::Target;
 use super::wire::Wire;
 use crate::proxy::limits::Limits;
 
@@ -17,6 +21,8 @@ pub(crate) struct Key {
     /// The pod's network namespace cookie.
     pub(crate) pod: u64,
     pub(crate) endpoint: SocketAddr,
+    /// See [`Target::class`].
+    pub(crate) class: u32,
 }
 
 /// A connection that waits.
@@ -24,6 +30,17 @@ pub(crate) struct Key {
 pub(crate) struct Idle {
     pub(crate) wire: Box<Wire>,
     pub(crate) since: Instant,
+    pub(crate) terms: Option<Box<Terms>>,
+}
+
+impl Idle {
+    fn holds(&self, breakers: &Arc<Breakers>) -> bool {
+        self.terms.as_ref().is_some_and(|terms| terms.holds(breakers))
+    }
+
+    fn is_over(&self) -> bool {
+        self.terms.as_ref().is_some_and(|terms| terms.are_over())
+    }
 }
 
 /// See the module.
@@ -44,7 +61,7 @@ impl Pool {
         let idle = inner.idle.get_mut(key)?;
         while let Some(mut one) = idle.pop() {
             inner.count -= 1;
-            if one.wire.is_quiet() {
+            if one.wire.is_quiet() && !one.is_over() {
                 return Some(one);
             }
         }
@@ -76,7 +93,26 @@ impl Pool {
 
     /// Closes what has been idle since before `limit`, and forgets what the other side closed.
     pub(crate) fn sweep(&self, now: Instant, limits: &Limits) {
-        self.retain(|_, one| one.wire.is_quiet() && now.duration_since(one.since) < limits.idle_upstream);
+        self.retain(|_, one| {
+            let idle = one.terms.as_ref().and_then(|terms| terms.idle()).unwrap_or(limits.idle_upstream);
+            one.wire.is_quiet() && now.duration_since(one.since) < idle && !one.is_over()
+        });
+    }
+
+    /// Closes an idle connection that has a place which somebody waits for; false when there is none.
+    pub(crate) fn evict(&self, breakers: &Arc<Breakers>) -> bool {
+        let mut evicted = false;
+        self.retain(|_, one| {
+            let stays = evicted || !one.holds(breakers);
+            evicted |= !stays;
+            stays
+        });
+        evicted
+    }
+
+    /// Closes all of them.
+    pub(crate) fn close_idle_of(&self, breakers: &Arc<Breakers>) {
+        self.retain(|_, one| !one.holds(breakers));
     }
 
     /// Closes everything of a pod that is gone.

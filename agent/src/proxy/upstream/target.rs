@@ -10,44 +10,52 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use weir_mesh::balance;
-use weir_mesh::program::{Cluster, ClusterId, LoadBalancer, PortId, Program};
+use weir_mesh::outlier::Outcome;
+use weir_mesh::program::{Cluster, ClusterId, ConnectionPool, LoadBalancer, PortId, Program};
 
+use super::breakers::Breakers;
+use super::hosts::{ClusterState, REROLLS, Wanted};
+use crate::proxy::programs::Running;
 use crate::proxy::worker::Worker;
 
 /// Envoy's name for destinations that no service describes.
 const PASSTHROUGH: &str = "PassthroughCluster";
-/// Rolls after which a second pick stops hoping for an endpoint that was not tried and looks for one. Envoy: 5.
-const REROLLS: usize = 5;
 
 /// The program that a request was decided on. Counted within the worker, so that cores do not share the count.
-pub(crate) type Held = Rc<Arc<Program>>;
+pub(crate) type Held = Rc<Arc<Running>>;
 
 /// Where to.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
-    /// One of a cluster's endpoints.
-    Cluster(Held, ClusterId),
-    /// The endpoint of a cluster that the client chose itself.
+    /// One of a cluster's endpoints; the client's hash, where it sticks to one of them.
+    Cluster(Held, ClusterId, Option<u64>),
+    /// What the client dialled, with the policy of a cluster.
     Dialled(Held, ClusterId, SocketAddr),
     /// Where the client itself wanted to go.
     Passthrough(SocketAddr),
 }
 
 impl Target {
-    /// A cluster, as a client that dialled `destination` on `port` reaches it.
-    pub(crate) fn new(program: Held, port: PortId, cluster: ClusterId, destination: SocketAddr) -> Self {
+    /// A cluster, as a client that dialled `destination` on `port` reaches it. `hash` is what it is known by, if anything.
+    pub(crate) fn new(
+        program: Held,
+        port: PortId,
+        cluster: ClusterId,
+        destination: SocketAddr,
+        hash: Option<u64>,
+    ) -> Self {
         if program.is_dialled(port, cluster) {
             let pod = SocketAddr::new(destination.ip().to_canonical(), destination.port());
             Self::Dialled(program, cluster, pod)
         } else {
-            Self::Cluster(program, cluster)
+            Self::Cluster(program, cluster, hash)
         }
     }
 
     /// `None` = no cluster describes it.
     pub(crate) fn cluster(&self) -> Option<&Cluster> {
         match self {
-            Self::Cluster(program, id) | Self::Dialled(program, id, _) => Some(program.cluster(*id)),
+            Self::Cluster(program, id, _) | Self::Dialled(program, id, _) => Some(program.cluster(*id)),
             Self::Passthrough(_) => None,
         }
     }
@@ -62,15 +70,51 @@ impl Target {
         self.cluster().map_or(worker.limits.connect_timeout, |cluster| cluster.policy.connect_timeout())
     }
 
+    fn state(&self) -> Option<&Arc<ClusterState>> {
+        match self {
+            Self::Cluster(program, id, _) | Self::Dialled(program, id, _) => program.state(*id),
+            Self::Passthrough(_) => None,
+        }
+    }
+
+    /// Where a limit is given.
+    pub(crate) fn breakers(&self) -> Option<&Arc<Breakers>> {
+        self.state().and_then(|state| state.breakers())
+    }
+
+    /// Connections that may be taken for one another have the same.
+    pub(crate) fn class(&self) -> u32 {
+        self.state().map_or(0, |state| state.class())
+    }
+
+    /// `connectionPool`, where it is given.
+    pub(crate) fn connection_pool(&self) -> Option<&ConnectionPool> {
+        self.cluster()?.policy.connection_pool.as_ref().map(|block| &*block.value)
+    }
+
+    /// Counts how a try at an endpoint ended, where outlier detection is on.
+    pub(crate) fn record(&self, worker: &Worker, endpoint: SocketAddr, outcome: impl FnOnce() -> Outcome) {
+        if let Some(state) = self.state()
+            && state.record(endpoint, outcome())
+        {
+            worker.counters.ejections.add(1);
+        }
+    }
+
     /// An endpoint that is not among `tried`; `None` = there is none.
     pub(crate) fn pick(&self, worker: &Worker, ipv6: bool, tried: &[SocketAddr]) -> Option<SocketAddr> {
-        let (program, id) = match self {
-            Self::Cluster(program, id) => (program, *id),
+        let (program, id, hash) = match self {
+            Self::Cluster(program, id, hash) => (program, *id, *hash),
             Self::Dialled(_, _, address) | Self::Passthrough(address) => {
                 return Some(*address).filter(|address| !tried.contains(address));
             }
         };
         let cluster = program.cluster(id);
+        if let Some(state) = program.state(id) {
+            let cursor = worker.balancing.turn(cluster, program, || worker.roll());
+            let wanted = Wanted { hash, cursor, tried };
+            return state.pick(ipv6, &wanted, || worker.roll(), |endpoint| worker.balancing.active(endpoint));
+        }
         let rolls = if tried.is_empty() { 1 } else { REROLLS };
         for _ in 0..rolls {
             let cursor = worker.balancing.turn(cluster, program, || worker.roll());

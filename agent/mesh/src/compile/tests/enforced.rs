@@ -10,7 +10,7 @@ fn fields_beyond_this_version_are_told_by_what_is_lost() {
       fault: {delay: {fixedDelay: 1s}, abort: {httpStatus: 500}}, route: [{destination: {host: b}, headers: {}}]}]}";
     let policy =
         "{host: b, trafficPolicy: {loadBalancer: {simple: PASSTHROUGH, warmup: {duration: 1s}}, outlierDetection: {},
-      tls: {mode: ISTIO_MUTUAL}, proxyProtocol: {}, connectionPool: {http: {maxRetries: 1}, tcp: {maxConnections: 1}},
+      tls: {mode: ISTIO_MUTUAL}, proxyProtocol: {}, connectionPool: {http: {maxRetries: 1, maxConcurrentStreams: 1, h2UpgradePolicy: UPGRADE}, tcp: {maxConnections: 1}},
       portLevelSettings: [{port: {number: 80}, loadBalancer: {consistentHash: {useSourceIp: true}}}]}}";
     let ports = "{name: http, port: 80, targetPort: 8080}, {name: http-2, port: 81, targetPort: 8080}";
     let compiled = compiled(&[shop(ports), vs("shop", "b", spec), dr("shop", "z", policy)].concat());
@@ -20,24 +20,14 @@ fn fields_beyond_this_version_are_told_by_what_is_lost() {
     };
     let mut errors = told(Severity::Error);
     errors.sort();
-    assert_eq!(
-        errors,
-        [
-            "trafficPolicy.loadBalancer.simple: PASSTHROUGH",
-            "trafficPolicy.portLevelSettings[0].loadBalancer.consistentHash",
-            "trafficPolicy.proxyProtocol",
-            "trafficPolicy.tls",
-        ]
-    );
+    assert_eq!(errors, ["trafficPolicy.proxyProtocol", "trafficPolicy.tls",]);
     let mut warnings = told(Severity::Warning);
     warnings.sort();
     assert_eq!(
         warnings,
         [
-            "trafficPolicy.connectionPool.http",
-            "trafficPolicy.connectionPool.tcp.maxConnections",
-            "trafficPolicy.loadBalancer.warmup",
-            "trafficPolicy.outlierDetection",
+            "trafficPolicy.connectionPool.http.h2UpgradePolicy: UPGRADE",
+            "trafficPolicy.connectionPool.http.maxConcurrentStreams",
         ]
     );
 }

@@ -89,6 +89,56 @@ fn a_load_balancer_on_a_tcp_port_stays_in_the_kernel() {
 }
 
 #[test]
+fn what_the_kernel_cannot_keep_of_connections_is_the_proxys() {
+    let with = |balancer: &str| {
+        let rule = dr("shop", "lb", &format!("{{host: b, trafficPolicy: {{loadBalancer: {{{balancer}}}}}}}"));
+        let compiled = compiled(&[shop("{name: tcp, port: 80}"), rule].concat());
+        let (verdict, why) = compiled.verdict("10.96.0.2");
+        (verdict, why.to_owned(), compiled.found(code::NO_EFFECT).len())
+    };
+    for (balancer, name) in [
+        ("consistentHash: {useSourceIp: true}", "consistentHash by source IP"),
+        ("simple: ROUND_ROBIN, warmup: {duration: 1m}", "warmup"),
+        ("simple: PASSTHROUGH", "PASSTHROUGH"),
+    ] {
+        let why = format!("DestinationRule shop/lb asks for {name}, which the kernel does not keep");
+        assert_eq!(with(balancer), (Verdict::Proxy, why, 0));
+    }
+    let outliers = dr("shop", "o", "{host: b, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 7}}}");
+    for port in ["tcp", "http", "any"] {
+        let compiled = compiled(&[&*shop(&format!("{{name: {port}, port: 80}}")), &outliers].concat());
+        assert_eq!(
+            compiled.verdict("10.96.0.2"),
+            (Verdict::Proxy, "DestinationRule shop/o asks for outlierDetection, which the kernel does not keep")
+        );
+        assert_eq!(compiled.groups(0, "10.96.0.2", 80).len(), 1, "and the kernel balances while no proxy is alive");
+    }
+    for (port, pool, wanted) in [
+        ("tcp", "tcp: {maxConnections: 2}", Verdict::Proxy),
+        ("tcp", "tcp: {idleTimeout: 1m}", Verdict::Proxy),
+        ("tcp", "tcp: {tcpKeepalive: {time: 1m}}", Verdict::Proxy),
+        ("tcp", "tcp: {maxConnectionDuration: 1m}", Verdict::Proxy),
+        ("tcp", "tcp: {connectTimeout: 1m}", Verdict::Balance),
+        ("tcp", "http: {http1MaxPendingRequests: 1}", Verdict::Balance),
+        ("http", "http: {http1MaxPendingRequests: 1}", Verdict::Proxy),
+        ("http", "tcp: {maxConnections: 2}", Verdict::Proxy),
+        ("any", "http: {maxRequestsPerConnection: 1}", Verdict::Proxy),
+    ] {
+        let rule = dr("shop", "p", &format!("{{host: b, trafficPolicy: {{connectionPool: {{{pool}}}}}}}"));
+        let compiled = compiled(&[shop(&format!("{{name: {port}, port: 80}}")), rule].concat());
+        let (verdict, why) = compiled.verdict("10.96.0.2");
+        assert_eq!(verdict, wanted, "{port} {pool}: {why}");
+        assert!(
+            verdict == Verdict::Balance || why.starts_with("DestinationRule shop/p asks for connectionPool"),
+            "{why}"
+        );
+    }
+    // Nobody reads a header there: every connection goes anywhere, which the kernel does as well.
+    let (verdict, _, told) = with("consistentHash: {httpHeaderName: x-user}");
+    assert_eq!((verdict, told), (Verdict::Balance, 1));
+}
+
+#[test]
 fn without_a_catch_all_or_by_choice_a_port_refuses_while_the_proxy_is_away() {
     let only_x =
         vs("shop", "b", "{hosts: [b], http: [{match: [{uri: {prefix: /x}}], route: [{destination: {host: b}}]}]}");

@@ -1,38 +1,8 @@
-//! Which endpoint of a cluster: by turns, by chance or by load, and, for the kernel, as a range of weighted slots.
+//! Weights as a range of slots, which the kernel picks from by chance. Called by the agent's `datapath`.
 
 use std::net::SocketAddr;
 
 use crate::plan::WeightedGroup;
-use crate::program::{Cluster, LoadBalancer};
-
-/// An endpoint of `cluster` for a client that dialled this family; `None` = there is none (503 UH).
-/// `cursor` counts the picks of this worker for this cluster, `roll` is uniformly random, `active` tells the requests
-/// under way to an endpoint.
-pub fn pick(
-    cluster: &Cluster,
-    ipv6: bool,
-    cursor: u64,
-    roll: u64,
-    active: impl Fn(SocketAddr) -> u32,
-) -> Option<SocketAddr> {
-    let endpoints = cluster.endpoints_for(ipv6);
-    let at = |n: u64| endpoints.get((n % endpoints.len() as u64) as usize).copied();
-    if endpoints.len() < 2 {
-        return endpoints.first().copied();
-    }
-    match cluster.policy.simple() {
-        LoadBalancer::RoundRobin => at(cursor),
-        LoadBalancer::Random => at(roll),
-        LoadBalancer::LeastRequest | LoadBalancer::Passthrough => {
-            // Two different ones: the second is an offset of 1..len from the first.
-            let len = endpoints.len() as u64;
-            let first = (roll & 0xffff_ffff) % len;
-            let second = first + 1 + (roll >> 32) % (len - 1);
-            let (a, b) = (at(first)?, at(second)?);
-            Some(if active(b) < active(a) { b } else { a })
-        }
-    }
-}
 
 /// A range of slots: each holds the position of an endpoint in the groups laid end to end, or `None` for the share of
 /// a group that has no endpoint. At most `max` slots; the smallest range that splits exactly, else `max` of them by

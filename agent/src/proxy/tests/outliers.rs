@@ -1,0 +1,176 @@
+//! Outlier detection: who is left out, for how long, and what does not count.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use ::http::Response;
+use bytes::Bytes;
+use http_body_util::Full;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::harness::{Mesh, eventually, named, nobody, object, origin, rules, serve, soon};
+use crate::proxy::Flag;
+
+/// An origin that always answers with this status, and how often it was asked.
+async fn failing(status: u16) -> (SocketAddr, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let address = origin(move |_| {
+        counter.fetch_add(1, SeqCst);
+        async move { Response::builder().status(status).body(Full::<Bytes>::default()).unwrap() }
+    })
+    .await;
+    (address, asked)
+}
+
+/// A rule for `b` that goes by turns, with this outlier detection.
+fn detection(spec: &str) -> String {
+    object(
+        "DestinationRule",
+        &format!("host: b, trafficPolicy: {{loadBalancer: {{simple: ROUND_ROBIN}}, outlierDetection: {{{spec}}}}}"),
+    )
+}
+
+#[tokio::test]
+async fn a_failing_pod_is_ejected_after_seven_errors_and_comes_back_after_its_time_which_grows() {
+    let (bad, asked) = failing(500).await;
+    let good = named("good").await;
+    let rule = detection("consecutive5xxErrors: 7, interval: 5m, baseEjectionTime: 1s");
+    let mesh = Mesh::ruled(&[("b", &[bad, good])], &rule);
+    // Two connections, so that both workers are likely to count.
+    let mut clients = [mesh.client().await, mesh.client().await];
+    let mut ejected_at = Instant::now();
+    for round in 1..=2_u32 {
+        let mut requests = 0;
+        while asked.load(SeqCst) < 7 * round as usize {
+            requests += 1;
+            assert!(requests < 100, "round {round}: it is back, and gets its turns");
+            clients[requests % 2].get("/").await;
+        }
+        let again = Instant::now();
+        assert!(round == 1 || again.duration_since(ejected_at) >= Duration::from_secs(1));
+        ejected_at = again;
+        eventually("it is ejected", || mesh.proxy.counters().ejections == u64::from(round)).await;
+        // A second for the first round, two for the next.
+        let out_for = Duration::from_secs(round.into());
+        while ejected_at.elapsed() < out_for.checked_sub(Duration::from_millis(200)).unwrap() {
+            for client in &mut clients {
+                assert_eq!(client.get("/").await, (200, "good".into()), "round {round}");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(asked.load(SeqCst), 7 * round as usize);
+        tokio::time::sleep_until((ejected_at + out_for + Duration::from_millis(100)).into()).await;
+    }
+}
+
+#[tokio::test]
+async fn when_all_are_ejected_nobody_answers_and_with_too_few_left_all_do() {
+    for (min_health, answered) in [(0, false), (60, true)] {
+        let ((one, first), (two, second)) = (failing(503).await, failing(503).await);
+        let rule = detection(&format!(
+            "consecutive5xxErrors: 1, baseEjectionTime: 1h, maxEjectionPercent: 100, minHealthPercent: {min_health}"
+        ));
+        let mut mesh = Mesh::ruled(&[("b", &[one, two])], &rule);
+        let mut client = mesh.client().await;
+        for _ in 0..2 {
+            assert_eq!(client.get("/").await, (503, String::new()));
+            soon(mesh.log.recv()).await.unwrap();
+        }
+        assert_eq!((first.load(SeqCst), second.load(SeqCst)), (1, 1), "each by its turn");
+        eventually("both are ejected", || mesh.proxy.counters().ejections == 2).await;
+        let text = client.get("/").await.1;
+        let line = soon(mesh.log.recv()).await.unwrap();
+        assert_eq!(text.is_empty(), answered, "{text}");
+        assert_eq!(line.contains(" 503 UH no_healthy_upstream "), !answered, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn one_is_always_ejected_and_no_more_than_the_percentage() {
+    let (good, mut pods, mut counts) = (named("good").await, Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let (bad, asked) = failing(502).await;
+        pods.push(bad);
+        counts.push(asked);
+    }
+    pods.push(good);
+    let mesh = Mesh::ruled(&[("b", &pods)], &detection("consecutive5xxErrors: 2, baseEjectionTime: 1h"));
+    let mut client = mesh.client().await;
+    for _ in 0..40 {
+        client.get("/").await;
+    }
+    assert_eq!(mesh.proxy.counters().ejections, 1, "10 % of four would be none");
+    let asked: Vec<usize> = counts.iter().map(|asked| asked.load(SeqCst)).collect();
+    assert_eq!(asked.iter().filter(|asked| **asked == 2).count(), 1, "{asked:?}");
+}
+
+/// An origin that takes requests and never answers, and how many it took.
+async fn silent() -> (SocketAddr, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let address = serve(move |mut stream, _| {
+        let counter = Arc::clone(&counter);
+        async move {
+            let _ = stream.read(&mut [0; 1024]).await;
+            counter.fetch_add(1, SeqCst);
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+    })
+    .await;
+    (address, asked)
+}
+
+#[tokio::test]
+async fn clients_that_give_up_do_not_count_and_timeouts_do() {
+    let ((one, first), (two, second)) = (silent().await, silent().await);
+    let detection = detection("consecutive5xxErrors: 3, baseEjectionTime: 1h");
+    let patient = rules("http: [{route: [{destination: {host: b}}]}]");
+    let mesh = Mesh::ruled(&[("b", &[one, two])], &format!("{detection}{patient}"));
+    for n in 1..=10 {
+        let mut stream = mesh.connect().await;
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: b\r\n\r\n").await.unwrap();
+        eventually("it is under way", || first.load(SeqCst) + second.load(SeqCst) == n).await;
+        drop(stream);
+        eventually("it was given up", || mesh.proxy.counters().flag(Flag::DownstreamClosed) == n as u64).await;
+    }
+    // One that breaks off in the middle of its body.
+    for n in 11..=20 {
+        let mut stream = mesh.connect().await;
+        stream.write_all(b"POST / HTTP/1.1\r\nhost: b\r\ncontent-length: 10\r\n\r\nhalf").await.unwrap();
+        eventually("it is under way", || first.load(SeqCst) + second.load(SeqCst) == n).await;
+        drop(stream);
+    }
+    eventually("all are over", || mesh.proxy.counters().connections_active == 0).await;
+    assert_eq!(mesh.proxy.counters().ejections, 0);
+    for limit in ["timeout: 50ms", "retries: {attempts: 1, perTryTimeout: 50ms, retryOn: connect-failure}"] {
+        let hasty = rules(&format!("http: [{{{limit}, route: [{{destination: {{host: b}}}}]}}]"));
+        let mesh = Mesh::ruled(&[("b", &[one, two])], &format!("{detection}{hasty}"));
+        let mut client = mesh.client().await;
+        for _ in 0..8 {
+            assert_eq!(client.get("/").await.0, 504);
+        }
+        assert_eq!(mesh.proxy.counters().ejections, 1, "{limit}: one of two");
+    }
+}
+
+#[tokio::test]
+async fn connects_that_fail_are_counted_apart_where_that_is_asked_for() {
+    let alive = serve(|mut stream, _| async move {
+        let _ = stream.write_all(b"alive").await;
+    })
+    .await;
+    let split = "splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 2, consecutive5xxErrors: 1";
+    for (detection, failures) in [(self::detection(split), 2), (self::detection("consecutive5xxErrors: 3"), 3)] {
+        let mesh = Mesh::ruled_on("tcp", &[("b", &[nobody(), alive])], &detection);
+        for _ in 0..20 {
+            let mut said = String::new();
+            soon(mesh.connect().await.read_to_string(&mut said)).await.unwrap();
+            assert_eq!(said, "alive");
+        }
+        let counters = mesh.proxy.counters();
+        assert_eq!((counters.upstream_connect_failures, counters.ejections), (failures, 1));
+    }
+}
