@@ -31,6 +31,16 @@ pub fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(DEFAULT_WORKERS)
 }
 
+/// How a line of the access log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Istio's default.
+    #[default]
+    Text,
+    /// An object a line, with Istio's keys, and `verdict` and `source`.
+    Json,
+}
+
 /// Where objects come from.
 #[derive(Clone, Debug)]
 pub enum Source {
@@ -65,6 +75,8 @@ pub struct Config {
     pub create_crds: bool,
     /// The file that access log lines are appended to; `None` = off, Istio's default.
     pub access_log: Option<PathBuf>,
+    /// How they are written.
+    pub log_format: LogFormat,
     /// This node's name.
     pub node: Option<String>,
     /// How long requests in flight may take after SIGTERM.

@@ -78,7 +78,8 @@ pub fn run(config: &Config) -> Result<()> {
         kernel_log: config.kernel_log,
     })?;
     let program = Arc::new(ArcSwap::from_pointee(Program::default()));
-    let proxy_config = ProxyConfig { workers: config.workers, access_log, ..ProxyConfig::default() };
+    let proxy_config =
+        ProxyConfig { workers: config.workers, access_log, log_format: config.log_format, ..ProxyConfig::default() };
     let destinations = Arc::new(FlowTable(datapath.flows()));
     let proxy =
         Proxy::start(proxy_config, Arc::clone(&program), destinations).context("cannot start the proxy's workers")?;

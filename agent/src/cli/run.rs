@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::cluster::Access;
 use crate::cluster::own::OwnPod;
-use crate::config::{self, Config, Source};
+use crate::config::{self, Config, LogFormat, Source};
 use crate::{app, telemetry};
 
 /// What `-` stands for.
@@ -57,6 +57,9 @@ pub(super) struct Args {
     /// Write an access log line per request to this file, or `-` for standard output [default: off]
     #[arg(long, value_name = "FILE|-")]
     access_log: Option<String>,
+    /// How: Istio's default text, or JSON with Istio's keys
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT", requires = "access_log")]
+    access_log_format: Format,
     /// Name of this node: only pods with this spec.nodeName are enrolled [default: pods with weir.mesh/netns]
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
@@ -72,6 +75,14 @@ pub(super) struct Args {
     /// Log as JSON lines; WEIR_LOG sets the level (default info)
     #[arg(long)]
     log_json: bool,
+}
+
+/// Of access log lines.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum Format {
+    #[default]
+    Text,
+    Json,
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
@@ -113,6 +124,10 @@ fn check(args: Args) -> Result<Config> {
         own,
         create_crds: args.create_crds,
         access_log: args.access_log.map(|file| if file == "-" { STDOUT.into() } else { file.into() }),
+        log_format: match args.access_log_format {
+            Format::Text => LogFormat::Text,
+            Format::Json => LogFormat::Json,
+        },
         node: args.node,
         drain: Duration::from_secs(args.drain),
         accept_istio_labels: !args.no_istio_labels,

@@ -215,7 +215,8 @@ impl Record {
         connection.busy.set(true);
         connection.received.set(0);
         connection.worker.counters.requests.add(1);
-        let entry = || Box::new(Entry::new(connection.peer, connection.destination));
+        let entry =
+            || Box::new(Entry::new(Arc::clone(&connection.pod.source.name), connection.peer, connection.destination));
         Self {
             status: 0,
             flags: Flags::default(),
@@ -371,7 +372,7 @@ impl Drop for Record {
             entry.flags = self.flags;
             entry.bytes_received = self.connection.received.get();
             entry.bytes_sent = self.sent;
-            worker.log(|| entry.line());
+            worker.log(|format| entry.line(format));
         }
     }
 }

@@ -61,6 +61,7 @@ pub use self::limits::Limits;
 use self::metrics::Registry;
 pub use self::metrics::{DEFAULT_MAX_SERIES, Pieces};
 use self::worker::{Command, Shared};
+use crate::config::LogFormat;
 use crate::netns::NetNs;
 
 /// A client pod: who is behind a listener.
@@ -116,6 +117,8 @@ pub struct ProxyConfig {
     pub limits: Limits,
     /// Where access log lines go, if anywhere. When it is full, lines are dropped and counted.
     pub access_log: Option<mpsc::Sender<String>>,
+    /// How they are written.
+    pub log_format: LogFormat,
     /// Label sets of Istio's metrics; see [`DEFAULT_MAX_SERIES`].
     pub max_series: usize,
 }
@@ -126,6 +129,7 @@ impl Default for ProxyConfig {
             workers: limits::DEFAULT_WORKERS,
             limits: Limits::default(),
             access_log: None,
+            log_format: LogFormat::default(),
             max_series: DEFAULT_MAX_SERIES,
         }
     }
@@ -166,6 +170,7 @@ impl Proxy {
             destinations,
             program: Arc::clone(&program),
             access_log: config.access_log,
+            log_format: config.log_format,
             metrics: Arc::clone(&metrics),
             buckets: Arc::default(),
         };

@@ -30,6 +30,7 @@ use super::upstream::pool::Pool;
 use super::upstream::target::{Balancing, Held};
 use super::upstream::wire::Buffers;
 use super::{OriginalDestinations, SourcePod, listener};
+use crate::config::LogFormat;
 use crate::netns::NetNs;
 
 /// What the control side asks of a worker.
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) destinations: Arc<dyn OriginalDestinations>,
     pub(crate) program: Arc<ArcSwap<Program>>,
     pub(crate) access_log: Option<mpsc::Sender<String>>,
+    pub(crate) log_format: LogFormat,
     pub(crate) metrics: Arc<Registry>,
     pub(crate) buckets: Arc<Buckets>,
 }
@@ -97,6 +99,7 @@ pub(crate) struct Worker {
     pub(crate) counters: Arc<Shard>,
     pub(crate) destinations: Arc<dyn OriginalDestinations>,
     pub(crate) access_log: Option<mpsc::Sender<String>>,
+    pub(crate) log_format: LogFormat,
     pub(crate) pool: Pool,
     pub(crate) buffers: Buffers,
     pub(crate) balancing: Balancing,
@@ -136,6 +139,7 @@ impl Worker {
             counters,
             destinations: shared.destinations,
             access_log: shared.access_log,
+            log_format: shared.log_format,
             pool: Pool::default(),
             buffers: Buffers::default(),
             balancing: Balancing::default(),
@@ -186,12 +190,12 @@ impl Worker {
     }
 
     /// Hands a line to the access log, if there is room.
-    pub(crate) fn log(&self, line: impl FnOnce() -> String) {
+    pub(crate) fn log(&self, line: impl FnOnce(LogFormat) -> String) {
         let Some(channel) = &self.access_log else {
             return;
         };
         match channel.try_reserve() {
-            Ok(place) => place.send(line()),
+            Ok(place) => place.send(line(self.log_format)),
             Err(_) => self.counters.log_lines_dropped.add(1),
         }
     }
