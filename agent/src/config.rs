@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use weir_mesh::program::Share;
 
 use crate::cluster::Access;
 use crate::cluster::own::OwnPod;
@@ -40,6 +41,9 @@ pub enum LogFormat {
     /// An object a line, with Istio's keys, and `verdict` and `source`.
     Json,
 }
+
+/// Istio's share of the requests that are traced, in percent.
+pub const DEFAULT_TRACE_SAMPLING: f64 = 1.0;
 
 /// Where objects come from.
 #[derive(Clone, Debug)]
@@ -77,6 +81,8 @@ pub struct Config {
     pub access_log: Option<PathBuf>,
     /// How they are written.
     pub log_format: LogFormat,
+    /// Where spans go, and which share of the requests; `None` = tracing is off.
+    pub tracing: Option<(String, Share)>,
     /// This node's name.
     pub node: Option<String>,
     /// How long requests in flight may take after SIGTERM.

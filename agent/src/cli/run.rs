@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use weir_mesh::program::Share;
 
 use crate::cluster::Access;
 use crate::cluster::own::OwnPod;
@@ -60,6 +61,12 @@ pub(super) struct Args {
     /// How: Istio's default text, or JSON with Istio's keys
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT", requires = "access_log")]
     access_log_format: Format,
+    /// Export spans of requests to this OpenTelemetry collector: OTLP over HTTP, http://HOST[:4318][/v1/traces] [default: off]
+    #[arg(long, value_name = "URL", env = "WEIR_TRACE_COLLECTOR")]
+    trace_collector: Option<String>,
+    /// Which share of the requests, for which nobody has decided it yet, in percent
+    #[arg(long, default_value_t = config::DEFAULT_TRACE_SAMPLING, value_name = "PERCENT", env = "WEIR_TRACE_SAMPLING")]
+    trace_sampling: f64,
     /// Name of this node: only pods with this spec.nodeName are enrolled [default: pods with weir.mesh/netns]
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
@@ -111,6 +118,7 @@ fn check(args: Args) -> Result<Config> {
         config::MAX_WORKERS
     );
     config::check_instance(&args.instance).context("--instance")?;
+    ensure!((0.0..=100.0).contains(&args.trace_sampling), "--trace-sampling {}: must be 0 to 100", args.trace_sampling);
     let own = OwnPod::from_environment();
     Ok(Config {
         source,
@@ -128,6 +136,7 @@ fn check(args: Args) -> Result<Config> {
             Format::Text => LogFormat::Text,
             Format::Json => LogFormat::Json,
         },
+        tracing: args.trace_collector.map(|collector| (collector, Share::of_percent(args.trace_sampling))),
         node: args.node,
         drain: Duration::from_secs(args.drain),
         accept_istio_labels: !args.no_istio_labels,

@@ -23,6 +23,7 @@ use super::metrics::{Edge, Place};
 use super::plan::Plan;
 use super::rate_limit::Limited;
 use super::retry::Answered;
+use super::trace::{self, Outcome, Span};
 use super::upstream::target::{Held, Target};
 use super::worker::Connection;
 use super::{fault, forward, headers, mirror, rate_limit, respond, retry, rewrite, tcp};
@@ -101,6 +102,7 @@ fn plan<'p>(
     record: &mut Record,
 ) -> Result<Plan<'p>, ProxyError> {
     let port = program.port_of(connection.pod.source.view(), connection.destination);
+    trace::identify(connection, request);
     record.head(request);
     record.place = Some((Rc::clone(program), port.map_or(Place::Passthrough, Place::Port)));
     forward::settle_authority(request, || plain_host(connection, program, port))?;
@@ -119,6 +121,7 @@ async fn exchange(
         return Ok(Answer::Own(own));
     }
     let target = record.toward(plan.target(connection.destination)?);
+    record.span = trace::begin(connection, &mut request, &target);
     headers::of_request(plan, connection, &mut request);
     rewrite::apply(plan, &mut request)?;
     record.renamed(plan, &request);
@@ -206,6 +209,7 @@ pub(crate) struct Record {
     place: Option<(Held, Place)>,
     /// From then on.
     edge: Option<Rc<Edge>>,
+    span: Option<Box<Span>>,
     entry: Option<Box<Entry>>,
 }
 
@@ -226,6 +230,7 @@ impl Record {
             started: Instant::now(),
             place: None,
             edge: None,
+            span: None,
             entry: connection.worker.access_log.is_some().then(entry),
             connection: Rc::clone(connection),
         }
@@ -235,6 +240,18 @@ impl Record {
     fn edge(&self, program: &Held, place: Place) -> Rc<Edge> {
         let Connection { worker, pod, .. } = &*self.connection;
         worker.edges.edge(program, &pod.source, place, self.upstream, false)
+    }
+
+    fn trace(&mut self) {
+        let Some(span) = self.span.take() else { return };
+        let outcome = Outcome {
+            status: self.status,
+            flags: self.flags.to_string(),
+            received: self.connection.received.get(),
+            sent: self.sent,
+            upstream: self.upstream,
+        };
+        trace::end(&self.connection.worker, *span, outcome);
     }
 
     fn tell(&mut self) {
@@ -364,6 +381,7 @@ impl Drop for Record {
             self.flags.insert(Flag::DownstreamClosed);
         }
         self.tell();
+        self.trace();
         let worker = &self.connection.worker;
         worker.counters.answered(self.status);
         worker.counters.flagged(self.flags);

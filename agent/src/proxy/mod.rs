@@ -2,7 +2,7 @@
 //! a compiled [`Program`]; it knows neither a cluster nor eBPF. Started and fed by `app`.
 //!
 //! # Layout, in the order of a connection's life
-//! - `limits`: every number; `counters`, `access_log`: what is told about it all
+//! - `limits`: every number; `counters`, `metrics`, `access_log`, `trace`: what is told about it all
 //! - `worker`: one pinned thread each, with a runtime, a pool and counters of its own
 //! - `listener`: accept, original destination, protocol; `detect`: the protocol by the first bytes
 //! - `tcp`: bytes in both directions; `bulk`: where they are many
@@ -40,6 +40,7 @@ mod steering;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod upstream;
 mod worker;
 
@@ -60,6 +61,7 @@ pub use self::error::Flag;
 pub use self::limits::Limits;
 use self::metrics::Registry;
 pub use self::metrics::{DEFAULT_MAX_SERIES, Pieces};
+pub use self::trace::{Collector, Span, Tracing, export};
 use self::worker::{Command, Shared};
 use crate::config::LogFormat;
 use crate::netns::NetNs;
@@ -119,6 +121,8 @@ pub struct ProxyConfig {
     pub access_log: Option<mpsc::Sender<String>>,
     /// How they are written.
     pub log_format: LogFormat,
+    /// Which requests are recorded as spans; `None` = tracing is off.
+    pub tracing: Option<Tracing>,
     /// Label sets of Istio's metrics; see [`DEFAULT_MAX_SERIES`].
     pub max_series: usize,
 }
@@ -130,6 +134,7 @@ impl Default for ProxyConfig {
             limits: Limits::default(),
             access_log: None,
             log_format: LogFormat::default(),
+            tracing: None,
             max_series: DEFAULT_MAX_SERIES,
         }
     }
@@ -171,6 +176,7 @@ impl Proxy {
             program: Arc::clone(&program),
             access_log: config.access_log,
             log_format: config.log_format,
+            tracing: config.tracing,
             metrics: Arc::clone(&metrics),
             buckets: Arc::default(),
         };

@@ -26,6 +26,7 @@ use super::limits::Limits;
 use super::metrics::{Edges, Registry};
 use super::rate_limit::{Buckets, Known};
 use super::steering::Steering;
+use super::trace::Tracing;
 use super::upstream::pool::Pool;
 use super::upstream::target::{Balancing, Held};
 use super::upstream::wire::Buffers;
@@ -52,6 +53,7 @@ pub(crate) struct Shared {
     pub(crate) program: Arc<ArcSwap<Program>>,
     pub(crate) access_log: Option<mpsc::Sender<String>>,
     pub(crate) log_format: LogFormat,
+    pub(crate) tracing: Option<Tracing>,
     pub(crate) metrics: Arc<Registry>,
     pub(crate) buckets: Arc<Buckets>,
 }
@@ -100,6 +102,7 @@ pub(crate) struct Worker {
     pub(crate) destinations: Arc<dyn OriginalDestinations>,
     pub(crate) access_log: Option<mpsc::Sender<String>>,
     pub(crate) log_format: LogFormat,
+    pub(crate) tracing: Option<Tracing>,
     pub(crate) pool: Pool,
     pub(crate) buffers: Buffers,
     pub(crate) balancing: Balancing,
@@ -140,6 +143,7 @@ impl Worker {
             destinations: shared.destinations,
             access_log: shared.access_log,
             log_format: shared.log_format,
+            tracing: shared.tracing,
             pool: Pool::default(),
             buffers: Buffers::default(),
             balancing: Balancing::default(),

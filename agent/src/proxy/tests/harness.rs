@@ -29,7 +29,7 @@ use weir_mesh::route::{HostTable, Rule, VirtualHost};
 use weir_mesh::store::Store;
 
 use crate::netns::NetNs;
-use crate::proxy::{Limits, OriginalDestinations, Proxy, ProxyConfig, SourcePod};
+use crate::proxy::{Limits, OriginalDestinations, Proxy, ProxyConfig, SourcePod, Tracing};
 
 pub(super) const HOST: &str = "b.default.svc.cluster.local";
 pub(super) const VIP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)), 80);
@@ -221,7 +221,22 @@ impl Mesh {
         Self::running(compiled(services, port, rules), Limits::default(), Some(VIP), None)
     }
 
+    /// Of what users write, with tracing on.
+    pub(super) fn traced(services: &[(&str, &[SocketAddr])], tracing: Tracing) -> Self {
+        Self::started(compiled(services, "http", ""), Limits::default(), Some(VIP), None, Some(tracing))
+    }
+
     fn running(program: Program, limits: Limits, destination: Option<SocketAddr>, netns: Option<NetNs>) -> Self {
+        Self::started(program, limits, destination, netns, None)
+    }
+
+    fn started(
+        program: Program,
+        limits: Limits,
+        destination: Option<SocketAddr>,
+        netns: Option<NetNs>,
+        tracing: Option<Tracing>,
+    ) -> Self {
         let listener = StdListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let destinations = Destinations::default();
@@ -230,7 +245,7 @@ impl Mesh {
         }
         let (sender, log) = tokio::sync::mpsc::channel(4096);
         // Two workers on one listening socket: each connection is served by one of them.
-        let config = ProxyConfig { workers: 2, limits, access_log: Some(sender), ..ProxyConfig::default() };
+        let config = ProxyConfig { workers: 2, limits, access_log: Some(sender), tracing, ..ProxyConfig::default() };
         let program = Arc::new(ArcSwap::from_pointee(program));
         let proxy = Proxy::start(config, program, Arc::new(destinations)).unwrap();
         let netns = netns.unwrap_or_else(|| NetNs::own().unwrap());
