@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use weir_mesh::program::Share;
 
 use crate::cluster::Access;
 use crate::cluster::own::OwnPod;
@@ -30,6 +31,19 @@ pub const BPFFS: &str = "/sys/fs/bpf";
 pub fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(DEFAULT_WORKERS)
 }
+
+/// How a line of the access log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Istio's default.
+    #[default]
+    Text,
+    /// An object a line, with Istio's keys, and `verdict` and `source`.
+    Json,
+}
+
+/// Istio's share of the requests that are traced, in percent.
+pub const DEFAULT_TRACE_SAMPLING: f64 = 1.0;
 
 /// Where objects come from.
 #[derive(Clone, Debug)]
@@ -65,6 +79,10 @@ pub struct Config {
     pub create_crds: bool,
     /// The file that access log lines are appended to; `None` = off, Istio's default.
     pub access_log: Option<PathBuf>,
+    /// How they are written.
+    pub log_format: LogFormat,
+    /// Where spans go, and which share of the requests; `None` = tracing is off.
+    pub tracing: Option<(String, Share)>,
     /// This node's name.
     pub node: Option<String>,
     /// How long requests in flight may take after SIGTERM.

@@ -42,7 +42,7 @@ use crate::cgroup::{Hierarchy, OwnCgroup, is_kubepods};
 use crate::config::{self, Config};
 use crate::datapath::{Datapath, DatapathConfig, DatapathError, Flows};
 use crate::netns::NetNs;
-use crate::proxy::{OriginalDestinations, Programs, Proxy, ProxyConfig};
+use crate::proxy::{self, OriginalDestinations, Programs, Proxy, ProxyConfig, Tracing};
 use crate::sandbox::{Sandboxes, Trees};
 use crate::telemetry;
 use crate::watch::directory::Directory;
@@ -66,7 +66,6 @@ pub fn run(config: &Config) -> Result<()> {
     // Everything that can fail comes before the applier takes over from the agent that serves, which it does when it
     // knows the mesh. Whatever ends this one earlier has changed nothing.
     let ground = prepare(config)?;
-    let access_log = telemetry::access_log(config.access_log.as_deref())?;
     let (events, inbox) = mpsc::channel();
     let moved = Arc::new(AtomicBool::new(false));
     let sandboxes = follow_sandboxes(ground.trees, &events, &moved)?;
@@ -77,7 +76,7 @@ pub fn run(config: &Config) -> Result<()> {
         kernel_log: config.kernel_log,
     })?;
     let program = Programs::new(Program::default());
-    let proxy_config = ProxyConfig { workers: config.workers, access_log, ..ProxyConfig::default() };
+    let proxy_config = proxy_config(config, &control)?;
     let destinations = Arc::new(FlowTable(datapath.flows()));
     let proxy =
         Proxy::start(proxy_config, Arc::clone(&program), destinations).context("cannot start the proxy's workers")?;
@@ -327,4 +326,24 @@ impl OriginalDestinations for FlowTable {
     fn take(&self, netns_cookie: u64, peer: SocketAddr, listener_port: u16) -> Option<SocketAddr> {
         self.0.take(netns_cookie, peer, listener_port)
     }
+}
+
+/// What the proxy is started with. The exporter of spans runs on the control runtime.
+fn proxy_config(config: &Config, control: &tokio::runtime::Runtime) -> Result<ProxyConfig> {
+    let tracing = match &config.tracing {
+        Some((collector, sampling)) => {
+            let collector = proxy::Collector::parse(collector).context("--trace-collector")?;
+            let (tracing, spans) = Tracing::new(*sampling);
+            control.spawn(proxy::export(collector, spans));
+            Some(tracing)
+        }
+        None => None,
+    };
+    Ok(ProxyConfig {
+        workers: config.workers,
+        access_log: telemetry::access_log(config.access_log.as_deref())?,
+        log_format: config.log_format,
+        tracing,
+        ..ProxyConfig::default()
+    })
 }

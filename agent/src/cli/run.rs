@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use weir_mesh::program::Share;
 
 use crate::cluster::Access;
 use crate::cluster::own::OwnPod;
-use crate::config::{self, Config, Source};
+use crate::config::{self, Config, LogFormat, Source};
 use crate::{app, telemetry};
 
 /// What `-` stands for.
@@ -57,6 +58,15 @@ pub(super) struct Args {
     /// Write an access log line per request to this file, or `-` for standard output [default: off]
     #[arg(long, value_name = "FILE|-")]
     access_log: Option<String>,
+    /// How: Istio's default text, or JSON with Istio's keys
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT", requires = "access_log")]
+    access_log_format: Format,
+    /// Export spans of requests to this OpenTelemetry collector: OTLP over HTTP, http://HOST[:4318][/v1/traces] [default: off]
+    #[arg(long, value_name = "URL", env = "WEIR_TRACE_COLLECTOR")]
+    trace_collector: Option<String>,
+    /// Which share of the requests, for which nobody has decided it yet, in percent
+    #[arg(long, default_value_t = config::DEFAULT_TRACE_SAMPLING, value_name = "PERCENT", env = "WEIR_TRACE_SAMPLING")]
+    trace_sampling: f64,
     /// Name of this node: only pods with this spec.nodeName are enrolled [default: pods with weir.mesh/netns]
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
@@ -72,6 +82,14 @@ pub(super) struct Args {
     /// Log as JSON lines; WEIR_LOG sets the level (default info)
     #[arg(long)]
     log_json: bool,
+}
+
+/// Of access log lines.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum Format {
+    #[default]
+    Text,
+    Json,
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
@@ -100,6 +118,7 @@ fn check(args: Args) -> Result<Config> {
         config::MAX_WORKERS
     );
     config::check_instance(&args.instance).context("--instance")?;
+    ensure!((0.0..=100.0).contains(&args.trace_sampling), "--trace-sampling {}: must be 0 to 100", args.trace_sampling);
     let own = OwnPod::from_environment();
     Ok(Config {
         source,
@@ -113,6 +132,11 @@ fn check(args: Args) -> Result<Config> {
         own,
         create_crds: args.create_crds,
         access_log: args.access_log.map(|file| if file == "-" { STDOUT.into() } else { file.into() }),
+        log_format: match args.access_log_format {
+            Format::Text => LogFormat::Text,
+            Format::Json => LogFormat::Json,
+        },
+        tracing: args.trace_collector.map(|collector| (collector, Share::of_percent(args.trace_sampling))),
         node: args.node,
         drain: Duration::from_secs(args.drain),
         accept_istio_labels: !args.no_istio_labels,

@@ -1,4 +1,4 @@
-//! Access log lines in Istio's default text format. Off unless the configuration has a channel for them; a line for
+//! Access log lines in Istio's default text format, or as JSON with Istio's keys. Off unless the configuration has a channel for them; a line for
 //! which the channel has no room is dropped and counted, a slow disk never slows a request.
 
 use std::fmt::Write as _;
@@ -9,10 +9,15 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use http::{HeaderMap, Method, Version, header};
 
 use super::error::Flags;
+use crate::config::LogFormat;
+
+mod json;
 
 /// Everything that the format asks for and the proxy knows. `None` and empty are written `-`.
 #[derive(Debug)]
 pub(crate) struct Entry {
+    /// The client pod, `namespace/name`.
+    pub(crate) source: Arc<str>,
     pub(crate) start: SystemTime,
     pub(crate) started: Instant,
     pub(crate) method: Option<Method>,
@@ -39,9 +44,10 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Of a connection from `remote` to `local` (where the client dialled); a request adds its head.
-    pub(crate) fn new(remote: SocketAddr, local: SocketAddr) -> Self {
+    /// Of a connection of the pod `source` from `remote` to `local` (where the client dialled); a request adds its head.
+    pub(crate) fn new(source: Arc<str>, remote: SocketAddr, local: SocketAddr) -> Self {
         Self {
+            source,
             start: SystemTime::now(),
             started: Instant::now(),
             method: None,
@@ -85,10 +91,22 @@ impl Entry {
     }
 
     /// The line, with its line feed.
-    pub(crate) fn line(&self) -> String {
-        let mut line = String::with_capacity(384);
-        self.write(&mut line).expect("writing to a String does not fail");
+    pub(crate) fn line(&self, format: LogFormat) -> String {
+        let mut line = String::with_capacity(768);
+        match format {
+            LogFormat::Text => self.write(&mut line).expect("writing to a String does not fail"),
+            LogFormat::Json => json::write(self, &mut line),
+        }
         line
+    }
+
+    fn protocol(&self) -> Option<&'static str> {
+        match self.protocol {
+            Some(Version::HTTP_10) => Some("HTTP/1.0"),
+            Some(Version::HTTP_11) => Some("HTTP/1.1"),
+            Some(Version::HTTP_2) => Some("HTTP/2"),
+            _ => None,
+        }
     }
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
@@ -98,12 +116,7 @@ impl Entry {
         quoted(out, self.method.as_ref().map(Method::as_str));
         out.push(' ');
         quoted(out, self.path.as_deref());
-        let protocol = match self.protocol {
-            Some(Version::HTTP_10) => "HTTP/1.0",
-            Some(Version::HTTP_11) => "HTTP/1.1",
-            Some(Version::HTTP_2) => "HTTP/2",
-            _ => "-",
-        };
+        let protocol = self.protocol().unwrap_or("-");
         write!(out, " {protocol}\" {} {} {} - \"", self.status, self.flags, self.details)?;
         quoted(out, self.transport_failure.as_deref());
         let duration = self.started.elapsed().as_millis();
@@ -195,12 +208,12 @@ mod tests {
     #[test]
     fn a_line_has_istios_fields_in_istios_order_and_cannot_be_forged() {
         let address = |last, port| SocketAddr::from(([10, 0, 0, last], port));
-        let mut entry = Entry::new(address(1, 1000), address(2, 80));
+        let mut entry = Entry::new("shop/a".into(), address(1, 1000), address(2, 80));
         let request = http::Request::get("/x?y=1").header("host", "b").header("user-agent", "a\" 200 \\").body(());
         entry.head(&request.unwrap());
         entry.status = 404;
         entry.flags = Flag::NoRoute.into();
-        let line = entry.line();
+        let line = entry.line(LogFormat::Text);
         let (_, rest) = line.split_once("] ").unwrap();
         let (head, rest) = rest.split_at("\"GET /x?y=1 HTTP/1.1\" 404 NR - - \"-\" 0 0 ".len());
         assert_eq!(head, "\"GET /x?y=1 HTTP/1.1\" 404 NR - - \"-\" 0 0 ");

@@ -123,6 +123,8 @@ counters! {
     panics,
     /// Access log lines that the channel had no room for.
     log_lines_dropped,
+    /// Spans that the exporter was too slow for.
+    spans_dropped,
     /// Requests and connections that Istio's metrics count without telling whose: there were too many label sets.
     metrics_folded,
 }

@@ -23,6 +23,7 @@ use super::metrics::{Edge, Place};
 use super::plan::Plan;
 use super::rate_limit::Limited;
 use super::retry::Answered;
+use super::trace::{self, Outcome, Span};
 use super::upstream::target::{Held, Target};
 use super::worker::Connection;
 use super::{fault, forward, headers, mirror, rate_limit, respond, retry, rewrite, tcp};
@@ -104,6 +105,7 @@ fn plan<'p>(
     record: &mut Record,
 ) -> Result<Plan<'p>, ProxyError> {
     let port = program.port_of(connection.pod.source.view(), connection.destination);
+    trace::identify(connection, request);
     record.head(request);
     record.place = Some((Rc::clone(program), port.map_or(Place::Passthrough, Place::Port)));
     forward::settle_authority(request, || plain_host(connection, program, port))?;
@@ -122,6 +124,7 @@ async fn exchange(
         return Ok(Answer::Own(own));
     }
     let target = record.toward(plan.target(connection.destination)?);
+    record.span = trace::begin(connection, &mut request, &target);
     headers::of_request(plan, connection, &mut request);
     rewrite::apply(plan, &mut request)?;
     record.renamed(plan, &request);
@@ -210,6 +213,7 @@ pub(crate) struct Record {
     place: Option<(Held, Place)>,
     /// From then on.
     edge: Option<Rc<Edge>>,
+    span: Option<Box<Span>>,
     entry: Option<Box<Entry>>,
 }
 
@@ -219,7 +223,8 @@ impl Record {
         connection.busy.set(true);
         connection.received.set(0);
         connection.worker.counters.requests.add(1);
-        let entry = || Box::new(Entry::new(connection.peer, connection.destination));
+        let entry =
+            || Box::new(Entry::new(Arc::clone(&connection.pod.source.name), connection.peer, connection.destination));
         Self {
             status: 0,
             flags: Flags::default(),
@@ -229,6 +234,7 @@ impl Record {
             started: Instant::now(),
             place: None,
             edge: None,
+            span: None,
             entry: connection.worker.access_log.is_some().then(entry),
             connection: Rc::clone(connection),
         }
@@ -238,6 +244,18 @@ impl Record {
     fn edge(&self, program: &Held, place: Place) -> Rc<Edge> {
         let Connection { worker, pod, .. } = &*self.connection;
         worker.edges.edge(program.program(), &pod.source, place, self.upstream, false)
+    }
+
+    fn trace(&mut self) {
+        let Some(span) = self.span.take() else { return };
+        let outcome = Outcome {
+            status: self.status,
+            flags: self.flags.to_string(),
+            received: self.connection.received.get(),
+            sent: self.sent,
+            upstream: self.upstream,
+        };
+        trace::end(&self.connection.worker, *span, outcome);
     }
 
     fn tell(&mut self) {
@@ -370,6 +388,7 @@ impl Drop for Record {
             self.flags.insert(Flag::DownstreamClosed);
         }
         self.tell();
+        self.trace();
         let worker = &self.connection.worker;
         worker.counters.answered(self.status);
         worker.counters.flagged(self.flags);
@@ -378,7 +397,7 @@ impl Drop for Record {
             entry.flags = self.flags;
             entry.bytes_received = self.connection.received.get();
             entry.bytes_sent = self.sent;
-            worker.log(|| entry.line());
+            worker.log(|format| entry.line(format));
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! # Layout, in the order of a connection's life
 //! - `programs`: what it runs on, and what clusters need at run time
-//! - `limits`: every number; `counters`, `access_log`: what is told about it all
+//! - `limits`: every number; `counters`, `metrics`, `access_log`, `trace`: what is told about it all
 //! - `worker`: one pinned thread each, with a runtime, a pool and counters of its own
 //! - `listener`: accept, original destination, protocol; `detect`: the protocol by the first bytes
 //! - `tcp`: bytes in both directions; `bulk`: where they are many
@@ -42,6 +42,7 @@ mod steering;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod upstream;
 mod worker;
 
@@ -63,7 +64,9 @@ pub use self::limits::Limits;
 use self::metrics::Registry;
 pub use self::metrics::{DEFAULT_MAX_SERIES, Pieces};
 pub use self::programs::Programs;
+pub use self::trace::{Collector, Span, Tracing, export};
 use self::worker::{Command, Shared};
+use crate::config::LogFormat;
 use crate::netns::NetNs;
 
 /// A client pod: who is behind a listener.
@@ -119,6 +122,10 @@ pub struct ProxyConfig {
     pub limits: Limits,
     /// Where access log lines go, if anywhere. When it is full, lines are dropped and counted.
     pub access_log: Option<mpsc::Sender<String>>,
+    /// How they are written.
+    pub log_format: LogFormat,
+    /// Which requests are recorded as spans; `None` = tracing is off.
+    pub tracing: Option<Tracing>,
     /// Label sets of Istio's metrics; see [`DEFAULT_MAX_SERIES`].
     pub max_series: usize,
 }
@@ -129,6 +136,8 @@ impl Default for ProxyConfig {
             workers: limits::DEFAULT_WORKERS,
             limits: Limits::default(),
             access_log: None,
+            log_format: LogFormat::default(),
+            tracing: None,
             max_series: DEFAULT_MAX_SERIES,
         }
     }
@@ -169,6 +178,8 @@ impl Proxy {
             destinations,
             programs: Arc::clone(&programs),
             access_log: config.access_log,
+            log_format: config.log_format,
+            tracing: config.tracing,
             metrics: Arc::clone(&metrics),
             buckets: Arc::default(),
         };

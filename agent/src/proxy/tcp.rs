@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -127,7 +128,7 @@ fn record(worker: &Worker, entry: Option<Box<Entry>>, flag: Flag, moved: &Moved)
         entry.flags = flag.into();
         entry.bytes_received = moved.received.get();
         entry.bytes_sent = moved.sent.get();
-        worker.log(|| entry.line());
+        worker.log(|format| entry.line(format));
     }
 }
 
@@ -135,7 +136,9 @@ fn record(worker: &Worker, entry: Option<Box<Entry>>, flag: Flag, moved: &Moved)
 /// client wanted to go anyway.
 pub(crate) async fn connect(connection: &Rc<Connection>, carries: Carries<'_>) -> Result<Upstream, Refused> {
     let worker = &connection.worker;
-    let mut entry = worker.access_log.is_some().then(|| Box::new(Entry::new(connection.peer, connection.destination)));
+    let mut entry = worker.access_log.is_some().then(|| {
+        Box::new(Entry::new(Arc::clone(&connection.pod.source.name), connection.peer, connection.destination))
+    });
     if let (Some(entry), Carries::Tls(name)) = (&mut entry, carries) {
         entry.server_name = (!name.is_empty()).then(|| name.into());
     }

@@ -26,10 +26,12 @@ use super::metrics::{Edges, Registry};
 use super::programs::{Programs, Running};
 use super::rate_limit::{Buckets, Known};
 use super::steering::Steering;
+use super::trace::Tracing;
 use super::upstream::pool::Pool;
 use super::upstream::target::{Balancing, Held};
 use super::upstream::wire::Buffers;
 use super::{OriginalDestinations, SourcePod, listener};
+use crate::config::LogFormat;
 use crate::netns::NetNs;
 
 /// What the control side asks of a worker.
@@ -50,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) destinations: Arc<dyn OriginalDestinations>,
     pub(crate) programs: Arc<Programs>,
     pub(crate) access_log: Option<mpsc::Sender<String>>,
+    pub(crate) log_format: LogFormat,
+    pub(crate) tracing: Option<Tracing>,
     pub(crate) metrics: Arc<Registry>,
     pub(crate) buckets: Arc<Buckets>,
 }
@@ -97,6 +101,8 @@ pub(crate) struct Worker {
     pub(crate) counters: Arc<Shard>,
     pub(crate) destinations: Arc<dyn OriginalDestinations>,
     pub(crate) access_log: Option<mpsc::Sender<String>>,
+    pub(crate) log_format: LogFormat,
+    pub(crate) tracing: Option<Tracing>,
     pub(crate) pool: Pool,
     pub(crate) buffers: Buffers,
     pub(crate) balancing: Balancing,
@@ -135,6 +141,8 @@ impl Worker {
             counters,
             destinations: shared.destinations,
             access_log: shared.access_log,
+            log_format: shared.log_format,
+            tracing: shared.tracing,
             pool: Pool::default(),
             buffers: Buffers::default(),
             balancing: Balancing::default(),
@@ -184,12 +192,12 @@ impl Worker {
     }
 
     /// Hands a line to the access log, if there is room.
-    pub(crate) fn log(&self, line: impl FnOnce() -> String) {
+    pub(crate) fn log(&self, line: impl FnOnce(LogFormat) -> String) {
         let Some(channel) = &self.access_log else {
             return;
         };
         match channel.try_reserve() {
-            Ok(place) => place.send(line()),
+            Ok(place) => place.send(line(self.log_format)),
             Err(_) => self.counters.log_lines_dropped.add(1),
         }
     }

@@ -29,7 +29,7 @@ use weir_mesh::route::{HostTable, Rule, VirtualHost};
 use weir_mesh::store::Store;
 
 use crate::netns::NetNs;
-use crate::proxy::{Limits, OriginalDestinations, Programs, Proxy, ProxyConfig, SourcePod};
+use crate::proxy::{Limits, OriginalDestinations, Programs, Proxy, ProxyConfig, SourcePod, Tracing};
 
 pub(super) const HOST: &str = "b.default.svc.cluster.local";
 pub(super) const VIP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)), 80);
@@ -222,11 +222,26 @@ impl Mesh {
         Self::running(compiled(services, port, rules), Limits::default(), Some(VIP), None)
     }
 
+    /// Of what users write, with tracing on.
+    pub(super) fn traced(services: &[(&str, &[SocketAddr])], tracing: Tracing) -> Self {
+        Self::started(compiled(services, "http", ""), Limits::default(), Some(VIP), None, Some(tracing))
+    }
+
     pub(super) fn running(
         program: Program,
         limits: Limits,
         destination: Option<SocketAddr>,
         netns: Option<NetNs>,
+    ) -> Self {
+        Self::started(program, limits, destination, netns, None)
+    }
+
+    fn started(
+        program: Program,
+        limits: Limits,
+        destination: Option<SocketAddr>,
+        netns: Option<NetNs>,
+        tracing: Option<Tracing>,
     ) -> Self {
         let listener = StdListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -236,7 +251,7 @@ impl Mesh {
         }
         let (sender, log) = tokio::sync::mpsc::channel(4096);
         // Two workers on one listening socket: each connection is served by one of them.
-        let config = ProxyConfig { workers: 2, limits, access_log: Some(sender), ..ProxyConfig::default() };
+        let config = ProxyConfig { workers: 2, limits, access_log: Some(sender), tracing, ..ProxyConfig::default() };
         let programs = Programs::new(program);
         let proxy = Proxy::start(config, Arc::clone(&programs), Arc::new(destinations)).unwrap();
         let netns = netns.unwrap_or_else(|| NetNs::own().unwrap());

@@ -1,12 +1,14 @@
-//! What is told of traffic: Istio's metrics over real sockets.
+//! What is told of traffic over real sockets: Istio's metrics and traces.
 
 use std::sync::Arc;
 
+use ::http::{Request, Response};
+use http_body_util::{BodyExt, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use weir_mesh::program::Workload;
+use weir_mesh::program::{Share, Workload};
 
-use super::harness::{Mesh, Service, eventually, named, nobody, serve, soon};
-use crate::proxy::Identity;
+use super::harness::{Mesh, Service, eventually, mirroring, named, nobody, serve, soon};
+use crate::proxy::{Collector, Identity, Tracing, export};
 use weir_mesh::program::Protocol;
 
 /// The value of the one sample of this name whose labels have all of these.
@@ -76,4 +78,60 @@ async fn connections_are_told_of_while_they_last() {
     assert_eq!(sample(&mesh, "istio_tcp_connections_closed_total", &tcp), Some(0));
     drop(stream);
     eventually("the end is told", || sample(&mesh, "istio_tcp_connections_closed_total", &tcp) == Some(1)).await;
+}
+
+/// A collector that passes on the messages that it gets.
+async fn collector() -> (std::net::SocketAddr, tokio::sync::mpsc::UnboundedReceiver<bytes::Bytes>) {
+    let (sender, received) = tokio::sync::mpsc::unbounded_channel();
+    let address = super::harness::origin(move |request| {
+        let sender = sender.clone();
+        async move {
+            assert_eq!(request.uri(), "/v1/traces");
+            assert_eq!(request.headers()["content-type"], "application/x-protobuf");
+            let message = request.into_body().collect().await.unwrap().to_bytes();
+            sender.send(message).unwrap();
+            Response::new(Full::default())
+        }
+    })
+    .await;
+    (address, received)
+}
+
+#[tokio::test]
+async fn a_trace_is_told_onwards_and_its_span_exported() {
+    let (address, mut messages) = collector().await;
+    let (tracing, spans) = Tracing::new(Share::NONE);
+    tokio::spawn(export(Collector::parse(&format!("http://{address}")).unwrap(), spans));
+    let mesh = Mesh::traced(&[("b", &[mirroring().await])], tracing);
+    let mut client = mesh.client().await;
+    let mut ask = async |name: &str, value: &str| {
+        let request = Request::get("/x").header("host", "b").header(name, value).body(Full::default()).unwrap();
+        let body = client.send(request).await.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(body.to_vec()).unwrap()
+    };
+    let told = |answer: &str, name: &str| {
+        let line = answer.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
+        line.map(ToOwned::to_owned)
+    };
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    // Nobody has decided, and the share is nothing.
+    let answer = ask("x-request-id", "mine").await;
+    assert!(told(&answer, "traceparent").is_some_and(|parent| parent.ends_with("-00")), "{answer}");
+    assert_eq!(told(&answer, "x-request-id").as_deref(), Some("mine"));
+    // Somebody has.
+    let answer = ask("traceparent", &format!("00-{trace}-b7ad6b7169203331-01")).await;
+    let parent = told(&answer, "traceparent").expect("told onwards");
+    let (start, end) = (format!("00-{trace}-"), "-01");
+    let span = parent.strip_prefix(&start).and_then(|rest| rest.strip_suffix(end)).expect("the same trace");
+    assert!(span.len() == 16 && span != "b7ad6b7169203331", "a span of its own: {parent}");
+    let id = told(&answer, "x-request-id").expect("made");
+    assert!(id.len() == 36 && id.as_bytes()[14] == b'4', "{id}");
+    let message = soon(messages.recv()).await.expect("exported");
+    let holds = |bytes: &[u8]| message.windows(bytes.len()).any(|window| window == bytes);
+    let raw = |hex: &str| u128::from_str_radix(hex, 16).unwrap().to_be_bytes();
+    assert!(holds(&raw(trace)) && holds(&raw(span)[8..]) && holds(&raw("b7ad6b7169203331")[8..]));
+    for text in ["b.default.svc.cluster.local:80/*", "http://b/x", &id, "outbound|80||b.default.svc.cluster.local"] {
+        assert!(holds(text.as_bytes()), "{text}");
+    }
+    assert!(!holds(b"mine"), "what is not sampled is not exported");
 }
