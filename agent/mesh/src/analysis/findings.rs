@@ -1,11 +1,25 @@
 //! Where the analyzers put what they find.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 
 use super::catalog;
 use super::sources::Resource;
 use crate::crd::Mark;
 use crate::finding::{Finding, Severity};
+
+/// Of those that a message is about so many are named. Each of them has a finding of its own: with all names in each,
+/// the output would grow with the square of their number.
+pub(super) const MAX_NAMED: usize = 5;
+
+/// The first few of `total` names, and how many more there are.
+pub(super) fn few(names: impl IntoIterator<Item = impl Display>, total: usize, joint: &str) -> String {
+    let mut named: Vec<String> = names.into_iter().take(MAX_NAMED).map(|name| name.to_string()).collect();
+    if let more @ 1.. = total.saturating_sub(named.len()) {
+        named.push(format!("{more} more"));
+    }
+    named.join(joint)
+}
 
 /// Each finding once.
 #[derive(Debug, Default)]

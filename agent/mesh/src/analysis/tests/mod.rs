@@ -9,6 +9,7 @@ mod catalog_tests;
 mod cluster;
 mod properties;
 mod rules;
+mod size;
 
 /// The time of all tests: 1 January 2030.
 const NOW: u64 = 1_893_456_000;
