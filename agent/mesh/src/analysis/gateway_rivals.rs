@@ -74,14 +74,15 @@ impl<'i, 's, K: Ord> Claims<'i, 's, K> {
 fn hosts(input: &Input<'_>, findings: &mut Findings) {
     let port = |server: &Node| server.int_at("port.number").unwrap_or(0);
     let mut claims: Claims<'_, '_, (i64, &str, &str)> = Claims::new(&input.gateways);
-    for (index, gateway) in input.gateways.iter().enumerate() {
+    let in_force = |(_, gateway): &(usize, &Gateway<'_>)| !input.is_refused(gateway.resource);
+    for (index, gateway) in input.gateways.iter().enumerate().filter(in_force) {
         for server in gateway.servers {
             for host in server.texts("hosts").filter_map(Node::text) {
                 claims.add((port(server), host, server.text_at("bind")), index);
             }
         }
     }
-    for (index, gateway) in input.gateways.iter().enumerate() {
+    for (index, gateway) in input.gateways.iter().enumerate().filter(in_force) {
         for (i, server) in gateway.servers.iter().enumerate() {
             let mut shared: BTreeSet<&str> = BTreeSet::new();
             let mut lists = Vec::new();
@@ -130,12 +131,13 @@ fn certificates(input: &Input<'_>, findings: &mut Findings) {
         (!parts[0].is_empty() || (!parts[1].is_empty() && !parts[2].is_empty())).then_some(parts)
     };
     let mut claims: Claims<'_, '_, [String; 3]> = Claims::new(&input.gateways);
-    for (index, gateway) in input.gateways.iter().enumerate() {
+    let in_force = |(_, gateway): &(usize, &Gateway<'_>)| !input.is_refused(gateway.resource);
+    for (index, gateway) in input.gateways.iter().enumerate().filter(in_force) {
         for certificate in gateway.servers.iter().filter_map(key) {
             claims.add(certificate, index);
         }
     }
-    for (index, gateway) in input.gateways.iter().enumerate() {
+    for (index, gateway) in input.gateways.iter().enumerate().filter(in_force) {
         let mut users = Vec::new();
         for server in gateway.servers {
             let rivals = key(server).and_then(|certificate| claims.rivals(&certificate, index, selects));

@@ -34,7 +34,8 @@ pub(super) fn analyze(input: &Input<'_>, findings: &mut Findings) {
             }
         }
     }
-    rivals(entries, findings);
+    let in_force: Vec<&Resource> = entries.iter().copied().filter(|entry| !input.is_refused(entry)).collect();
+    rivals(&in_force, findings);
 }
 
 /// The mesh configuration lets the mesh make up addresses.

@@ -16,7 +16,7 @@ pub(super) fn analyze(input: &Input<'_>, findings: &mut Findings) {
         |r: &Resource| r.node.at("spec.targetRef").is_some() || !r.node.items("spec.targetRefs").is_empty();
     let defaults: Vec<&Resource> =
         all.iter().copied().filter(|r| r.node.at("spec.selector").is_none() && !has_target(r)).collect();
-    several_defaults(&defaults, code::TELEMETRY_DEFAULT, findings);
+    several_defaults(&defaults, code::TELEMETRY_DEFAULT, input, findings);
     providers(all, input, findings);
 }
 
@@ -53,6 +53,9 @@ pub(super) fn overlaps(
                 ),
                 "mend the labels: they are those of pods",
             );
+        }
+        if input.is_refused(resource) {
+            continue;
         }
         for workload in found.into_iter().filter(|workload| !other(workload)) {
             let list = by_workload.entry((workload.is_pod, &workload.resource.meta.object)).or_default();
@@ -92,9 +95,9 @@ pub(super) fn overlaps(
 }
 
 /// More than one of a namespace without a selector.
-pub(super) fn several_defaults(defaults: &[&Resource], code: &'static str, findings: &mut Findings) {
+pub(super) fn several_defaults(defaults: &[&Resource], code: &'static str, input: &Input<'_>, findings: &mut Findings) {
     let mut by_namespace: BTreeMap<&str, Vec<&Resource>> = BTreeMap::new();
-    for resource in defaults {
+    for resource in defaults.iter().filter(|resource| !input.is_refused(resource)) {
         by_namespace.entry(resource.namespace()).or_default().push(resource);
     }
     for (namespace, mut list) in by_namespace.into_iter().filter(|(_, list)| list.len() > 1) {

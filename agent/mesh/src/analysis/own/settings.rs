@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::findings::Findings;
+use super::super::findings::{Findings, few};
 use super::super::input::{DestinationRule, Input};
 use super::super::tree::{Tree, canonical};
 use crate::crd::Node;
@@ -12,8 +12,6 @@ use crate::finding::{Severity, code};
 
 /// What settings of a port replace as a whole.
 const BLOCKS: [&str; 4] = ["connectionPool", "loadBalancer", "outlierDetection", "tls"];
-/// Of the rules for one host so many are named: each of them has a finding of its own.
-const MAX_NAMED: usize = 5;
 /// `maxEjectionPercent` where none is given.
 const DEFAULT_EJECTION: i64 = 10;
 
@@ -46,7 +44,8 @@ fn levels<'r>(rule: &'r DestinationRule<'_>) -> impl Iterator<Item = (&'r Node, 
 fn rivals(input: &Input<'_>, findings: &mut Findings) {
     type Key<'s> = (&'s str, Arc<str>, String, Vec<Arc<str>>);
     let mut by_host: BTreeMap<Key<'_>, Vec<&DestinationRule<'_>>> = BTreeMap::new();
-    for rule in input.destination_rules.iter().filter(|rule| !rule.written.is_empty()) {
+    let in_force = |rule: &&DestinationRule<'_>| !rule.written.is_empty() && !input.is_refused(rule.resource);
+    for rule in input.destination_rules.iter().filter(in_force) {
         let selector =
             rule.resource.node.at("spec.workloadSelector").map(|node| canonical(node, "")).unwrap_or_default();
         let mut export_to = rule.export_to.clone();
@@ -75,11 +74,7 @@ fn rivals(input: &Input<'_>, findings: &mut Findings) {
                 }
             }
             let others = rules.iter().filter(|other| !std::ptr::eq(**other, *rule));
-            let mut named: Vec<String> =
-                others.take(MAX_NAMED).map(|other| other.resource.meta.object.to_string()).collect();
-            if let more @ 1.. = rules.len() - 1 - named.len() {
-                named.push(format!("{more} more"));
-            }
+            let named = few(others.map(|other| &other.resource.meta.object), rules.len() - 1, " and ");
             let (severity, effect) = if lost.is_empty() {
                 (Severity::Info, "they are merged, and all of this one holds".to_owned())
             } else {
@@ -93,11 +88,7 @@ fn rivals(input: &Input<'_>, findings: &mut Findings) {
                 code::RIVAL_RULES,
                 rule.resource,
                 rule.resource.node.mark_of("spec.host"),
-                format!(
-                    "{host} has {} DestinationRules in this namespace ({}, too): {effect}",
-                    rules.len(),
-                    named.join(" and ")
-                ),
+                format!("{host} has {} DestinationRules in this namespace ({named}, too): {effect}", rules.len(),),
                 "put the settings of a host into one DestinationRule",
             );
         }

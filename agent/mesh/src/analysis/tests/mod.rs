@@ -8,6 +8,7 @@ use crate::finding::{Finding, Severity};
 mod catalog_tests;
 mod cluster;
 mod properties;
+mod refused;
 mod rules;
 mod size;
 
