@@ -6,7 +6,7 @@ use std::fmt::Display;
 use super::catalog;
 use super::sources::Resource;
 use crate::crd::Mark;
-use crate::finding::{Finding, Severity};
+use crate::finding::{Finding, Severity, code};
 
 /// Of those that a message is about so many are named. Each of them has a finding of its own: with all names in each,
 /// the output would grow with the square of their number.
@@ -55,7 +55,26 @@ impl Findings {
         self.0.extend(findings);
     }
 
+    /// All of them, but for what another says of the same object more plainly.
     pub(super) fn into_vec(self) -> Vec<Finding> {
-        self.0.into_iter().collect()
+        let at = |code: &str| -> BTreeSet<_> {
+            self.0.iter().filter(|f| f.code == code).map(|f| (f.object.clone(), f.at.clone())).collect()
+        };
+        let (outdated, without_address) = (at(code::DEPRECATED), at(code::ADDRESSES_MISSING));
+        let rivals: BTreeSet<_> = self
+            .0
+            .iter()
+            .filter(|f| f.code == code::RIVAL_RULES && f.severity == Severity::Warning)
+            .map(|f| &f.object)
+            .collect();
+        let is_told = |f: &Finding| match f.code {
+            code::WARNING => {
+                let place = (f.object.clone(), f.at.clone());
+                outdated.contains(&place) || without_address.contains(&place)
+            }
+            code::NO_EFFECT => rivals.contains(&f.object),
+            _ => false,
+        };
+        self.0.iter().filter(|finding| !is_told(finding)).cloned().collect()
     }
 }

@@ -20,6 +20,9 @@ pub(super) fn analyze(input: &Input<'_>, findings: &mut Findings) {
     providers(all, input, findings);
 }
 
+/// An object, how many workloads it shares with others, and the first of them with who selects it.
+type Shared<'s> = (&'s Resource, usize, Vec<(&'s ObjectRef, &'s [&'s Resource])>);
+
 /// Objects with a selector: those that select no pod, and those that select the same one. `other` = a pod whose
 /// overlaps are no conflict.
 pub(super) fn overlaps(
@@ -65,7 +68,7 @@ pub(super) fn overlaps(
     }
     // Where pods tell it, their templates would tell it again.
     let told = by_workload.iter().filter(|((is_pod, _), list)| list.len() > 1 && (*is_pod || !pods_overlap));
-    let mut shared: BTreeMap<&ObjectRef, (&Resource, usize, Vec<(&ObjectRef, &[&Resource])>)> = BTreeMap::new();
+    let mut shared: BTreeMap<&ObjectRef, Shared<'_>> = BTreeMap::new();
     for ((_, workload), list) in told {
         for resource in list {
             let (_, count, named) = shared.entry(&resource.meta.object).or_insert_with(|| (*resource, 0, Vec::new()));

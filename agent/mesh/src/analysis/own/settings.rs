@@ -1,11 +1,11 @@
 //! DestinationRules: several for one host, settings of a port that drop others, hashes and ejection that do less than
 //! they seem to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::super::findings::{Findings, few};
-use super::super::input::{DestinationRule, Input};
+use super::super::input::{DestinationRule, Input, scopes};
 use super::super::tree::{Tree, canonical};
 use crate::crd::Node;
 use crate::finding::{Severity, code};
@@ -19,7 +19,8 @@ pub(super) fn analyze(input: &Input<'_>, findings: &mut Findings) {
     rivals(input, findings);
     for rule in &input.destination_rules {
         for (level, name) in levels(rule) {
-            dropped(rule, level, &name, findings);
+            absent_ports(rule, level, &name, input, findings);
+            dropped(rule, level, &name, input, findings);
             let ports = level.items("portLevelSettings").iter();
             let inner = ports
                 .map(|port| (port, format!("{name}.portLevelSettings[{}]", port.int_at("port.number").unwrap_or(0))));
@@ -88,15 +89,54 @@ fn rivals(input: &Input<'_>, findings: &mut Findings) {
                 code::RIVAL_RULES,
                 rule.resource,
                 rule.resource.node.mark_of("spec.host"),
-                format!("{host} has {} DestinationRules in this namespace ({named}, too): {effect}", rules.len(),),
+                format!("{host} has {} DestinationRules in this namespace ({named}, too): {effect}", rules.len()),
                 "put the settings of a host into one DestinationRule",
             );
         }
     }
 }
 
-fn dropped(rule: &DestinationRule<'_>, level: &Node, name: &str, findings: &mut Findings) {
-    for port in level.items("portLevelSettings") {
+/// The ports of what the rule is for; `None` = nothing is known of it.
+fn ports(rule: &DestinationRule<'_>, input: &Input<'_>) -> Option<BTreeSet<i64>> {
+    let found: BTreeSet<i64> = if let Some(suffix) = rule.host.strip_prefix('*') {
+        input.hosts.covered(suffix).flat_map(|host| host.ports.iter().copied()).collect()
+    } else {
+        let namespace = rule.resource.namespace();
+        let seen_in = scopes(&rule.export_to, namespace);
+        input.hosts.find(&rule.host, namespace, &seen_in)?.ports.iter().copied().collect()
+    };
+    (!found.is_empty()).then_some(found)
+}
+
+/// Settings of ports that the host does not have.
+fn absent_ports(rule: &DestinationRule<'_>, level: &Node, name: &str, input: &Input<'_>, findings: &mut Findings) {
+    if level.items("portLevelSettings").is_empty() {
+        return;
+    }
+    let Some(known) = ports(rule, input) else { return };
+    for (i, port) in level.items("portLevelSettings").iter().enumerate() {
+        let number = port.int_at("port.number").unwrap_or(0);
+        if !known.contains(&number) {
+            findings.at(
+                Severity::Warning,
+                code::REFERENCE,
+                rule.resource,
+                port.mark_of("port.number"),
+                format!(
+                    "port not found: {number}; portLevelSettings[{i}] of the {name} has no effect: {} has no such port",
+                    rule.written
+                ),
+                &format!("port.number is the Service's, not the pods': {}", few(&known, known.len(), ", ")),
+            );
+        }
+    }
+}
+
+fn dropped(rule: &DestinationRule<'_>, level: &Node, name: &str, input: &Input<'_>, findings: &mut Findings) {
+    let known = if level.items("portLevelSettings").is_empty() { None } else { ports(rule, input) };
+    let is_there =
+        |port: &&Node| known.as_ref().is_none_or(|known| known.contains(&port.int_at("port.number").unwrap_or(0)));
+    for port in level.items("portLevelSettings").iter().filter(is_there) {
         let lost: Vec<&str> =
             BLOCKS.into_iter().filter(|block| level.at(block).is_some() && port.at(block).is_none()).collect();
         if lost.is_empty() {

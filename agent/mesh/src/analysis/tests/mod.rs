@@ -7,6 +7,7 @@ use crate::finding::{Finding, Severity};
 
 mod catalog_tests;
 mod cluster;
+mod own;
 mod properties;
 mod refused;
 mod rules;

@@ -13,7 +13,7 @@ fn refused_virtual_services_share_no_host() {
     assert!(codes(&bad).contains("IST0106"));
     assert!(of("IST0109", &(good.clone() + &bad)).is_empty());
     assert!(of("IST0109", &(good.clone() + &rule("nobody", "exportTo: [\"~\"], http: [{"))).is_empty());
-    let found = of("IST0109", &(good.clone() + &bad + &rule("other", "http: [{")));
+    let found = of("IST0109", &(good + &bad + &rule("other", "http: [{")));
     assert_eq!(found.len(), 2);
     assert!(
         found.iter().all(|f| f.message.starts_with("2 VirtualServices") && !f.message.contains("bad")),

@@ -29,11 +29,13 @@ pub(super) fn analyze(input: &Input<'_>, findings: &mut Findings) {
 
 fn deprecated(vs: &VirtualService<'_>, findings: &mut Findings) {
     for (i, rule) in vs.http.iter().enumerate() {
-        if rule.number_at("fault.delay.percent").is_some_and(|percent| percent > 0.0) {
+        if rule.number_at("fault.delay.percent").is_some_and(|percent| percent > 0.0)
+            && let Some(percent) = rule.at("fault.delay.percent")
+        {
             findings.add(
                 code::DEPRECATED,
                 vs.resource,
-                rule.mark_of("fault.delay.percent"),
+                percent.mark,
                 format!("http[{i}].fault.delay.percent is deprecated: it takes whole numbers only"),
                 "write percentage.value",
             );
