@@ -122,6 +122,12 @@ pub mod code {
     pub const ALLOW_DENIES: &str = "WEIR0029";
     /// A DestinationRule of the client's namespace that hides those of a host's owner.
     pub const HIDDEN_RULE: &str = "WEIR0030";
+    /// A condition on identities that clients without one meet.
+    pub const PLAIN_TEXT_MATCHES: &str = "WEIR0031";
+    /// A principal that is spelled as in a certificate.
+    pub const SPIFFE_SCHEME: &str = "WEIR0032";
+    /// A policy that names the port of a Service, not of its pods.
+    pub const SERVICE_PORT_IN_POLICY: &str = "WEIR0033";
     /// A field or kind that is deprecated.
     pub const DEPRECATED: &str = "IST0002";
     /// Something that is referred to does not exist.

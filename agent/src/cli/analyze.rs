@@ -33,7 +33,7 @@ pub(super) struct Args {
     /// Files, directories, or `-` for standard input
     #[arg(value_name = "FILE|DIR|-")]
     paths: Vec<PathBuf>,
-    /// Read directories with all that is below them
+    /// Read directories with all that is below them, which is so without it, too
     #[arg(long, short = 'R')]
     recursive: bool,
     /// Analyze what the cluster holds; files given besides are analyzed as if they were applied
@@ -160,7 +160,7 @@ fn report(args: &Args) -> Result<Report> {
     let options = Options { compile: CompileOptions::default(), namespace: only.as_deref().map(Into::into), now };
     let mut sources = Sources::new(options);
     let mut texts = BTreeMap::new();
-    for (name, text) in files::read(&args.paths, args.recursive, &mut std::io::stdin())? {
+    for (name, text) in files::read(&args.paths, &mut std::io::stdin())? {
         sources.add_file(&name, &text);
         texts.insert(name, text);
     }

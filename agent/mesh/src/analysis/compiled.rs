@@ -43,6 +43,8 @@ pub(super) fn analyze(sources: &Sources, refused: &BTreeSet<&ObjectRef>, finding
                     help: None,
                 }]);
             }
+            // None of it is compiled, and validation has said why.
+            Kind::Known if refused.contains(&resource.meta.object) => {}
             Kind::Known => match crd::decode(&resource.node, &resource.header, resource.file.as_ref()) {
                 Ok(decoded) => {
                     findings.extend(decoded.findings);
@@ -53,9 +55,7 @@ pub(super) fn analyze(sources: &Sources, refused: &BTreeSet<&ObjectRef>, finding
                     if let Some(stand_in) = crd::stand_in(Some(&resource.node), object, place) {
                         snapshot.insert(stand_in);
                     }
-                    if !refused.contains(object) {
-                        findings.extend([invalid(resource, &fault)]);
-                    }
+                    findings.extend([invalid(resource, &fault)]);
                 }
             },
             Kind::NotServed(instead) => {

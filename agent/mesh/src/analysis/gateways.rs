@@ -1,14 +1,15 @@
-//! Istio's Gateways: the pods that they select, the ports that those are reached at, certificates, and Gateways that
-//! want the same.
+//! Istio's Gateways: the pods that they select, the ports that those are reached at, and certificates. What several of
+//! them want is in [`super::gateway_rivals`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::certificate;
 use super::findings::Findings;
+use super::gateway_rivals;
 use super::input::{Gateway, Input};
 use super::sources::Resource;
-use super::tree::{Tree, selects, shown};
-use crate::crd::{Labels, Node};
+use super::tree::{Tree, shown};
+use crate::crd::Labels;
 use crate::finding::code;
 
 /// The label of weir's own gateway, which the agents serve, as that of Istio's default installation.
@@ -46,8 +47,7 @@ pub(super) fn analyze(input: &Input<'_>, findings: &mut Findings) {
         }
         credentials(gateway, &namespaces, input, findings);
     }
-    rivals(input, findings);
-    certificates(input, findings);
+    gateway_rivals::analyze(input, findings);
 }
 
 /// Whether a selector means weir's own gateway, which no manifest shows.
@@ -130,114 +130,6 @@ fn credentials(gateway: &Gateway<'_>, namespaces: &BTreeSet<&str>, input: &Input
                 mark,
                 format!("Secret {} of servers[{i}] cannot be used: {why}", secret.meta.object),
                 "it needs a certificate in tls.crt and its key in tls.key, both as PEM",
-            );
-        }
-    }
-}
-
-/// Gateways that want the same host on the same port of the same pods.
-fn rivals(input: &Input<'_>, findings: &mut Findings) {
-    let port = |server: &Node| server.int_at("port.number").unwrap_or(0);
-    let mut by_host: BTreeMap<(i64, &str), Vec<usize>> = BTreeMap::new();
-    for (index, gateway) in input.gateways.iter().enumerate() {
-        for server in gateway.servers {
-            for host in server.texts("hosts").filter_map(Node::text) {
-                by_host.entry((port(server), host)).or_default().push(index);
-            }
-        }
-    }
-    let bind = |gateway: &Gateway<'_>, number: i64, host: &str| -> BTreeSet<String> {
-        let has =
-            |server: &&Node| port(server) == number && server.texts("hosts").any(|other| other.text() == Some(host));
-        gateway.servers.iter().filter(has).map(|server| server.text_at("bind").to_owned()).collect()
-    };
-    let mut same_pods = SamePods::default();
-    for (index, gateway) in input.gateways.iter().enumerate() {
-        for (i, server) in gateway.servers.iter().enumerate() {
-            let mut others: BTreeSet<usize> = BTreeSet::new();
-            let mut shared: BTreeSet<&str> = BTreeSet::new();
-            for host in server.texts("hosts").filter_map(Node::text) {
-                for other in &by_host[&(port(server), host)] {
-                    let rival = &input.gateways[*other];
-                    let same_bind = || bind(rival, port(server), host).contains(server.text_at("bind"));
-                    if *other != index && same_bind() && same_pods.check(index, *other, input) {
-                        others.insert(*other);
-                        shared.insert(host);
-                    }
-                }
-            }
-            if others.is_empty() {
-                continue;
-            }
-            let mut all: Vec<&Resource> = others.iter().map(|other| input.gateways[*other].resource).collect();
-            let names = all.iter().map(|other| other.meta.object.to_string()).collect::<Vec<_>>().join(", ");
-            all.push(gateway.resource);
-            all.sort_by(|a, b| a.meta.seniority().cmp(&b.meta.seniority()));
-            findings.add(
-                code::RIVAL_GATEWAYS,
-                gateway.resource,
-                server.mark,
-                format!(
-                    "servers[{i}] wants {} on port {} of the pods with {}, and so does {names}: the oldest, {}, gets it",
-                    shared.into_iter().collect::<Vec<_>>().join(", "),
-                    port(server),
-                    shown(&gateway.selector),
-                    all[0].meta.object
-                ),
-                "give each host on a port to one Gateway",
-            );
-        }
-    }
-}
-
-/// Whether two Gateways have a pod in common, remembered.
-#[derive(Default)]
-struct SamePods(BTreeMap<(usize, usize), bool>);
-
-impl SamePods {
-    fn check(&mut self, a: usize, b: usize, input: &Input<'_>) -> bool {
-        let key = (a.min(b), a.max(b));
-        *self.0.entry(key).or_insert_with(|| {
-            let (x, y) = (&input.gateways[key.0].selector, &input.gateways[key.1].selector);
-            let narrower = selects(x, y) || selects(y, x);
-            let both = || input.workloads.select(None, x).iter().any(|workload| selects(y, &workload.labels));
-            x == y || (narrower && (both() || (selects_own(x) && selects_own(y))))
-        })
-    }
-}
-
-/// One certificate in several Gateways of the same pods.
-fn certificates(input: &Input<'_>, findings: &mut Findings) {
-    let key = |server: &Node| {
-        let tls = server.at("tls")?;
-        let parts = ["credentialName", "serverCertificate", "privateKey"].map(|field| tls.text_at(field).to_owned());
-        (!parts[0].is_empty() || (!parts[1].is_empty() && !parts[2].is_empty())).then_some(parts)
-    };
-    let mut users: BTreeMap<[String; 3], BTreeSet<usize>> = BTreeMap::new();
-    for (index, gateway) in input.gateways.iter().enumerate() {
-        for certificate in gateway.servers.iter().filter_map(key) {
-            users.entry(certificate).or_default().insert(index);
-        }
-    }
-    for (index, gateway) in input.gateways.iter().enumerate() {
-        let mut others: BTreeMap<usize, &Node> = BTreeMap::new();
-        for server in gateway.servers {
-            for other in key(server).iter().flat_map(|certificate| &users[certificate]) {
-                if *other != index && selects(&gateway.selector, &input.gateways[*other].selector) {
-                    others.entry(*other).or_insert(server);
-                }
-            }
-        }
-        for (other, server) in others {
-            findings.add(
-                code::SAME_CERTIFICATE,
-                gateway.resource,
-                server.mark_of("tls"),
-                format!(
-                    "the certificate is that of {}, too: a client that uses one HTTP/2 connection for hosts of both gets 404 for those of the other",
-                    input.gateways[other].resource.meta.object
-                ),
-                "put the hosts of a certificate into one Gateway, or give each its own certificate",
             );
         }
     }

@@ -21,6 +21,7 @@ mod compiled;
 mod destination_rules;
 mod findings;
 mod gateway_api;
+mod gateway_rivals;
 mod gateways;
 mod hosts;
 mod input;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::findings::Findings;
+use super::findings::{Findings, MAX_NAMED, few};
 use super::input::{Input, NETWORKING, scopes};
 use super::sources::Resource;
 use super::tree::Tree;
@@ -34,7 +34,8 @@ pub(super) fn analyze(input: &Input<'_>, findings: &mut Findings) {
             }
         }
     }
-    rivals(entries, findings);
+    let in_force: Vec<&Resource> = entries.iter().copied().filter(|entry| !input.is_refused(entry)).collect();
+    rivals(&in_force, findings);
 }
 
 /// The mesh configuration lets the mesh make up addresses.
@@ -46,48 +47,65 @@ fn allocates(input: &Input<'_>) -> bool {
         && (is_true("ISTIO_META_DNS_AUTO_ALLOCATE") || is_true("PILOT_ENABLE_IP_AUTOALLOCATE"))
 }
 
-/// A port of a host as one entry has it.
-type Claims<'s> = BTreeMap<(String, &'s str, i64), Vec<(String, &'s Resource, &'s Node)>>;
+/// A port of a host, by who sees it (`*` = all).
+type Claims<'s> = BTreeMap<(&'s str, &'s str, i64), Claim<'s>>;
+
+/// The entries that have it, each once, and what they call it.
+#[derive(Default)]
+struct Claim<'s> {
+    entries: Vec<(&'s Resource, &'s Node)>,
+    protocols: BTreeSet<String>,
+}
 
 fn rivals(entries: &[&Resource], findings: &mut Findings) {
+    let exported: Vec<Vec<Arc<str>>> = entries
+        .iter()
+        .map(|entry| entry.node.texts("spec.exportTo").filter_map(Node::text).map(Arc::from).collect())
+        .collect();
     let mut claims = Claims::new();
-    for entry in entries {
+    for (entry, named) in entries.iter().zip(&exported) {
         let node = &entry.node;
-        let named: Vec<Arc<str>> = node.texts("spec.exportTo").filter_map(Node::text).map(Arc::from).collect();
-        let seen_in = scopes(&named, entry.namespace());
+        let seen_in = scopes(named, entry.namespace());
         let seen_in = if seen_in.is_empty() { vec!["*"] } else { seen_in };
         for host in node.texts("spec.hosts").filter_map(Node::text) {
             for port in node.items("spec.ports") {
-                let protocol = port.text_at("protocol").to_ascii_uppercase();
                 for scope in &seen_in {
-                    let key = ((*scope).to_owned(), host, port.int_at("number").unwrap_or(0));
-                    claims.entry(key).or_default().push((protocol.clone(), entry, port));
+                    let claim = claims.entry((*scope, host, port.int_at("number").unwrap_or(0))).or_default();
+                    claim.protocols.insert(port.text_at("protocol").to_ascii_uppercase());
+                    if !claim.entries.last().is_some_and(|(last, _)| std::ptr::eq(*last, *entry)) {
+                        claim.entries.push((entry, port));
+                    }
                 }
             }
         }
     }
     let mut told: BTreeSet<*const Resource> = BTreeSet::new();
+    // Those for everybody meet those of each namespace, and are told once.
+    let mut public_told: BTreeSet<(&str, i64)> = BTreeSet::new();
+    let nothing = Claim::default();
     for ((scope, host, port), own) in &claims {
-        let mut all = own.clone();
-        if scope != "*" {
-            all.extend(claims.get(&("*".to_owned(), *host, *port)).into_iter().flatten().cloned());
-        }
-        let protocols: BTreeSet<&str> = all.iter().map(|(protocol, ..)| &**protocol).collect();
+        let public = if *scope == "*" { None } else { claims.get(&("*", *host, *port)) }.unwrap_or(&nothing);
+        let protocols: BTreeSet<&String> = own.protocols.union(&public.protocols).collect();
         if protocols.len() < 2 {
             continue;
         }
-        let names: BTreeSet<String> = all.iter().map(|(_, entry, _)| entry.meta.object.to_string()).collect();
-        for (_, entry, node) in &all {
+        let first = own.entries.iter().take(MAX_NAMED).chain(public.entries.iter().take(MAX_NAMED));
+        let mut named: Vec<String> = first.map(|(entry, _)| entry.meta.object.to_string()).collect();
+        named.sort_unstable();
+        let message = format!(
+            "port {port} of {host} is {} in {}: which of them holds depends on their age",
+            few(&protocols, protocols.len(), " and "),
+            few(named, own.entries.len() + public.entries.len(), " and ")
+        );
+        let public_is_new = *scope == "*" || public_told.insert((*host, *port));
+        let public = if public_is_new { &public.entries[..] } else { &[] };
+        for (entry, node) in own.entries.iter().chain(public) {
             if told.insert(std::ptr::from_ref(*entry)) {
                 findings.add(
                     code::RIVAL_PROTOCOLS,
                     entry,
                     node.mark_of("protocol"),
-                    format!(
-                        "port {port} of {host} is {} in {}: which of them holds depends on their age",
-                        protocols.iter().copied().collect::<Vec<_>>().join(" and "),
-                        names.iter().cloned().collect::<Vec<_>>().join(" and ")
-                    ),
+                    message.clone(),
                     "use one protocol, or other ports",
                 );
             }

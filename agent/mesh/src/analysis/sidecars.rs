@@ -16,7 +16,7 @@ pub(super) fn analyze(input: &Input<'_>, findings: &mut Findings) {
         all.iter().copied().partition(|sidecar| sidecar.node.labels(SELECTOR).is_empty());
     let in_ambient = |r: &&Resource| input.namespace(r.namespace()).is_some_and(is_ambient);
     let defaults: Vec<&Resource> = without.iter().copied().filter(|r| !in_ambient(r)).collect();
-    several_defaults(&defaults, code::SIDECARS_DEFAULT, findings);
+    several_defaults(&defaults, code::SIDECARS_DEFAULT, input, findings);
     let selects_ambient = |r: &&Resource| {
         let selected = input.workloads.select(Some(r.namespace()), &r.node.labels(SELECTOR));
         selected.iter().any(|workload| workload.is_ambient)

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::findings::Findings;
+use super::findings::{Findings, MAX_NAMED, few};
 use super::input::{Input, TELEMETRY};
 use super::sources::Resource;
 use super::tree::{Tree, shown};
 use crate::finding::code;
+use crate::source::ObjectRef;
 
 pub(super) fn analyze(input: &Input<'_>, findings: &mut Findings) {
     let all = input.all(TELEMETRY, "Telemetry");
@@ -15,9 +16,12 @@ pub(super) fn analyze(input: &Input<'_>, findings: &mut Findings) {
         |r: &Resource| r.node.at("spec.targetRef").is_some() || !r.node.items("spec.targetRefs").is_empty();
     let defaults: Vec<&Resource> =
         all.iter().copied().filter(|r| r.node.at("spec.selector").is_none() && !has_target(r)).collect();
-    several_defaults(&defaults, code::TELEMETRY_DEFAULT, findings);
+    several_defaults(&defaults, code::TELEMETRY_DEFAULT, input, findings);
     providers(all, input, findings);
 }
+
+/// An object, how many workloads it shares with others, and the first of them with who selects it.
+type Shared<'s> = (&'s Resource, usize, Vec<(&'s ObjectRef, &'s [&'s Resource])>);
 
 /// Objects with a selector: those that select no pod, and those that select the same one. `other` = a pod whose
 /// overlaps are no conflict.
@@ -29,8 +33,11 @@ pub(super) fn overlaps(
     findings: &mut Findings,
     other: impl Fn(&super::workloads::Workload<'_>) -> bool,
 ) {
-    let mut by_workload: BTreeMap<(bool, &crate::source::ObjectRef), Vec<&Resource>> = BTreeMap::new();
+    let parent = path.rsplit_once('.').map_or(path, |(parent, _)| parent);
+    let mut by_workload: BTreeMap<(bool, &ObjectRef), Vec<&Resource>> = BTreeMap::new();
     let mut pods_overlap = false;
+    let mut all = all.to_vec();
+    all.sort_by(|a, b| a.meta.seniority().cmp(&b.meta.seniority()));
     for resource in all {
         let selector = resource.node.labels(path);
         if selector.is_empty() {
@@ -38,7 +45,6 @@ pub(super) fn overlaps(
         }
         let found = input.workloads.select(Some(resource.namespace()), &selector);
         if found.is_empty() && input.sources.is_read("Pod") {
-            let parent = path.rsplit_once('.').map_or(path, |(parent, _)| parent);
             findings.add(
                 code::REFERENCE,
                 resource,
@@ -51,6 +57,9 @@ pub(super) fn overlaps(
                 "mend the labels: they are those of pods",
             );
         }
+        if input.is_refused(resource) {
+            continue;
+        }
         for workload in found.into_iter().filter(|workload| !other(workload)) {
             let list = by_workload.entry((workload.is_pod, &workload.resource.meta.object)).or_default();
             list.push(resource);
@@ -58,19 +67,30 @@ pub(super) fn overlaps(
         }
     }
     // Where pods tell it, their templates would tell it again.
-    for ((is_pod, workload), list) in by_workload.iter().filter(|(_, list)| list.len() > 1) {
-        if pods_overlap && !is_pod {
-            continue;
+    let told = by_workload.iter().filter(|((is_pod, _), list)| list.len() > 1 && (*is_pod || !pods_overlap));
+    let mut shared: BTreeMap<&ObjectRef, Shared<'_>> = BTreeMap::new();
+    for ((_, workload), list) in told {
+        for resource in list {
+            let (_, count, named) = shared.entry(&resource.meta.object).or_insert_with(|| (*resource, 0, Vec::new()));
+            *count += 1;
+            if named.len() < MAX_NAMED {
+                named.push((*workload, &**list));
+            }
         }
-        let mut list = list.clone();
-        list.sort_by(|a, b| a.meta.seniority().cmp(&b.meta.seniority()));
-        let names = list.iter().map(|r| r.meta.object.to_string()).collect::<Vec<_>>().join(", ");
-        for resource in &list {
+    }
+    for (resource, count, named) in shared.into_values() {
+        let last = named.len() - 1;
+        for (i, (workload, list)) in named.into_iter().enumerate() {
+            let names = few(list.iter().map(|r| &r.meta.object), list.len(), ", ");
+            let more = match count - last - 1 {
+                more @ 1.. if i == last => format!("; it shares {more} more, too"),
+                _ => String::new(),
+            };
             findings.add(
                 code,
                 resource,
-                resource.node.mark_of(path.rsplit_once('.').map_or(path, |(parent, _)| parent)),
-                format!("{names} all select {workload}: only the oldest, {}, holds for it", list[0].name()),
+                resource.node.mark_of(parent),
+                format!("{names} all select {workload}: only the oldest, {}, holds for it{more}", list[0].name()),
                 "let each pod be selected by one of them",
             );
         }
@@ -78,14 +98,14 @@ pub(super) fn overlaps(
 }
 
 /// More than one of a namespace without a selector.
-pub(super) fn several_defaults(defaults: &[&Resource], code: &'static str, findings: &mut Findings) {
+pub(super) fn several_defaults(defaults: &[&Resource], code: &'static str, input: &Input<'_>, findings: &mut Findings) {
     let mut by_namespace: BTreeMap<&str, Vec<&Resource>> = BTreeMap::new();
-    for resource in defaults {
+    for resource in defaults.iter().filter(|resource| !input.is_refused(resource)) {
         by_namespace.entry(resource.namespace()).or_default().push(resource);
     }
     for (namespace, mut list) in by_namespace.into_iter().filter(|(_, list)| list.len() > 1) {
         list.sort_by(|a, b| a.meta.seniority().cmp(&b.meta.seniority()));
-        let names = list.iter().map(|r| &**r.name()).collect::<Vec<_>>().join(", ");
+        let names = few(list.iter().map(|r| r.name()), list.len(), ", ");
         for resource in &list {
             findings.add(
                 code,

@@ -77,6 +77,8 @@ pub(crate) struct Hiding {
     pub(crate) at: Option<Location>,
     /// As written.
     pub(crate) host: Arc<str>,
+    /// It is for clients with labels that it names.
+    pub(crate) selects: bool,
 }
 
 /// A rule, or an alternative of one, that some clients do not have.
@@ -241,6 +243,7 @@ impl<'s> Describer<'s> {
             rule: rule.meta.object.clone(),
             at: rule.meta.place(rule.host_mark),
             host: Arc::clone(&rule.host),
+            selects: rule.selector.is_some(),
         });
         Some((hidden, hiding.collect()))
     }

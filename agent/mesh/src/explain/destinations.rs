@@ -127,8 +127,13 @@ impl Toward<'_> {
         let at = |at: Option<&Location>| at.map(|at| format!(" at {at}")).unwrap_or_default();
         let first: Vec<String> =
             hiding.iter().map(|one| format!("{}{} (host {})", one.rule, at(one.at.as_ref()), one.host)).collect();
+        let order = if hiding.iter().any(|one| one.selects) {
+            "a rule whose workloadSelector selects the client comes before those without one, and is not merged with them"
+        } else {
+            "rules of the client's namespace come before those of the service's, the most specific host first, and are not merged with others"
+        };
         format!(
-            "{}{} defines subset {subset} of {host}, and {} hides it from this client: rules of the client's namespace come before those of the service's, the most specific host first, and are not merged with others",
+            "{}{} defines subset {subset} of {host}, and {} hides it from this client: {order}",
             hidden.rule,
             at(hidden.at.as_ref()),
             first.join(" and ")

@@ -3,6 +3,9 @@
 use super::at::{At, Report};
 use super::names::{is_label_key, is_label_value};
 
+/// Bytes of a namespace, which is one label of a DNS name.
+const MAX_LABEL: usize = 63;
+
 pub(super) fn rules(report: &mut Report<'_>, root: &At<'_>) {
     let Some(metadata) = root.get("metadata") else {
         return;
@@ -12,6 +15,13 @@ pub(super) fn rules(report: &mut Report<'_>, root: &At<'_>) {
         let message =
             format!("`{name}` is no name: small letters, digits, `-` and `.`, with a letter or digit at each end");
         report.field(&metadata, "name", message);
+    }
+    let namespace = metadata.text("namespace");
+    if !namespace.is_empty() && !is_namespace(namespace) {
+        let message = format!(
+            "`{namespace}` is no namespace: up to {MAX_LABEL} small letters, digits and `-`, with a letter or digit at each end"
+        );
+        report.field(&metadata, "namespace", message);
     }
     for (key, value) in metadata.entries("labels") {
         if !is_label_key(key) {
@@ -30,4 +40,8 @@ fn is_name(name: &str) -> bool {
             && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
     };
     name.len() <= 253 && name.split('.').all(part)
+}
+
+fn is_namespace(name: &str) -> bool {
+    name.len() <= MAX_LABEL && !name.contains('.') && is_name(name)
 }

@@ -1,4 +1,4 @@
-//! The manifests that were named: files as they are, directories with what looks like a manifest.
+//! The manifests that were named: files as they are, directories with what looks like a manifest, however deep.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -19,7 +19,7 @@ const STDIN: &str = "-";
 ///
 /// # Errors
 /// When one cannot be read.
-pub(super) fn read(paths: &[PathBuf], recursive: bool, stdin: &mut dyn Read) -> Result<Vec<(String, String)>> {
+pub(super) fn read(paths: &[PathBuf], stdin: &mut dyn Read) -> Result<Vec<(String, String)>> {
     let mut found = Vec::new();
     let mut standard_input = None;
     for path in paths {
@@ -31,7 +31,7 @@ pub(super) fn read(paths: &[PathBuf], recursive: bool, stdin: &mut dyn Read) -> 
             stdin.read_to_string(&mut text).context("reading standard input")?;
             standard_input = Some((STDIN.to_owned(), text));
         } else if path.is_dir() {
-            directory(path, recursive, 0, &mut found)?;
+            directory(path, 0, &mut found)?;
         } else {
             found.push(path.clone());
         }
@@ -55,14 +55,14 @@ pub(super) fn read(paths: &[PathBuf], recursive: bool, stdin: &mut dyn Read) -> 
     Ok(texts)
 }
 
-fn directory(path: &Path, recursive: bool, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
+fn directory(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
     let entries = std::fs::read_dir(path).with_context(|| format!("reading {}", path.display()))?;
     let mut names = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
     names.sort();
     for name in names {
         if name.is_dir() {
-            if recursive && depth < MAX_DEPTH {
-                directory(&name, recursive, depth + 1, found)?;
+            if depth < MAX_DEPTH {
+                directory(&name, depth + 1, found)?;
             }
         } else if name.extension().is_some_and(|found| EXTENSIONS.iter().any(|known| found.eq_ignore_ascii_case(known)))
         {
@@ -84,18 +84,17 @@ mod tests {
         for name in ["b.yaml", "a.yml", "notes.txt", "below/c.json"] {
             std::fs::write(at(name), name).expect("written");
         }
-        let names = |paths: &[PathBuf], recursive: bool| -> Vec<String> {
-            let found = read(paths, recursive, &mut "in".as_bytes()).expect("readable");
+        let names = |paths: &[PathBuf]| -> Vec<String> {
+            let found = read(paths, &mut "in".as_bytes()).expect("readable");
             found.into_iter().map(|(_, text)| text).collect()
         };
-        assert_eq!(names(&[root.path().into()], false), ["a.yml", "b.yaml"]);
-        assert_eq!(names(&[root.path().into()], true), ["a.yml", "b.yaml", "below/c.json"]);
+        assert_eq!(names(&[root.path().into()]), ["a.yml", "b.yaml", "below/c.json"]);
         assert_eq!(
-            names(&[at("notes.txt"), "-".into(), root.path().into()], false),
-            ["notes.txt", "a.yml", "b.yaml", "in"]
+            names(&[at("notes.txt"), "-".into(), root.path().into()]),
+            ["notes.txt", "a.yml", "b.yaml", "below/c.json", "in"]
         );
         std::fs::write(at("binary.yaml"), [0xff, 0xfe, 0]).expect("written");
-        assert!(read(&[at("binary.yaml")], false, &mut "".as_bytes()).is_err());
-        assert!(read(&[at("absent.yaml")], false, &mut "".as_bytes()).is_err());
+        assert!(read(&[at("binary.yaml")], &mut "".as_bytes()).is_err());
+        assert!(read(&[at("absent.yaml")], &mut "".as_bytes()).is_err());
     }
 }

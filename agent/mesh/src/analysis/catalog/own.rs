@@ -435,7 +435,7 @@ spec:
         name: "HiddenDestinationRule",
         severity: Severity::Warning,
         title: "a DestinationRule of the clients' namespace that hides the owner's",
-        effect: "A rule of the client's namespace comes before those of the namespace of the service, even one for `*` before one for the very host, and rules of different namespaces are never merged. Where a VirtualService names a subset that only the hidden rule defines, its share is answered with 503 (NC).",
+        effect: "A rule of the client's namespace comes before those of the namespace of the service, even one for `*` before one for the very host, and rules of different namespaces are never merged. In a namespace, one with a workloadSelector comes before those without, and is not merged with them. Where a VirtualService names a subset that only the hidden rule defines, its share is answered with 503 (NC).",
         fix: "Repeat the subsets in the rule of the clients, or move it to the root namespace, whose rules come last.",
         example: Some(Example {
             fires: r#"apiVersion: v1

@@ -286,4 +286,96 @@ spec:
 ",
         }),
     },
+    Entry {
+        code: code::PLAIN_TEXT_MATCHES,
+        name: "NegativeIdentityMatchesPlainText",
+        severity: Severity::Warning,
+        title: "a negative condition on identities that clients without mutual TLS meet",
+        effect: "notPrincipals, notNamespaces and notServiceAccounts are met by whoever is none of those named, and a client in plain text is nobody. An ALLOW policy lets it in.",
+        fix: "Name beside it who is meant; `principals: [\"*\"]` is every client that has an identity.",
+        example: Some(Example {
+            fires: r"apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  rules:
+  - from: [{source: {notPrincipals: [cluster.local/ns/db/sa/batch]}}]
+",
+            silent: r#"apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  rules:
+  - from: [{source: {principals: ["*"], notPrincipals: [cluster.local/ns/db/sa/batch]}}]
+"#,
+        }),
+    },
+    Entry {
+        code: code::SPIFFE_SCHEME,
+        name: "PrincipalWithScheme",
+        severity: Severity::Warning,
+        title: "a principal with spiffe://",
+        effect: "Certificates spell identities as spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT, policies without the scheme. With it a principal is that of nobody.",
+        fix: "Leave `spiffe://` out.",
+        example: Some(Example {
+            fires: r#"apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  rules:
+  - from: [{source: {principals: ["spiffe://cluster.local/ns/front/sa/web"]}}]
+"#,
+            silent: r"apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  rules:
+  - from: [{source: {principals: [cluster.local/ns/front/sa/web]}}]
+",
+        }),
+    },
+    Entry {
+        code: code::SERVICE_PORT_IN_POLICY,
+        name: "PolicyNamesServicePort",
+        severity: Severity::Warning,
+        title: "a policy that names the port of a Service",
+        effect: "Policies are enforced where the pod is, and `ports` is the port on which it listens. The port of the Service that clients dial never gets there.",
+        fix: "Write the targetPort.",
+        example: Some(Example {
+            fires: r#"apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec: {containers: [{name: web, image: web}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  rules:
+  - to: [{operation: {ports: ["80"]}}]
+"#,
+            silent: r#"apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec: {containers: [{name: web, image: web}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  rules:
+  - to: [{operation: {ports: ["8080"]}}]
+"#,
+        }),
+    },
 ];

@@ -1,12 +1,12 @@
 //! DestinationRules that hide what the owner of a host says: a rule of the client's namespace comes first, be it for
-//! `*`, and is merged with none of another namespace.
+//! `*`, and is merged with none of another namespace; and one with a workloadSelector comes before those without.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::super::findings::Findings;
 use super::super::input::{DestinationRule, Input, VirtualService, scopes};
-use super::super::tree::Tree;
+use super::super::tree::{Tree, canonical};
 use crate::finding::{Severity, code};
 
 /// Rules for one host whose subsets are looked at: more of them are rivals, which is told of.
@@ -20,6 +20,7 @@ type Uses<'i, 's> = BTreeMap<(Arc<str>, &'s str), Vec<&'i VirtualService<'s>>>;
 /// Looks at every DestinationRule that is for a host of another namespace.
 pub(super) fn analyze(input: &Input<'_>, findings: &mut Findings) {
     let uses = uses(input);
+    chosen(input, &uses, findings);
     let mut exact: BTreeMap<(&str, &str), Vec<&DestinationRule<'_>>> = BTreeMap::new();
     let mut wide: BTreeMap<&str, Vec<&DestinationRule<'_>>> = BTreeMap::new();
     for rule in input.destination_rules.iter().filter(|rule| !rule.written.is_empty() && is_first(rule, input)) {
@@ -47,6 +48,51 @@ pub(super) fn analyze(input: &Input<'_>, findings: &mut Findings) {
             if *count < MAX_HOSTS && hides(namespace, host, &first, input, &uses, findings) {
                 *count += 1;
             }
+        }
+    }
+}
+
+/// Rules for some clients: these follow no other of their namespace, and its subsets are not there for them.
+fn chosen(input: &Input<'_>, uses: &Uses<'_, '_>, findings: &mut Findings) {
+    let selector =
+        |rule: &DestinationRule<'_>| rule.resource.node.at("spec.workloadSelector").map(|node| canonical(node, ""));
+    for rule in input.destination_rules.iter().filter(|rule| !rule.host.starts_with('*')) {
+        let Some(clients) = selector(rule).filter(|_| !input.is_refused(rule.resource)) else { continue };
+        let own: &str = rule.resource.namespace();
+        let sees = |export_to: &[Arc<str>], from: &str| {
+            let seen_in = scopes(export_to, from);
+            seen_in.is_empty() || seen_in.contains(&own)
+        };
+        let has =
+            |other: &DestinationRule<'_>, name: &str| other.subsets.iter().any(|subset| subset.text_at("name") == name);
+        let of_host = uses.range((Arc::clone(&rule.host), "")..);
+        for ((_, name), users) in of_host.take_while(|((host, _), _)| *host == rule.host) {
+            let user = users.iter().find(|vs| sees(&vs.export_to, vs.namespace()) && !input.is_refused(vs.resource));
+            let together = |other: &&DestinationRule<'_>| {
+                other.resource.namespace() == rule.resource.namespace()
+                    && selector(other).is_some_and(|other| other == clients)
+            };
+            if input.rules_for(&rule.host).take(MAX_RULES).filter(together).any(|other| has(other, name)) {
+                continue;
+            }
+            let hidden = input.rules_for(&rule.host).find(|other| {
+                selector(other).is_none()
+                    && !input.is_refused(other.resource)
+                    && sees(&other.export_to, other.resource.namespace())
+                    && has(other, name)
+            });
+            let (Some(vs), Some(hidden)) = (user, hidden) else { continue };
+            findings.add(
+                code::HIDDEN_RULE,
+                rule.resource,
+                rule.resource.node.mark_of("spec.workloadSelector"),
+                format!(
+                    "the clients that its workloadSelector selects follow this rule toward {}, and not {}: subset {name}, to which {} sends, is not there for them: 503 (NC)",
+                    rule.host, hidden.resource.meta.object, vs.resource.meta.object
+                ),
+                "repeat the subsets that they need here: a rule with a workloadSelector is merged with none without",
+            );
+            break;
         }
     }
 }

@@ -1,19 +1,17 @@
 //! DestinationRules: several for one host, settings of a port that drop others, hashes and ejection that do less than
 //! they seem to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::super::findings::Findings;
-use super::super::input::{DestinationRule, Input};
+use super::super::findings::{Findings, few};
+use super::super::input::{DestinationRule, Input, scopes};
 use super::super::tree::{Tree, canonical};
 use crate::crd::Node;
 use crate::finding::{Severity, code};
 
 /// What settings of a port replace as a whole.
 const BLOCKS: [&str; 4] = ["connectionPool", "loadBalancer", "outlierDetection", "tls"];
-/// Of the rules for one host so many are named: each of them has a finding of its own.
-const MAX_NAMED: usize = 5;
 /// `maxEjectionPercent` where none is given.
 const DEFAULT_EJECTION: i64 = 10;
 
@@ -21,7 +19,8 @@ pub(super) fn analyze(input: &Input<'_>, findings: &mut Findings) {
     rivals(input, findings);
     for rule in &input.destination_rules {
         for (level, name) in levels(rule) {
-            dropped(rule, level, &name, findings);
+            absent_ports(rule, level, &name, input, findings);
+            dropped(rule, level, &name, input, findings);
             let ports = level.items("portLevelSettings").iter();
             let inner = ports
                 .map(|port| (port, format!("{name}.portLevelSettings[{}]", port.int_at("port.number").unwrap_or(0))));
@@ -46,7 +45,8 @@ fn levels<'r>(rule: &'r DestinationRule<'_>) -> impl Iterator<Item = (&'r Node, 
 fn rivals(input: &Input<'_>, findings: &mut Findings) {
     type Key<'s> = (&'s str, Arc<str>, String, Vec<Arc<str>>);
     let mut by_host: BTreeMap<Key<'_>, Vec<&DestinationRule<'_>>> = BTreeMap::new();
-    for rule in input.destination_rules.iter().filter(|rule| !rule.written.is_empty()) {
+    let in_force = |rule: &&DestinationRule<'_>| !rule.written.is_empty() && !input.is_refused(rule.resource);
+    for rule in input.destination_rules.iter().filter(in_force) {
         let selector =
             rule.resource.node.at("spec.workloadSelector").map(|node| canonical(node, "")).unwrap_or_default();
         let mut export_to = rule.export_to.clone();
@@ -75,11 +75,7 @@ fn rivals(input: &Input<'_>, findings: &mut Findings) {
                 }
             }
             let others = rules.iter().filter(|other| !std::ptr::eq(**other, *rule));
-            let mut named: Vec<String> =
-                others.take(MAX_NAMED).map(|other| other.resource.meta.object.to_string()).collect();
-            if let more @ 1.. = rules.len() - 1 - named.len() {
-                named.push(format!("{more} more"));
-            }
+            let named = few(others.map(|other| &other.resource.meta.object), rules.len() - 1, " and ");
             let (severity, effect) = if lost.is_empty() {
                 (Severity::Info, "they are merged, and all of this one holds".to_owned())
             } else {
@@ -93,19 +89,54 @@ fn rivals(input: &Input<'_>, findings: &mut Findings) {
                 code::RIVAL_RULES,
                 rule.resource,
                 rule.resource.node.mark_of("spec.host"),
-                format!(
-                    "{host} has {} DestinationRules in this namespace ({}, too): {effect}",
-                    rules.len(),
-                    named.join(" and ")
-                ),
+                format!("{host} has {} DestinationRules in this namespace ({named}, too): {effect}", rules.len()),
                 "put the settings of a host into one DestinationRule",
             );
         }
     }
 }
 
-fn dropped(rule: &DestinationRule<'_>, level: &Node, name: &str, findings: &mut Findings) {
-    for port in level.items("portLevelSettings") {
+/// The ports of what the rule is for; `None` = nothing is known of it.
+fn ports(rule: &DestinationRule<'_>, input: &Input<'_>) -> Option<BTreeSet<i64>> {
+    let found: BTreeSet<i64> = if let Some(suffix) = rule.host.strip_prefix('*') {
+        input.hosts.covered(suffix).flat_map(|host| host.ports.iter().copied()).collect()
+    } else {
+        let namespace = rule.resource.namespace();
+        let seen_in = scopes(&rule.export_to, namespace);
+        input.hosts.find(&rule.host, namespace, &seen_in)?.ports.iter().copied().collect()
+    };
+    (!found.is_empty()).then_some(found)
+}
+
+/// Settings of ports that the host does not have.
+fn absent_ports(rule: &DestinationRule<'_>, level: &Node, name: &str, input: &Input<'_>, findings: &mut Findings) {
+    if level.items("portLevelSettings").is_empty() {
+        return;
+    }
+    let Some(known) = ports(rule, input) else { return };
+    for (i, port) in level.items("portLevelSettings").iter().enumerate() {
+        let number = port.int_at("port.number").unwrap_or(0);
+        if !known.contains(&number) {
+            findings.at(
+                Severity::Warning,
+                code::REFERENCE,
+                rule.resource,
+                port.mark_of("port.number"),
+                format!(
+                    "port not found: {number}; portLevelSettings[{i}] of the {name} has no effect: {} has no such port",
+                    rule.written
+                ),
+                &format!("port.number is the Service's, not the pods': {}", few(&known, known.len(), ", ")),
+            );
+        }
+    }
+}
+
+fn dropped(rule: &DestinationRule<'_>, level: &Node, name: &str, input: &Input<'_>, findings: &mut Findings) {
+    let known = if level.items("portLevelSettings").is_empty() { None } else { ports(rule, input) };
+    let is_there =
+        |port: &&Node| known.as_ref().is_none_or(|known| known.contains(&port.int_at("port.number").unwrap_or(0)));
+    for port in level.items("portLevelSettings").iter().filter(is_there) {
         let lost: Vec<&str> =
             BLOCKS.into_iter().filter(|block| level.at(block).is_some() && port.at(block).is_none()).collect();
         if lost.is_empty() {

@@ -7,8 +7,11 @@ use crate::finding::{Finding, Severity};
 
 mod catalog_tests;
 mod cluster;
+mod own;
 mod properties;
+mod refused;
 mod rules;
+mod size;
 
 /// The time of all tests: 1 January 2030.
 const NOW: u64 = 1_893_456_000;

@@ -127,7 +127,7 @@ fn shadowing_is_told_only_where_it_can_be_proved() {
         ("{uri: {prefix: /a}}", "{uri: {exact: /a/b}}", true, false),
         ("{uri: {regex: \"/a.\"}}", "{uri: {exact: /ab}}", true, false),
         ("{uri: {regex: \"/a\"}}", "{uri: {exact: /ab}}", false, false),
-        ("{uri: {regex: \"/a.*\"}}", "{uri: {prefix: /ab}}", false, false),
+        ("{uri: {regex: \"/a.*\"}}", "{uri: {prefix: /ab}}", true, false),
         ("{uri: {regex: \"/a.*\"}}", "{uri: {regex: \"/a.*\"}, port: 80}", true, false),
         ("{uri: {prefix: /}}", "{headers: {x: {exact: \"1\"}}}", true, false),
         ("{uri: {prefix: /a}}", "{uri: {prefix: /a/b}, headers: {x: {exact: \"1\"}}}", true, false),

@@ -77,6 +77,29 @@ impl<'s> List<'s> {
         }
         if self.protocol == "http" {
             self.covered(&mut items, findings);
+            if let Some(last) = everything {
+                self.emptied(&items, last, findings);
+            }
+        }
+    }
+
+    /// A rule without matches below one whose match takes everything.
+    fn emptied(&self, items: &[Item<'s>], last: usize, findings: &mut Findings) {
+        let anything = Node { value: Value::Map(Vec::new()), mark: self.rules[last].mark };
+        let mut regexes = Regexes::default();
+        let taker = items.iter().find(|item| covers(self.vs, item.node, &anything, &mut regexes));
+        if let Some(taker) = taker {
+            findings.add(
+                code::UNREACHABLE,
+                self.vs,
+                self.rules[last].mark,
+                format!(
+                    "{} is never used: {} comes first and takes every request",
+                    self.name(last),
+                    self.item((taker.rule, taker.index))
+                ),
+                &format!("move {} to the end, or remove this one", self.name(taker.rule)),
+            );
         }
     }
 
@@ -271,32 +294,59 @@ fn same_gateways(vs: &Resource, a: &Node, b: &Node) -> bool {
     of(b).iter().all(|gateway| wide.contains(gateway))
 }
 
+/// A path condition of which all paths begin with a text that is known.
+fn beginning(uri: &Node) -> String {
+    let given = ["exact", "prefix"].into_iter().find_map(|key| uri.at(key).and_then(Node::text));
+    given.map_or_else(|| literal_start(uri.text_at("regex")).0, str::to_owned)
+}
+
+/// What every match of a regex begins with, as far as that is seen without parsing it, and what is left of the regex.
+fn literal_start(regex: &str) -> (String, &str) {
+    const SPECIAL: &str = r".^$*+?()[]{}|";
+    let mut found = String::new();
+    // One of several alternatives begins otherwise.
+    if regex.contains('|') {
+        return (found, regex);
+    }
+    let mut rest = regex.strip_prefix('^').unwrap_or(regex);
+    loop {
+        let mut chars = rest.chars();
+        let next = match chars.next() {
+            Some('\\') => chars.next().filter(char::is_ascii_punctuation),
+            next => next.filter(|next| !SPECIAL.contains(*next)),
+        };
+        // What may be repeated may be absent.
+        let Some(next) = next.filter(|_| !chars.as_str().starts_with(['*', '?', '{'])) else { return (found, rest) };
+        found.push(next);
+        rest = chars.as_str();
+    }
+}
+
 fn uri_covers(a: &Node, b: &Node, regexes: &mut Regexes) -> bool {
     let Some(wide) = a.at("uri") else { return true };
-    let Some(narrow) = b.at("uri") else {
-        // Every path begins with it.
-        return wide.text_at("prefix") == "/";
-    };
     let ignore = a.flag_at("ignoreUriCase");
+    // A regex that is a text and then anything is a prefix.
+    let prefix = wide.at("prefix").and_then(Node::text).map(str::to_owned).or_else(|| {
+        let (start, rest) = literal_start(wide.text_at("regex"));
+        (rest == ".*").then_some(start)
+    });
+    let takes_all = prefix.as_deref().is_some_and(|prefix| matches!(prefix, "" | "/"));
+    // Every path begins with a slash.
+    let Some(narrow) = b.at("uri") else { return takes_all };
+    if takes_all {
+        return true;
+    }
     if b.flag_at("ignoreUriCase") && !ignore {
         return false;
     }
     let fold = |text: &str| if ignore { text.to_ascii_lowercase() } else { text.to_owned() };
-    let given = |node: &Node, key: &str| node.at(key).and_then(Node::text).map(str::to_owned);
-    match (given(wide, "exact"), given(wide, "prefix"), given(wide, "regex")) {
-        (Some(exact), ..) => given(narrow, "exact").is_some_and(|other| fold(&other) == fold(&exact)),
-        (_, Some(prefix), _) => {
-            prefix == "/"
-                || [given(narrow, "exact"), given(narrow, "prefix")]
-                    .into_iter()
-                    .flatten()
-                    .any(|other| fold(&other).starts_with(&fold(&prefix)))
-        }
-        (.., Some(regex)) => {
-            given(narrow, "regex").as_ref() == Some(&regex)
-                || matches!(&*regex, ".*" | "/.*")
-                || given(narrow, "exact").is_some_and(|path| regexes.takes(&regex, &path))
-        }
-        _ => false,
+    if let Some(prefix) = prefix {
+        return fold(&beginning(narrow)).starts_with(&fold(&prefix));
     }
+    let exact = narrow.at("exact").and_then(Node::text);
+    if let Some(path) = wide.at("exact").and_then(Node::text) {
+        return exact.is_some_and(|other| fold(other) == fold(path));
+    }
+    let regex = wide.text_at("regex");
+    !regex.is_empty() && (narrow.text_at("regex") == regex || exact.is_some_and(|path| regexes.takes(regex, path)))
 }

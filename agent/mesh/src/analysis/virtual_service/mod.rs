@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::findings::Findings;
+use super::findings::{Findings, MAX_NAMED, few};
 use super::input::{Input, VirtualService};
 use super::tree::Tree;
 use crate::finding::code;
@@ -29,11 +29,13 @@ pub(super) fn analyze(input: &Input<'_>, findings: &mut Findings) {
 
 fn deprecated(vs: &VirtualService<'_>, findings: &mut Findings) {
     for (i, rule) in vs.http.iter().enumerate() {
-        if rule.number_at("fault.delay.percent").is_some_and(|percent| percent > 0.0) {
+        if rule.number_at("fault.delay.percent").is_some_and(|percent| percent > 0.0)
+            && let Some(percent) = rule.at("fault.delay.percent")
+        {
             findings.add(
                 code::DEPRECATED,
                 vs.resource,
-                rule.mark_of("fault.delay.percent"),
+                percent.mark,
                 format!("http[{i}].fault.delay.percent is deprecated: it takes whole numbers only"),
                 "write percentage.value",
             );
@@ -41,13 +43,12 @@ fn deprecated(vs: &VirtualService<'_>, findings: &mut Findings) {
     }
 }
 
-/// Of VirtualServices that share a host so many are named.
-const MAX_NAMED: usize = 5;
-
-/// Whose VirtualServices are for one host of the mesh, by the namespaces that see them (`*` = all) and the host.
+/// Whose VirtualServices are for one host of the mesh, by the namespaces that see them (`*` = all) and the host. What
+/// is refused meets none of them.
 fn shared_hosts(input: &Input<'_>, findings: &mut Findings) {
     let mut claims: BTreeMap<(&str, String), Vec<&VirtualService<'_>>> = BTreeMap::new();
-    for vs in input.virtual_services.iter().filter(|vs| vs.in_mesh()) {
+    let in_force = |vs: &&VirtualService<'_>| vs.in_mesh() && !input.is_refused(vs.resource);
+    for vs in input.virtual_services.iter().filter(in_force) {
         let seen_in = vs.seen_in();
         let scopes = if seen_in.is_empty() { vec!["*"] } else { seen_in };
         for host in vs.hosts.iter().filter_map(|host| host.text()) {
@@ -60,30 +61,33 @@ fn shared_hosts(input: &Input<'_>, findings: &mut Findings) {
             }
         }
     }
+    for list in claims.values_mut() {
+        list.sort_by(|a, b| a.resource.meta.seniority().cmp(&b.resource.meta.seniority()));
+    }
     let mut told: BTreeSet<*const VirtualService<'_>> = BTreeSet::new();
+    // Those for everybody meet those of each namespace, and are told once.
+    let mut public_told: BTreeSet<&str> = BTreeSet::new();
     for ((scope, host), own) in &claims {
-        let mut all = own.clone();
-        if *scope != "*"
-            && let Some(public) = claims.get(&("*", host.clone()))
-        {
-            let mine: BTreeSet<*const VirtualService<'_>> = own.iter().map(|vs| std::ptr::from_ref(*vs)).collect();
-            all.extend(public.iter().filter(|vs| !mine.contains(&std::ptr::from_ref(**vs))));
-        }
-        if all.len() < 2 {
+        let public = if *scope == "*" { None } else { claims.get(&("*", host.clone())) };
+        let public = public.map_or(&[][..], Vec::as_slice);
+        let total = own.len() + public.len();
+        if total < 2 {
             continue;
         }
-        all.sort_by(|a, b| a.resource.meta.seniority().cmp(&b.resource.meta.seniority()));
-        let what = if own.len() < all.len() {
-            let own = names(own);
-            format!("clients of namespace {scope} follow {own} where a rule of theirs is for them, all others the rest")
-        } else {
-            let all = names(&all);
+        let mut first: Vec<_> = own.iter().take(MAX_NAMED).chain(public.iter().take(MAX_NAMED)).copied().collect();
+        first.sort_by(|a, b| a.resource.meta.seniority().cmp(&b.resource.meta.seniority()));
+        let all = names(&first, total);
+        let what = if public.is_empty() {
             format!(
                 "their rules are merged in the order {all}, those that take everything last; Istio takes the oldest one alone"
             )
+        } else {
+            let own = names(own, own.len());
+            format!("clients of namespace {scope} follow {own} where a rule of theirs is for them, all others the rest")
         };
-        let message = format!("{} VirtualServices are for the mesh host {host} ({}): {what}", all.len(), names(&all));
-        for vs in &all {
+        let message = format!("{total} VirtualServices are for the mesh host {host} ({all}): {what}");
+        let public = if public.is_empty() || !public_told.insert(host) { &[] } else { public };
+        for vs in own.iter().chain(public) {
             if !told.insert(std::ptr::from_ref(*vs)) {
                 continue;
             }
@@ -102,12 +106,6 @@ fn shared_hosts(input: &Input<'_>, findings: &mut Findings) {
     }
 }
 
-/// The first few, and how many more there are: each of them has a finding that names them.
-fn names(list: &[&VirtualService<'_>]) -> String {
-    let named = list.iter().take(MAX_NAMED).map(|vs| vs.resource.meta.object.to_string());
-    let named = named.collect::<Vec<_>>().join(", then ");
-    match list.len().saturating_sub(MAX_NAMED) {
-        0 => named,
-        more => format!("{named}, then {more} more"),
-    }
+fn names(list: &[&VirtualService<'_>], total: usize) -> String {
+    few(list.iter().map(|vs| &vs.resource.meta.object), total, ", then ")
 }

@@ -173,6 +173,23 @@ fn a_subset_that_nobody_defines_is_503_nc() {
 }
 
 #[test]
+fn a_rule_for_some_clients_hides_a_subset_for_being_theirs() {
+    let chosen = "---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: chosen, namespace: shop}
+spec: {host: web, workloadSelector: {matchLabels: {app: x}}, trafficPolicy: {loadBalancer: {simple: RANDOM}}}
+";
+    let told = asked(&format!("{CANARY}{chosen}"), "shop/app=x", "http://web.shop/", &[]);
+    let why = &told.destinations[0].dead.as_ref().expect("nobody is behind it").why;
+    assert!(
+        why.contains("DestinationRule shop/chosen") && why.contains("(host web) hides it from this client"),
+        "{why}"
+    );
+    assert!(why.contains("workloadSelector") && !why.contains("client's namespace come before"), "{why}");
+}
+
+#[test]
 fn a_rule_of_the_clients_namespace_that_hides_a_subset_is_named() {
     let hiding = "---
 apiVersion: v1

@@ -144,6 +144,8 @@ fn names_and_labels_of_the_object_itself() {
         ("name: a, labels: {app: 'a b'}", "!metadata.labels.app: a b is no value of a label"),
         ("name: a, labels: {app: 1}", "!metadata.labels.app: must be a string, is a number: put it in quotes"),
         ("name: a, lables: {app: a}", "!metadata.lables: there is no such field; did you mean metadata.labels?"),
+        ("name: a, namespace: '../x y'", "!metadata.namespace: ../x y is no namespace"),
+        ("name: a, namespace: a.b", "!metadata.namespace: a.b is no namespace"),
         ("labels: {app: a}", "!metadata.name: must be given"),
     ] {
         let found = with(metadata);
