@@ -43,7 +43,7 @@ pub(crate) use json::MIRROR;
 pub use json::{Keep, parse_json};
 pub use meta::{Labels, Metadata};
 pub use node::{Entry, Mark, Node, SyntaxError, Value, parse};
-pub use protection::{MutualTls, Protection};
+pub use protection::{MutualTls, Protection, TargetService};
 pub(crate) use regex::{check_regex, full_regex, part_regex};
 pub(crate) use resources::NAME;
 pub use resources::{RESOURCES, Resource, Role};
@@ -225,6 +225,7 @@ fn classify(api_version: &str, kind: &str) -> Kind {
         "Gateway" => networking || gateway_api,
         "GatewayClass" | "ReferenceGrant" => gateway_api,
         kind if gateway_api::RouteKind::named(kind).is_some() => gateway_api,
+        protection::BACKEND_TLS => gateway_api,
         kind if Protection::is_kind(kind) => SECURITY.contains(&api_version),
         _ => false,
     };
@@ -235,7 +236,6 @@ fn classify(api_version: &str, kind: &str) -> Kind {
         "EnvoyFilter" if networking => Kind::NotServed("there is no Envoy to patch"),
         "WorkloadGroup" | "ProxyConfig" if networking => Kind::NotServed("it changes nothing"),
         "Telemetry" if api_version.starts_with("telemetry.istio.io/") => Kind::NotServed("it changes nothing"),
-        "BackendTLSPolicy" if gateway_api => Kind::NotServed("what it targets is reached by plain text"),
         "UDPRoute" if gateway_api => Kind::NotServed("no UDP is routed"),
         "WasmPlugin" if api_version.starts_with("extensions.istio.io/") => Kind::NotServed("no plugin runs"),
         _ => Kind::Foreign,
@@ -292,20 +292,19 @@ pub fn stand_in(node: Option<&Node>, object: &ObjectRef, at: Option<Location>) -
 
 /// What is said of an object of a [`Kind::NotServed`].
 pub(crate) fn not_served(object: ObjectRef, at: Option<Location>, instead: &str) -> Finding {
-    use crate::finding::{Severity, code};
-    let (severity, code, words) = match &*object.kind {
-        // Who wrote it counts on it.
-        "BackendTLSPolicy" => (Severity::Error, code::NOT_ENFORCED, "protects connections, and is not enforced"),
-        _ => (Severity::Warning, code::NOT_SUPPORTED, "is not supported yet"),
-    };
     Finding {
-        severity,
-        code,
+        severity: crate::finding::Severity::Warning,
+        code: crate::finding::code::NOT_SUPPORTED,
         at,
-        message: format!("{} {words}: {instead}", object.kind),
+        message: format!("{} is not supported yet: {instead}", object.kind),
         object: Some(object),
         help: None,
     }
+}
+
+/// The group of a kind that protects.
+pub(crate) fn group_of_protection(kind: &str) -> &'static str {
+    if kind == protection::BACKEND_TLS { gateway_api::GROUP } else { SECURITY_GROUP }
 }
 
 /// True for kinds that protect: what is not understood of them must not be passed over.

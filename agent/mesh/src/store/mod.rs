@@ -216,12 +216,13 @@ impl<'o> FileReader<'o> {
             let stays = format!("the last good version of {} stays", object.meta().object);
             self.new.objects.push(Held { object, findings: Vec::new() });
             stays
-        } else if let Some(object) =
-            guess.filter(|_| document.text.contains(crd::SECURITY_GROUP)).and_then(|(kind, namespace, name)| {
+        } else if let Some(object) = guess
+            .filter(|(kind, ..)| document.text.contains(crd::group_of_protection(kind)))
+            .and_then(|(kind, namespace, name)| {
                 let namespace = namespace.filter(|n| !n.is_empty()).unwrap_or(crd::DEFAULT_NAMESPACE);
                 let object = ObjectRef {
                     kind: kind.into(),
-                    group: crd::SECURITY_GROUP.into(),
+                    group: crd::group_of_protection(kind).into(),
                     namespace: namespace.into(),
                     name: name.into(),
                 };

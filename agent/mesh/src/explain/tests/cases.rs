@@ -235,6 +235,29 @@ fn what_protects_is_told_and_refuses() {
 }
 
 #[test]
+fn the_kernel_and_the_policy_give_one_reason() {
+    let policies = [
+        (
+            "kind: BackendTLSPolicy\napiVersion: gateway.networking.k8s.io/v1\nmetadata: {name: p, namespace: shop}\nspec: {targetRefs: [{kind: Service, group: '', name: web}]}\n",
+            "asks for TLS toward HOST, and this version would send plain text",
+        ),
+        (
+            "kind: PeerAuthentication\napiVersion: security.istio.io/v1\nmetadata: {name: p, namespace: shop}\nspec: {selector: {matchLabels: {app: web}}, mtls: {mode: STRIKT}}\n",
+            "may protect HOST and cannot be read",
+        ),
+    ];
+    for (policy, said) in policies {
+        let told = asked(&format!("{CANARY}---\n{policy}"), "shop/", "http://web/", &[]);
+        let kernel = told.kernel.expect("there is an entry");
+        assert_eq!((&*kernel.verdict, told.outcome.answered), ("reject", 0.0));
+        assert!(kernel.why.ends_with(&said.replace("HOST", "its pods")), "{}", kernel.why);
+        let host = "web.shop.svc.cluster.local";
+        let said = format!("{}: {host} refuses", said.replace("HOST", host));
+        assert!(!told.policy.allowed && told.policy.why.ends_with(&said), "{}", told.policy.why);
+    }
+}
+
+#[test]
 fn rules_for_others_say_for_whom() {
     let vs = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: outside, namespace: shop}\nspec: {hosts: [web], gateways: [public], http: [{route: [{destination: {host: web}}]}]}\n";
     let only = CANARY.replace("match: [{uri", "match: [{sourceLabels: {app: other}}, {uri");

@@ -230,7 +230,7 @@ fn a_kind_that_the_gateway_api_does_not_have_is_told() {
         found[0].contains("has no kind HTTPRout; did you mean HTTPRoute of gateway.networking.k8s.io/v1?"),
         "{found:?}"
     );
-    for kind in ["BackendTLSPolicy", "UDPRoute", "HTTPRouteList"] {
+    for kind in ["ListenerSet", "UDPRoute", "HTTPRouteList"] {
         let text =
             format!("apiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\nmetadata: {{name: x}}\nitems: []\n");
         assert_eq!(lines(&text), [""; 0], "{kind}");
