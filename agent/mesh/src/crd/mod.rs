@@ -155,6 +155,8 @@ const SECURITY: [&str; 2] = ["security.istio.io/v1", "security.istio.io/v1beta1"
 /// Kinds whose objects belong to no namespace, as far as anything here looks at them.
 const CLUSTER_SCOPED: [&str; 6] =
     ["Namespace", "Node", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "GatewayClass"];
+/// The group of files that `kubectl` reads and no API server is given.
+const KUSTOMIZE: &str = "kustomize.config.k8s.io/";
 /// What `kubectl` puts an object into that names no namespace.
 pub(crate) const DEFAULT_NAMESPACE: &str = "default";
 
@@ -171,6 +173,44 @@ pub fn header(node: &Node, within: Option<&Header>) -> Result<Header, Fault> {
         _ => (root.required_text("apiVersion")?, root.required_text("kind")?),
     };
     header_as(&mut root, api_version, kind_name)
+}
+
+/// What a document is that is meant for another program, and that no API server would ever be given.
+pub(crate) fn no_object(node: &Node, file: &str) -> Option<&'static str> {
+    let Value::Map(entries) = &node.value else { return None };
+    if entries.is_empty() {
+        return None;
+    }
+    let has = |key: &str| node.get(key).is_some();
+    let api_version = node.get("apiVersion").and_then(Node::text).unwrap_or_default();
+    let name = file.rsplit('/').next().unwrap_or_default();
+    let is_file = |names: &[&str]| names.contains(&name);
+    if has("spec") || has("metadata") && !api_version.starts_with(KUSTOMIZE) {
+        // Whoever has forgotten what it is meant an object.
+        None
+    } else if api_version.starts_with(KUSTOMIZE)
+        || (api_version.is_empty() && is_file(&["kustomization.yaml", "kustomization.yml"]))
+    {
+        Some("a Kustomization, which kubectl makes objects of")
+    } else if !has("kind") && has("apiVersion") && has("name") && has("version") {
+        Some("the description of a chart")
+    } else if !has("kind") && !has("apiVersion") {
+        Some("no object: it has neither apiVersion nor kind")
+    } else {
+        None
+    }
+}
+
+/// That such a document is passed over.
+pub(crate) fn passed_over(what: &str, at: Location) -> Finding {
+    Finding {
+        severity: crate::finding::Severity::Info,
+        code: crate::finding::code::IGNORED_KIND,
+        object: None,
+        at: Some(at),
+        message: format!("{what}: it is passed over"),
+        help: None,
+    }
 }
 
 /// The header of an object that an API server served as one of this kind: what the object says of that itself is not

@@ -256,6 +256,10 @@ impl<'o> FileReader<'o> {
     }
 
     fn object(&mut self, node: &Node, within: Option<&Header>) {
+        if let Some(what) = within.is_none().then(|| crd::no_object(node, self.file)).flatten() {
+            self.new.findings.push(crd::passed_over(what, node.mark.in_file(self.file)));
+            return;
+        }
         let header = match crd::header(node, within) {
             Ok(header) => header,
             Err(fault) => {
