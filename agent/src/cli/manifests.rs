@@ -42,7 +42,7 @@ pub(super) fn each(names: &[PathBuf], mut take: impl FnMut(Manifest)) {
             Ok(())
         };
         for path in files {
-            let text = File::open(&path).map_err(|error| error.to_string()).and_then(read);
+            let text = open(&path, &path != name).and_then(read);
             take(Manifest { file: shown(&path), text });
         }
         if let Err((path, why)) = problem {
@@ -53,6 +53,15 @@ pub(super) fn each(names: &[PathBuf], mut take: impl FnMut(Manifest)) {
 
 fn shown(path: &Path) -> Arc<str> {
     path.to_string_lossy().into()
+}
+
+/// What is found in a directory is a file, or what leads to one: nobody waits for the other end of a pipe that was left
+/// there. One that is named may be one (`<(kubectl get …)`).
+fn open(path: &Path, found: bool) -> Result<File, String> {
+    if found && !std::fs::metadata(path).map_err(|error| error.to_string())?.is_file() {
+        return Err("is no file".to_owned());
+    }
+    File::open(path).map_err(|error| error.to_string())
 }
 
 fn read(from: impl Read) -> Result<String, String> {

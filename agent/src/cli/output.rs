@@ -35,9 +35,14 @@ pub(super) fn plain(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Control characters, and those that override the direction of text.
+/// Control characters, those that override the direction of text, and those that nobody sees.
 fn steers(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || matches!(
+            c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+        )
 }
 
 #[cfg(test)]
@@ -48,6 +53,7 @@ mod tests {
     fn texts_of_users_are_lines_that_steer_nothing() {
         assert_eq!(plain("größer → ✔"), "größer → ✔");
         assert_eq!(plain("a\nb\tc"), "a b c");
+        assert_eq!(plain("we\u{200b}b\u{feff}\u{ad}"), r"we\u{200b}b\u{feff}\u{ad}");
         assert_eq!(plain("\u{1b}[31mred\u{7}\u{9b}0m\u{202e}x"), r"\u{1b}[31mred\u{7}\u{9b}0m\u{202e}x");
     }
 }

@@ -74,7 +74,7 @@ fn what_should_encrypt_and_is_not_enforced_is_told_of() -> Result<()> {
             "BackendTLSPolicy",
             "v1alpha3",
             "{targetRefs: [{group: '', kind: Service, name: a}], validation: {hostname: a.example}}",
-            "Error [WEIR0003] (BackendTLSPolicy shop/told): BackendTLSPolicy protects connections, and is not enforced",
+            "Error [WEIR0003] (BackendTLSPolicy shop/told): BackendTLSPolicy is not enforced by this version: clients in the mesh are refused",
         ),
         (
             "udproutes",

@@ -93,6 +93,10 @@ impl Sources {
                     Part::Object(node, None) if is_mesh_config(&node) => {
                         self.mesh = Some((node, Some(Arc::clone(&file))));
                     }
+                    Part::Object(node, None) if crd::no_object(&node, &file).is_some() => {
+                        let what = crd::no_object(&node, &file).unwrap_or_default();
+                        self.findings.push(crd::passed_over(what, node.mark.in_file(&file)));
+                    }
                     Part::Object(node, within) => self.add_tree(node, within.as_ref(), Some(&file)),
                     Part::Broken(document, error) => self.findings.push(Finding {
                         severity: Severity::Error,

@@ -35,8 +35,11 @@ pub(crate) fn why_not(pod: &Pod, snapshot: &Snapshot, options: &CompileOptions) 
     if pod.finished {
         return Some("it has ended".to_owned());
     }
-    if !enrol::wants(&pod.meta, namespace, options, &mut Findings::default()) {
-        return Some("neither it nor its namespace asks for it (label weir.mesh/mode=enabled)".to_owned());
+    let istio = enrol::IstioLabels::of(snapshot, options);
+    if !enrol::wants(&pod.meta, namespace, istio.count, &mut Findings::default()) {
+        return istio
+            .why_not(&pod.meta, namespace)
+            .or(Some("neither it nor its namespace asks for it (label weir.mesh/mode=enabled)".to_owned()));
     }
     enrol::obstacle(pod)
 }

@@ -16,6 +16,11 @@ use crate::finding::{Severity, code};
 use crate::program::{Cluster, ClusterId, ClusterPolicy, INVALID_BACKEND, Program, WeightedCluster};
 use crate::source::ObjectRef;
 
+/// What becomes of requests to a destination that there is not.
+pub(super) const SHARE: &str = "its share of the traffic is refused";
+/// And of copies for one.
+pub(super) const COPIES: &str = "its copies are not sent, and the requests themselves go on";
+
 /// Places among which the endpoints of a cluster whose weights differ are spread: what one gets is off by less than a
 /// hundredth of all.
 const MAX_PLACES: usize = 256;
@@ -166,17 +171,18 @@ impl Router<'_, '_, '_> {
                     weight => weight.unwrap_or(0),
                 };
                 let headers = destination.headers.as_deref().cloned();
-                WeightedCluster { weight, headers, ..self.destination(vs, destination, port) }
+                WeightedCluster { weight, headers, ..self.destination(vs, destination, port, SHARE) }
             })
             .collect()
     }
 
-    /// A destination by itself.
+    /// A destination by itself; `lost` is what is said to become of what cannot go there.
     pub(super) fn destination(
         &mut self,
         vs: &VirtualService,
         destination: &RouteDestination,
         dialled: u16,
+        lost: &str,
     ) -> WeightedCluster {
         // Why was told already.
         if destination.host.is_empty() {
@@ -187,16 +193,22 @@ impl Router<'_, '_, '_> {
         let registry = self.registry;
         let Some(service) = registry.find(&host) else {
             let help = host_help(registry, &destination.host, &self.options.cluster_domain);
-            self.missing(vs, destination, "host", &host, help);
+            self.missing(vs, destination, "host", (&host, lost), help);
             return nowhere(destination.port.unwrap_or(dialled));
         };
         let registered = &registry.services[service];
         if !registered.is_seen_by(self.client.namespace.as_ref()) {
-            self.unseen(vs, destination, registered);
+            self.unseen(vs, destination, registered, lost);
             return nowhere(destination.port.unwrap_or(dialled));
         }
         if registered.object.kind == ServiceType::ExternalName {
-            self.missing(vs, destination, "host (a service of type ExternalName is not supported yet)", &host, None);
+            self.missing(
+                vs,
+                destination,
+                "host (a service of type ExternalName is not supported yet)",
+                (&host, lost),
+                None,
+            );
             return nowhere(destination.port.unwrap_or(dialled));
         }
         let number = match (destination.port, &*registered.ports) {
@@ -209,7 +221,7 @@ impl Router<'_, '_, '_> {
         };
         let Some(position) = registered.position(number) else {
             if destination.port.is_some() {
-                self.missing(vs, destination, "host:port", &format!("{host}:{number}"), None);
+                self.missing(vs, destination, "host:port", (&format!("{host}:{number}"), lost), None);
             }
             return nowhere(number);
         };
@@ -219,7 +231,7 @@ impl Router<'_, '_, '_> {
         if !name.is_empty() && subset.is_none() {
             let help = subset_help(policy, registered);
             let value = format!("{}+{name}", destination.host);
-            self.missing(vs, destination, "host+subset in destinationrule", &value, Some(help));
+            self.missing(vs, destination, "host+subset in destinationrule", (&value, lost), Some(help));
             return nowhere(number);
         }
         let id = self.cluster(service, position, subset);
@@ -231,24 +243,28 @@ impl Router<'_, '_, '_> {
         vs: &VirtualService,
         destination: &RouteDestination,
         what: &str,
-        value: &str,
+        value: (&str, &str),
         help: Option<String>,
     ) {
-        let message = format!("{what} not found: \"{value}\"; its share of the traffic is refused");
+        let (value, lost) = value;
+        let message = format!("{what} not found: \"{value}\"; {lost}");
         self.findings.with_help(Severity::Error, code::REFERENCE, &vs.meta, destination.mark, message, help);
     }
 
     /// Of rules for the host itself nobody is told: who does not see it does not ask for it.
-    fn unseen(&mut self, vs: &VirtualService, destination: &RouteDestination, service: &Registered<'_>) {
+    fn unseen(&mut self, vs: &VirtualService, destination: &RouteDestination, service: &Registered<'_>, lost: &str) {
         let domain = &self.options.cluster_domain;
         let is_own = |host: &str| *expand(host, vs.meta.namespace(), domain) == *service.fqdn;
         if vs.hosts.iter().any(|(host, _)| is_own(host)) {
             return;
         }
         let (host, name) = (&destination.host, &service.object.meta.object);
-        let message = format!(
-            "{host} is not for all clients of this rule (exportTo of {name}): those who do not see it are refused its share"
-        );
+        let lost = if lost == COPIES {
+            "of those who do not see it no copy is sent"
+        } else {
+            "those who do not see it are refused its share"
+        };
+        let message = format!("{host} is not for all clients of this rule (exportTo of {name}): {lost}");
         self.findings.push(Severity::Warning, code::REFERENCE, &vs.meta, destination.mark, message);
     }
 

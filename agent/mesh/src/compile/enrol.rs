@@ -9,6 +9,7 @@ use crate::finding::{Severity, code};
 use crate::plan::EnrolledPod;
 use crate::program::Workload;
 use crate::snapshot::Snapshot;
+use crate::source::ObjectRef;
 
 const MODE: &str = "weir.mesh/mode";
 const NETNS: &str = "weir.mesh/netns";
@@ -18,18 +19,82 @@ const CGROUP: &str = "weir.mesh/cgroup";
 /// processes.
 const RUNTIMES_OF_THEIR_OWN: [&str; 3] = ["kata", "gvisor", "runsc"];
 
+/// What Istio's own control plane is labelled with.
+const CONTROL_PLANE: (&str, &str) = ("app", "istiod");
+
+/// Whether Istio's labels opt in: not while Istio itself may act on them.
+#[derive(Debug)]
+pub(super) struct IstioLabels {
+    /// Whether they count.
+    pub(super) count: bool,
+    /// Why they do not although they might: Istio's control plane.
+    pub(super) because: Option<ObjectRef>,
+}
+
+impl IstioLabels {
+    /// A control plane is a Service or Deployment of the root namespace, where no tenant can put one.
+    pub(super) fn of(snapshot: &Snapshot, options: &CompileOptions) -> Self {
+        let (key, value) = CONTROL_PLANE;
+        let is_one = |meta: &Metadata| meta.label(key) == Some(value);
+        let from = || (Arc::clone(&options.root_namespace), Arc::default())..;
+        let services = snapshot.services.range(from()).map(|(_, one)| &one.meta);
+        let deployments = snapshot.deployments.range(from()).map(|(_, one)| &one.meta);
+        let is_own = |meta: &&Metadata| *meta.namespace() == options.root_namespace;
+        let mut all = services.take_while(is_own).chain(deployments.take_while(is_own)).filter(|meta| is_one(meta));
+        let because = all.next().filter(|_| options.accept_istio_labels).map(|meta| meta.object.clone());
+        Self { count: options.accept_istio_labels && because.is_none(), because }
+    }
+
+    /// Why a pod does not take part that would but for the control plane.
+    pub(super) fn why_not(&self, pod: &Metadata, namespace: Option<&Metadata>) -> Option<String> {
+        let because = self.because.as_ref()?;
+        wants(pod, namespace, true, &mut Findings::default()).then(|| not_counted(because))
+    }
+
+    /// Tells of every namespace whose label would count.
+    fn tell(&self, snapshot: &Snapshot, findings: &mut Findings) {
+        let Some(because) = &self.because else { return };
+        for namespace in snapshot.namespaces.values().map(|namespace| &namespace.meta) {
+            if by_istio(namespace) && namespace.label(MODE).is_none() {
+                let help = "its pods are Istio's; where weir is to take them over, remove this label and give weir.mesh/mode=enabled";
+                let message = format!("the namespace does not take part: {}", not_counted(because));
+                let mark = Mark::default();
+                findings.with_help(
+                    Severity::Warning,
+                    code::NOT_ENROLLED,
+                    namespace,
+                    mark,
+                    message,
+                    Some(help.to_owned()),
+                );
+            }
+        }
+    }
+}
+
+fn not_counted(because: &ObjectRef) -> String {
+    format!("Istio's labels opt in to weir only while Istio's control plane is absent, and there is {because}")
+}
+
+fn by_istio(namespace: &Metadata) -> bool {
+    namespace.label("istio-injection") == Some("enabled")
+        || namespace.label("istio.io/dataplane-mode") == Some("ambient")
+}
+
 /// The enrolled pods, by `namespace/name`.
 pub(super) fn enrol(
     snapshot: &Snapshot,
     options: &CompileOptions,
+    istio: &IstioLabels,
     views: &ViewTable,
     findings: &mut Findings,
 ) -> std::collections::BTreeMap<Arc<str>, EnrolledPod> {
     let mut enrolled = std::collections::BTreeMap::new();
+    istio.tell(snapshot, findings);
     for pod in snapshot.pods.values().filter(|pod| !pod.finished) {
         let meta = &pod.meta;
         let namespace = snapshot.namespace(meta.namespace()).map(|n| &n.meta);
-        if !wants(meta, namespace, options, findings) {
+        if !wants(meta, namespace, istio.count, findings) {
             continue;
         }
         if let Some(reason) = obstacle(pod) {
@@ -68,16 +133,11 @@ pub(super) fn enrol(
 }
 
 /// The pod's own word wins over its namespace's, and weir's label over Istio's.
-pub(super) fn wants(
-    pod: &Metadata,
-    namespace: Option<&Metadata>,
-    options: &CompileOptions,
-    findings: &mut Findings,
-) -> bool {
+pub(super) fn wants(pod: &Metadata, namespace: Option<&Metadata>, by_istio_too: bool, findings: &mut Findings) -> bool {
     if let Some(mode) = mode(pod, findings) {
         return mode;
     }
-    if options.accept_istio_labels {
+    if by_istio_too {
         let injected = pod.label("sidecar.istio.io/inject").or(pod.annotation("sidecar.istio.io/inject"));
         match (pod.label("istio.io/dataplane-mode"), injected) {
             (Some("none"), _) | (_, Some("false")) => return false,
@@ -91,9 +151,7 @@ pub(super) fn wants(
     if let Some(mode) = mode(namespace, findings) {
         return mode;
     }
-    options.accept_istio_labels
-        && (namespace.label("istio-injection") == Some("enabled")
-            || namespace.label("istio.io/dataplane-mode") == Some("ambient"))
+    by_istio_too && by_istio(namespace)
 }
 
 fn mode(meta: &Metadata, findings: &mut Findings) -> Option<bool> {

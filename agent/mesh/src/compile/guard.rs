@@ -1,6 +1,7 @@
 //! Policies that this version does not enforce: what they protect refuses, and never stays open silently.
 //!
-//! AuthorizationPolicies and RequestAuthentications restrict each by itself. Of PeerAuthentications one is in force for a
+//! AuthorizationPolicies and RequestAuthentications restrict each by itself, and so do BackendTLSPolicies, of whole
+//! Services or of single ports: what they are for would be reached by plain text. Of PeerAuthentications one is in force for a
 //! port of a pod: one that selects the pod before that of its namespace, and that before that of the mesh; of several the
 //! oldest.
 
@@ -44,22 +45,33 @@ pub(super) fn guards<'s>(
     let of = |namespace: &str| by_namespace.get(namespace).map(Vec::as_slice).unwrap_or_default();
     let whole = |service: &Registered<'_>| {
         let namespace = &**service.namespace();
-        let mut own = of(namespace).iter().filter(|p| protects(p, service, registry, true));
-        let root = if *options.root_namespace == *namespace { &[][..] } else { of(&options.root_namespace) };
-        let mut root =
-            root.iter().filter(|p| !EXCLUDED_NAMESPACES.contains(&namespace) && protects(p, service, registry, false));
+        let mut own = of(namespace).iter().filter(|p| selects(p, service, registry));
+        let is_above = *options.root_namespace != *namespace && !EXCLUDED_NAMESPACES.contains(&namespace);
+        let root = if is_above { of(&options.root_namespace) } else { &[][..] };
+        let mut root = root.iter().filter(|p| !p.is_backend_tls() && selects(p, service, registry));
         own.next().or_else(|| root.next()).copied()
     };
     let each = |service: &Registered<'_>| {
         let whole = whole(service);
-        service.ports.iter().map(|port| whole.or_else(|| peers.of_port(service, port, registry))).collect()
+        let of_port = |port: &RegisteredPort<'_>| {
+            let targeting = of(service.namespace()).iter().find(|p| targets(p, service, port)).copied();
+            targeting.or(whole).or_else(|| peers.of_port(service, port, registry))
+        };
+        service.ports.iter().map(of_port).collect()
     };
     registry.services.iter().map(each).collect()
 }
 
-fn protects(protection: &Protection, service: &Registered<'_>, registry: &Registry<'_>, own: bool) -> bool {
+/// One that names the service, and the port where it names one.
+fn targets(protection: &Protection, service: &Registered<'_>, port: &RegisteredPort<'_>) -> bool {
+    let is_of = |section: Option<&str>| section.is_none_or(|name| *name == *port.port.name);
+    service.entry.is_none()
+        && protection.services.iter().any(|one| one.name == *service.name() && is_of(one.port.as_deref()))
+}
+
+fn selects(protection: &Protection, service: &Registered<'_>, registry: &Registry<'_>) -> bool {
     if !protection.services.is_empty() {
-        return own && service.entry.is_none() && protection.services.contains(service.name());
+        return false;
     }
     let selected = |backend: &Backend| match backend.pod.map(|index| registry.pods.get(index)) {
         Some(pod) => !pod.spec.host_network && has_labels(&pod.meta.labels, &protection.selector),

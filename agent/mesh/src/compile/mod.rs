@@ -82,7 +82,7 @@ pub struct CompileOptions {
     pub node: Option<Arc<str>>,
     /// The namespace whose rules are for the whole mesh.
     pub root_namespace: Arc<str>,
-    /// Whether Istio's opt-in labels count too.
+    /// Whether Istio's opt-in labels count too, while Istio's control plane is absent.
     pub accept_istio_labels: bool,
     /// Which pods are the gateway's.
     pub gateway: GatewayIdentity,
@@ -139,13 +139,14 @@ fn compile_traced(
     let (mut program, mut plan, views, trace) =
         build::build(snapshot, options, former, build::Seen::Own, &mut findings);
     program.pods = PodTable::new(snapshot.pods.values());
-    plan.pods = enrol::enrol(snapshot, options, &views, &mut findings);
+    let istio = enrol::IstioLabels::of(snapshot, options);
+    plan.pods = enrol::enrol(snapshot, options, &istio, &views, &mut findings);
     (Compiled { program, plan, views, findings: sort(findings.0) }, trace)
 }
 
 /// Whether a pod takes part by its own labels and annotations and those of its namespace.
 pub(crate) fn is_opted_in(pod: &Metadata, namespace: Option<&Metadata>, options: &CompileOptions) -> bool {
-    enrol::wants(pod, namespace, options, &mut Findings::default())
+    enrol::wants(pod, namespace, options.accept_istio_labels, &mut Findings::default())
 }
 
 /// Each finding once, however many ports and views meet its reason.

@@ -111,7 +111,7 @@ impl<'s> Router<'_, 's, '_> {
 
     fn settings_of(&mut self, vs: &VirtualService, given: &HttpSettings, port: u16) -> RouteSettings {
         let mirror = |mirror: &crd::Mirror| Mirror {
-            destination: self.destination(vs, &mirror.destination, port),
+            destination: self.destination(vs, &mirror.destination, port, super::destinations::COPIES),
             share: mirror.share,
         };
         RouteSettings {

@@ -81,13 +81,7 @@ impl Facts<'_, '_> {
         let object = self.service.object;
         let own = || Some(object.meta.object.clone());
         if let Some(guard) = self.guard {
-            let name = guard.meta.object.clone();
-            let why = if guard.broken {
-                format!("{name} may protect its pods and cannot be read")
-            } else {
-                format!("{name} protects its pods and is not enforced by this version")
-            };
-            return (Verdict::Reject, why, Some(name));
+            return (Verdict::Reject, guard.why_refused("its pods"), Some(guard.meta.object.clone()));
         }
         if let Some(closed) = self.all_closed() {
             let Closed { rule, mode } = closed;

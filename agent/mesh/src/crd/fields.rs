@@ -4,7 +4,7 @@ use super::node::{Entry, Mark, Node, Value};
 
 /// What makes an object unusable: where, which field, and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{path}`: {message}")]
+#[error("{}{message}", of_path(path))]
 pub struct Fault {
     /// Where it stands.
     pub mark: Mark,
@@ -12,6 +12,11 @@ pub struct Fault {
     pub path: String,
     /// What is wrong.
     pub message: String,
+}
+
+/// Nothing for what is about the whole document.
+fn of_path(path: &str) -> String {
+    if path.is_empty() { String::new() } else { format!("`{path}`: ") }
 }
 
 impl Fault {
@@ -68,6 +73,11 @@ impl<'n> Fields<'n> {
         let path = path.into();
         match &node.value {
             Value::Map(entries) => Ok(Self { entries, taken: vec![false; entries.len()], mark: node.mark, path }),
+            // Of Kubernetes' words `kind: List` is the one for several objects.
+            Value::List(_) if path.is_empty() => {
+                let message = "a document holds one object, and this is a list: write `kind: List` with `items`";
+                Err(Fault::new(node.mark, path, message))
+            }
             _ => Err(Fault::wrong_type(node, if path.is_empty() { "object" } else { &path }, "a map")),
         }
     }

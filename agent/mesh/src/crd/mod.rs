@@ -43,7 +43,7 @@ pub(crate) use json::MIRROR;
 pub use json::{Keep, parse_json};
 pub use meta::{Labels, Metadata};
 pub use node::{Entry, Mark, Node, SyntaxError, Value, parse};
-pub use protection::{MutualTls, Protection};
+pub use protection::{MutualTls, Protection, TargetService};
 pub(crate) use regex::{check_regex, full_regex, part_regex};
 pub(crate) use resources::NAME;
 pub use resources::{RESOURCES, Resource, Role};
@@ -155,6 +155,8 @@ const SECURITY: [&str; 2] = ["security.istio.io/v1", "security.istio.io/v1beta1"
 /// Kinds whose objects belong to no namespace, as far as anything here looks at them.
 const CLUSTER_SCOPED: [&str; 6] =
     ["Namespace", "Node", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "GatewayClass"];
+/// The group of files that `kubectl` reads and no API server is given.
+const KUSTOMIZE: &str = "kustomize.config.k8s.io/";
 /// What `kubectl` puts an object into that names no namespace.
 pub(crate) const DEFAULT_NAMESPACE: &str = "default";
 
@@ -171,6 +173,44 @@ pub fn header(node: &Node, within: Option<&Header>) -> Result<Header, Fault> {
         _ => (root.required_text("apiVersion")?, root.required_text("kind")?),
     };
     header_as(&mut root, api_version, kind_name)
+}
+
+/// What a document is that is meant for another program, and that no API server would ever be given.
+pub(crate) fn no_object(node: &Node, file: &str) -> Option<&'static str> {
+    let Value::Map(entries) = &node.value else { return None };
+    if entries.is_empty() {
+        return None;
+    }
+    let has = |key: &str| node.get(key).is_some();
+    let api_version = node.get("apiVersion").and_then(Node::text).unwrap_or_default();
+    let name = file.rsplit('/').next().unwrap_or_default();
+    let is_file = |names: &[&str]| names.contains(&name);
+    if has("spec") || has("metadata") && !api_version.starts_with(KUSTOMIZE) {
+        // Whoever has forgotten what it is meant an object.
+        None
+    } else if api_version.starts_with(KUSTOMIZE)
+        || (api_version.is_empty() && is_file(&["kustomization.yaml", "kustomization.yml"]))
+    {
+        Some("a Kustomization, which kubectl makes objects of")
+    } else if !has("kind") && has("apiVersion") && has("name") && has("version") {
+        Some("the description of a chart")
+    } else if !has("kind") && !has("apiVersion") {
+        Some("no object: it has neither apiVersion nor kind")
+    } else {
+        None
+    }
+}
+
+/// That such a document is passed over.
+pub(crate) fn passed_over(what: &str, at: Location) -> Finding {
+    Finding {
+        severity: crate::finding::Severity::Info,
+        code: crate::finding::code::IGNORED_KIND,
+        object: None,
+        at: Some(at),
+        message: format!("{what}: it is passed over"),
+        help: None,
+    }
 }
 
 /// The header of an object that an API server served as one of this kind: what the object says of that itself is not
@@ -225,6 +265,7 @@ fn classify(api_version: &str, kind: &str) -> Kind {
         "Gateway" => networking || gateway_api,
         "GatewayClass" | "ReferenceGrant" => gateway_api,
         kind if gateway_api::RouteKind::named(kind).is_some() => gateway_api,
+        protection::BACKEND_TLS => gateway_api,
         kind if Protection::is_kind(kind) => SECURITY.contains(&api_version),
         _ => false,
     };
@@ -235,7 +276,6 @@ fn classify(api_version: &str, kind: &str) -> Kind {
         "EnvoyFilter" if networking => Kind::NotServed("there is no Envoy to patch"),
         "WorkloadGroup" | "ProxyConfig" if networking => Kind::NotServed("it changes nothing"),
         "Telemetry" if api_version.starts_with("telemetry.istio.io/") => Kind::NotServed("it changes nothing"),
-        "BackendTLSPolicy" if gateway_api => Kind::NotServed("what it targets is reached by plain text"),
         "UDPRoute" if gateway_api => Kind::NotServed("no UDP is routed"),
         "WasmPlugin" if api_version.starts_with("extensions.istio.io/") => Kind::NotServed("no plugin runs"),
         _ => Kind::Foreign,
@@ -292,20 +332,19 @@ pub fn stand_in(node: Option<&Node>, object: &ObjectRef, at: Option<Location>) -
 
 /// What is said of an object of a [`Kind::NotServed`].
 pub(crate) fn not_served(object: ObjectRef, at: Option<Location>, instead: &str) -> Finding {
-    use crate::finding::{Severity, code};
-    let (severity, code, words) = match &*object.kind {
-        // Who wrote it counts on it.
-        "BackendTLSPolicy" => (Severity::Error, code::NOT_ENFORCED, "protects connections, and is not enforced"),
-        _ => (Severity::Warning, code::NOT_SUPPORTED, "is not supported yet"),
-    };
     Finding {
-        severity,
-        code,
+        severity: crate::finding::Severity::Warning,
+        code: crate::finding::code::NOT_SUPPORTED,
         at,
-        message: format!("{} {words}: {instead}", object.kind),
+        message: format!("{} is not supported yet: {instead}", object.kind),
         object: Some(object),
         help: None,
     }
+}
+
+/// The group of a kind that protects.
+pub(crate) fn group_of_protection(kind: &str) -> &'static str {
+    if kind == protection::BACKEND_TLS { gateway_api::GROUP } else { SECURITY_GROUP }
 }
 
 /// True for kinds that protect: what is not understood of them must not be passed over.

@@ -178,9 +178,21 @@ fn words(error: &serde_saphyr::Error) -> String {
         Error::AliasReplayLimitExceeded { .. } => format!("aliases repeat more than {MAX_REPLAYED} values"),
         Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => format!("nested deeper than {MAX_DEPTH}"),
         Error::Budget { .. } => format!("has more than {MAX_NODES} values"),
-        other => DefaultMessageFormatter.format_message(other).into_owned(),
+        other => {
+            let said = DefaultMessageFormatter.format_message(other).into_owned();
+            let ours = LIBRARY_WORDS.iter().find(|(theirs, _)| said.starts_with(theirs));
+            ours.map_or(said, |(_, ours)| (*ours).to_owned())
+        }
     }
 }
+
+/// What the parser says without a variant of its own, and what it is to people.
+const LIBRARY_WORDS: [(&str, &str); 4] = [
+    ("alias replay limit exceeded", "aliases repeat more values than manifests have"),
+    ("recursion limit exceeded", "nested deeper than manifests are"),
+    ("while scanning a plain scalar, found a tab", "a tab stands where the indentation is"),
+    ("tabs disallowed within this context", "a tab stands where the indentation is"),
+];
 
 fn shift(node: &mut Node, lines: u32) {
     let move_mark = |mark: &mut Mark| {

@@ -9,17 +9,19 @@ use super::node::{Entry, Node};
 use crate::source::{Location, ObjectRef};
 
 /// The kinds that are read as a [`Protection`].
-const KINDS: [&str; 3] = ["AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"];
+const KINDS: [&str; 4] = ["AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication", BACKEND_TLS];
+/// Of the Gateway API: how clients connect to the Services that it targets.
+pub(super) const BACKEND_TLS: &str = "BackendTLSPolicy";
 
-/// An AuthorizationPolicy, PeerAuthentication or RequestAuthentication.
+/// An AuthorizationPolicy, PeerAuthentication, RequestAuthentication or BackendTLSPolicy.
 #[derive(Clone, Debug)]
 pub struct Protection {
     /// Its kind is in `meta.object.kind`.
     pub meta: Metadata,
     /// `spec.selector.matchLabels`; empty = every pod of the namespace, or of the mesh in the root namespace.
     pub selector: Labels,
-    /// `spec.targetRefs` of kind Service: names in its own namespace.
-    pub services: Vec<Arc<str>>,
+    /// `spec.targetRefs` of kind Service.
+    pub services: Vec<TargetService>,
     /// False for a policy that forbids nothing: a permissive PeerAuthentication, a dry run, an audit, an
     /// AuthorizationPolicy that allows everything or denies nothing.
     pub restricts: bool,
@@ -27,6 +29,15 @@ pub struct Protection {
     pub mtls: Option<MutualTls>,
     /// True when it could not be read: it restricts as far as could be made out.
     pub broken: bool,
+}
+
+/// A Service that a policy targets, in its own namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetService {
+    /// Its name.
+    pub name: Arc<str>,
+    /// `sectionName` of a BackendTLSPolicy: the name of one port; `None` = all of them.
+    pub port: Option<Arc<str>>,
 }
 
 /// What a PeerAuthentication asks for.
@@ -47,11 +58,13 @@ impl MutualTls {
 
 impl Protection {
     pub(super) fn decode(meta: Metadata, root: &mut Fields<'_>) -> Result<Self, Fault> {
-        let mut restricts = meta.annotation("istio.io/dry-run") != Some("true");
+        let encrypts = is_backend_tls(&meta.object);
+        let mut restricts = encrypts || meta.annotation("istio.io/dry-run") != Some("true");
         let mut selector = Labels::new();
         let (mut services, mut targets) = (Vec::new(), 0);
         // An AuthorizationPolicy without a spec denies everything; without one, the others say nothing.
-        let Some(mut spec) = root.map("spec")? else {
+        let given = if encrypts { Some(root.required_map("spec")?) } else { root.map("spec")? };
+        let Some(mut spec) = given else {
             restricts &= &*meta.object.kind == "AuthorizationPolicy";
             let mtls = is_peer(&meta).then(|| MutualTls { strict: None, ports: Box::default() });
             return Ok(Self { meta, selector, services, restricts, mtls, broken: false });
@@ -64,9 +77,12 @@ impl Protection {
             for mut target in refs {
                 targets += 1;
                 if target.text("kind")? == Some("Service") {
-                    services.push(target.required_text("name")?.into());
+                    services.push(TargetService::decode(&mut target, encrypts)?);
                 }
             }
+        }
+        if encrypts && targets == 0 {
+            return Err(Fault::new(spec.mark, spec.path_of("targetRefs"), "must be given"));
         }
         // Targets of other kinds are gateways and waypoints: nothing that this version runs.
         restricts &= targets == 0 || !services.is_empty();
@@ -88,13 +104,43 @@ impl Protection {
         KINDS.contains(&kind)
     }
 
+    /// True for one that holds for Services, and for nothing beyond its own namespace.
+    pub(crate) fn is_backend_tls(&self) -> bool {
+        is_backend_tls(&self.meta.object)
+    }
+
+    /// What it means for something, in words, and why that refuses.
+    pub(crate) fn why_refused(&self, what: &str) -> String {
+        let object = &self.meta.object;
+        if self.broken {
+            format!("{object} may protect {what} and cannot be read")
+        } else if self.is_backend_tls() {
+            format!("{object} asks for TLS toward {what}, and this version would send plain text")
+        } else {
+            format!("{object} protects {what} and is not enforced by this version")
+        }
+    }
+
     /// What stands in for an object that cannot be read: it protects what its selector selects, or what it targets,
     /// where these can be made out, and else everything that one of its namespace could.
     pub(super) fn unreadable(node: Option<&Node>, object: &ObjectRef, at: Option<Location>) -> Self {
         let meta = Metadata::bare(object.clone(), at);
-        let (selector, services) = node.and_then(|node| scope(node).ok()).unwrap_or_default();
+        let encrypts = is_backend_tls(object);
+        let (selector, services) = node.and_then(|node| scope(node, encrypts).ok()).unwrap_or_default();
         Self { meta, selector, services, restricts: true, mtls: None, broken: true }
     }
+}
+
+impl TargetService {
+    /// `by_port` = of a kind that may target a single port.
+    fn decode(target: &mut Fields<'_>, by_port: bool) -> Result<Self, Fault> {
+        let port = if by_port { target.text("sectionName")?.filter(|name| !name.is_empty()) } else { None };
+        Ok(Self { name: target.required_text("name")?.into(), port: port.map(Into::into) })
+    }
+}
+
+fn is_backend_tls(object: &ObjectRef) -> bool {
+    *object.kind == *BACKEND_TLS
 }
 
 fn is_peer(meta: &Metadata) -> bool {
@@ -102,7 +148,7 @@ fn is_peer(meta: &Metadata) -> bool {
 }
 
 /// Selector and targets, each as far as it can be read and means less than everything.
-fn scope(node: &Node) -> Result<(Labels, Vec<Arc<str>>), Fault> {
+fn scope(node: &Node, by_port: bool) -> Result<(Labels, Vec<TargetService>), Fault> {
     let Some(mut spec) = Fields::of(node, "")?.map("spec")? else {
         return Ok(<_>::default());
     };
@@ -113,11 +159,11 @@ fn scope(node: &Node) -> Result<(Labels, Vec<Arc<str>>), Fault> {
     let mut targets = spec.maps("targetRefs")?;
     targets.extend(spec.map("targetRef")?);
     let services = targets.into_iter().map(|mut target| match target.text("kind")? {
-        Some("Service") => Ok(target.required_text("name")?.into()),
+        Some("Service") => TargetService::decode(&mut target, by_port),
         _ => Err(Fault::new(target.mark, target.path_of("kind"), "is no Service")),
     });
     // One target that cannot be made out may be any service.
-    let services = services.collect::<Result<Vec<Arc<str>>, Fault>>().unwrap_or_default();
+    let services = services.collect::<Result<Vec<TargetService>, Fault>>().unwrap_or_default();
     Ok((selector.unwrap_or_default(), services))
 }
 

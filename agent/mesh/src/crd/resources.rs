@@ -163,7 +163,7 @@ pub const RESOURCES: &[Resource] = &[
     gateway_api("tcproutes", "TCPRoute", &["v1", "v1alpha2"]),
     gateway_api("tlsroutes", "TLSRoute", &["v1", "v1alpha3", "v1alpha2"]),
     gateway_api("referencegrants", "ReferenceGrant", &["v1", "v1beta1"]),
-    named(super::gateway_api::GROUP, "backendtlspolicies", "BackendTLSPolicy", &["v1", "v1alpha3", "v1alpha2"]),
+    gateway_api("backendtlspolicies", "BackendTLSPolicy", &["v1", "v1alpha3", "v1alpha2"]),
     named(super::gateway_api::GROUP, "udproutes", "UDPRoute", &["v1", "v1alpha2"]),
 ];
 

@@ -150,8 +150,7 @@ impl Toward<'_> {
     ) -> Dead {
         let (_, encryption) = describer.rules(self.view, &cluster.host, &cluster.subset, cluster.port);
         let why = if let Some(guard) = describer.guard(&cluster.host, cluster.port) {
-            let name = &guard.meta.object;
-            format!("{name} protects {} and is not enforced by this version, so nobody gets there", cluster.host)
+            format!("{}, so nobody gets there", guard.why_refused(&cluster.host))
         } else if let Some((rule, mode)) = encryption {
             format!("{rule} asks for TLS ({mode}), and this version would send plain text")
         } else if let Some(subset) = subset.filter(|_| members.iter().any(|member| member.ready)) {

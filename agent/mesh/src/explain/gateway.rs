@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::destinations::Toward;
 use super::model::{Client, Dialled, Explanation, HostTried, LeftOut, Origin, Outcome, PolicyVerdict};
-use super::outcome::{Answer, by_destinations};
+use super::outcome::Answer;
 use super::trace::Trace;
 use super::{Explainer, Question, view_of};
 use crate::crd::Labels;
@@ -128,8 +128,7 @@ impl Explainer<'_> {
         explanation.rules_not_reached = trace.not_reached;
         explanation.outcome = match answer {
             Err(why) => closed(why),
-            Ok(Some(answer)) => answer.outcome("gateway"),
-            Ok(None) => by_destinations("gateway", &explanation.destinations, by_roll),
+            Ok(answer) => Answer::and_destinations(answer, "gateway", &explanation.destinations, by_roll),
         };
     }
 

@@ -369,7 +369,7 @@ impl<'m> Explainer<'m> {
             return PolicyVerdict {
                 // A destination beside others is refused by itself.
                 allowed: verdict != Verdict::Reject && resolved.host.as_ref().is_none_or(|own| own != host),
-                why: format!("{object} protects {host} and is not enforced by this version: what it protects refuses"),
+                why: format!("{}: {host} refuses", guard.why_refused(host)),
                 origin: Some(Origin::new(object, guard.meta.at())),
                 encryption: plain,
             };

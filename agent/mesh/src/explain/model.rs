@@ -189,6 +189,9 @@ pub struct ConditionTried {
     pub found: Option<String>,
     /// Whether it is met.
     pub fits: bool,
+    /// What is worth knowing of why it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub note: Option<String>,
 }
 
 /// A rule, or an alternative of one, that this client does not have.
@@ -239,7 +242,7 @@ pub struct Destination {
     pub name: String,
     /// As written; 1 of a single one.
     pub weight: u32,
-    /// Of all requests, in percent.
+    /// Of all requests that no fault aborts, in percent.
     pub share: f64,
     /// Whether the roll chose it; of a single one always.
     pub chosen: bool,

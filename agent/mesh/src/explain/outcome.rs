@@ -13,46 +13,76 @@ pub(super) struct Answer {
     why: String,
     /// Whether it is what the rules ask for.
     meant: bool,
+    /// Of requests such as this, how many get it, in percent.
+    share: f64,
 }
 
 impl Answer {
     pub(super) fn no_route() -> Self {
         let why = "the host has rules, and none takes the request".to_owned();
-        Self { status: 404, flag: Some("NR"), why, meant: false }
+        Self { status: 404, flag: Some("NR"), why, meant: false, share: 100.0 }
     }
 
     pub(super) fn bad_request(spoken: &str) -> Self {
         let why = format!("the port is declared to carry HTTP, and {spoken} is none that the proxy reads");
-        Self { status: 400, flag: Some("DPE"), why, meant: false }
+        Self { status: 400, flag: Some("DPE"), why, meant: false, share: 100.0 }
     }
 
     pub(super) fn no_host() -> Self {
         let why = "no host of the gateway has this name".to_owned();
-        Self { status: 404, flag: Some("NR"), why, meant: false }
+        Self { status: 404, flag: Some("NR"), why, meant: false, share: 100.0 }
     }
 
     pub(super) fn redirect(redirect: &Redirect, location: &str) -> Self {
-        Self { status: redirect.code, flag: None, why: format!("redirected to {location}"), meant: true }
+        Self { status: redirect.code, flag: None, why: format!("redirected to {location}"), meant: true, share: 100.0 }
     }
 
     pub(super) fn https_redirect(location: &str) -> Self {
-        Self { status: 301, flag: None, why: format!("redirected to {location}"), meant: true }
+        Self { status: 301, flag: None, why: format!("redirected to {location}"), meant: true, share: 100.0 }
     }
 
     pub(super) fn respond(status: u16) -> Self {
-        Self { status, flag: None, why: "the rule answers itself".to_owned(), meant: true }
+        Self { status, flag: None, why: "the rule answers itself".to_owned(), meant: true, share: 100.0 }
     }
 
-    /// The fault that strikes the request of this roll.
+    /// The fault that strikes the request of this roll; without one, its share of all requests. Nobody answers what is
+    /// aborted.
     pub(super) fn fault(route: &Route, roll: Option<u64>) -> Option<Self> {
         let fault = route.settings.as_ref()?.fault.as_ref()?;
-        let (_, abort) = fault.draw(roll?);
-        let status = match abort? {
+        let (abort, share) = match roll {
+            Some(roll) => (fault.draw(roll).1?, 100.0),
+            None => fault.abort.map(|(abort, share)| (abort, f64::from(share.millionths()) / 10_000.0))?,
+        };
+        let status = match abort {
             Abort::Http(status) => status,
             // What gRPC clients are told is in a header.
             Abort::Grpc(_) => 200,
         };
-        Some(Self { status, flag: Some("FI"), why: "the rule's fault aborts it".to_owned(), meant: true })
+        let why = "the rule's fault aborts it".to_owned();
+        (share > 0.0).then_some(Self { status, flag: Some("FI"), why, meant: false, share })
+    }
+
+    /// What becomes of requests of which these destinations get what no answer of the proxy's own keeps from them.
+    pub(super) fn and_destinations(
+        answer: Option<Self>,
+        way: &str,
+        destinations: &[Destination],
+        by_roll: bool,
+    ) -> Outcome {
+        let Some(answer) = answer else { return by_destinations(way, destinations, by_roll, 100.0) };
+        if answer.share >= 100.0 {
+            return answer.outcome(way);
+        }
+        let rest = by_destinations(way, destinations, by_roll, 100.0 - answer.share);
+        let summary = format!("{} {}; {}", percent(answer.share), answer.in_words(), rest.summary);
+        Outcome { summary, ..rest }
+    }
+
+    fn in_words(&self) -> String {
+        match self.flag {
+            Some(flag) => format!("{} ({flag}): {}", self.status, self.why),
+            None => format!("{}: {}", self.status, self.why),
+        }
     }
 
     pub(super) fn outcome(self, way: &str) -> Outcome {
@@ -60,11 +90,8 @@ impl Answer {
             way: way.to_owned(),
             answered: if self.meant { 100.0 } else { 0.0 },
             status: Some(self.status),
+            summary: self.in_words(),
             flag: self.flag.map(str::to_owned),
-            summary: match self.flag {
-                Some(flag) => format!("{} ({flag}): {}", self.status, self.why),
-                None => format!("{}: {}", self.status, self.why),
-            },
         }
     }
 }
@@ -105,22 +132,19 @@ pub(super) fn of_client(
             summary: format!("connection refused: {}", kernel.why),
             ..Outcome::default()
         },
-        Verdict::Balance => by_destinations("balance", &explanation.destinations, false),
-        Verdict::Proxy => match answer {
-            Some(answer) => answer.outcome("proxy"),
-            None => by_destinations("proxy", &explanation.destinations, by_roll),
-        },
+        Verdict::Balance => by_destinations("balance", &explanation.destinations, false, 100.0),
+        Verdict::Proxy => Answer::and_destinations(answer, "proxy", &explanation.destinations, by_roll),
     }
 }
 
-/// Of what goes to destinations by weight.
-pub(super) fn by_destinations(way: &str, destinations: &[Destination], by_roll: bool) -> Outcome {
+/// Of what goes to destinations by weight; `of` is how many of all requests these are, in percent.
+fn by_destinations(way: &str, destinations: &[Destination], by_roll: bool, of: f64) -> Outcome {
     let asked = |one: &&Destination| if by_roll { one.chosen } else { one.share > 0.0 };
-    let share = |one: &Destination| if by_roll { 100.0 } else { one.share };
+    let share = |one: &Destination| if by_roll { of } else { one.share * of / 100.0 };
     let alive = || destinations.iter().filter(asked).filter(|one| one.dead.is_none());
     let dead = || destinations.iter().filter(asked).filter_map(|one| Some((one, one.dead.as_ref()?)));
-    // Shares of alive ones add up to 100 but for rounding where all of them are.
-    let answered = if dead().next().is_none() && alive().next().is_some() { 100.0 } else { alive().map(share).sum() };
+    // Shares of alive ones add up to all but for rounding where all of them are.
+    let answered = if dead().next().is_none() && alive().next().is_some() { of } else { alive().map(share).sum() };
     let mut parts: Vec<String> = alive().map(|one| format!("{} to {}", percent(share(one)), short(one))).collect();
     parts.extend(dead().map(|(one, dead)| {
         let what = match (dead.status, &dead.flag) {

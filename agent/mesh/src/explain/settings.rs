@@ -4,6 +4,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use http::HeaderMap;
+
 use super::model::{Origin, Setting};
 use super::trace::text;
 use crate::compile::enforced::{self, Undone};
@@ -17,6 +19,9 @@ use crate::program::{
 
 /// Of a copy the suffix is expected that older versions of Istio added.
 const HOST_OF_COPY: &str = "by the Host that the destination is asked by, without `-shadow`";
+
+/// A fault strikes before the request is on its way.
+const BEFORE_RETRIES: &str = "before timeout and retries, which do not see it";
 
 /// Seconds and parts of them, as Istio writes durations.
 fn duration(duration: Duration) -> String {
@@ -79,18 +84,22 @@ pub(crate) fn of_route(route: &Route) -> Vec<Setting> {
     given.retries.iter().for_each(|retries| say("retries", retried(retries)));
     if let Some(fault) = &given.fault {
         if let Some((delay, share)) = fault.delay {
-            say("fault.delay", format!("{} for {}", duration(delay), percent(share)));
+            say("fault.delay", format!("{} for {}, {BEFORE_RETRIES}", duration(delay), percent(share)));
         }
         if let Some((abort, share)) = fault.abort {
             let with = match abort {
                 Abort::Http(status) => format!("HTTP {status}"),
                 Abort::Grpc(status) => format!("gRPC {status}"),
             };
-            say("fault.abort", format!("{with} for {}", percent(share)));
+            say("fault.abort", format!("{with} for {}, {BEFORE_RETRIES}", percent(share)));
         }
     }
     for mirror in &given.mirrors {
-        let value = format!("{} of {}, {HOST_OF_COPY}", mirror.destination.name, percent(mirror.share));
+        let name = &mirror.destination.name;
+        let value = match percent(mirror.share) {
+            share if mirror.share == Share::NONE => format!("no copy is sent: {share} to {name}"),
+            share => format!("{name} of {share}, {HOST_OF_COPY}"),
+        };
         say("mirror", value);
     }
     given.cors.iter().for_each(|cors| say("corsPolicy", allowed(cors)));
@@ -131,7 +140,8 @@ fn retried(retries: &RetryPolicy) -> String {
     let statuses = retries.statuses.iter().map(ToString::to_string);
     let on: Vec<String> = retries.on.tokens().map(str::to_owned).chain(statuses).collect();
     let per_try = retries.per_try_timeout.map(|limit| format!(", {} each", duration(limit))).unwrap_or_default();
-    format!("{} on {}{per_try}", retries.attempts, on.join(","))
+    let unavailable = if retries.repeats_answer(503, &HeaderMap::new()) { "" } else { ", not on an answer of 503" };
+    format!("{} on {}{per_try}{unavailable}", retries.attempts, on.join(","))
 }
 
 fn allowed(cors: &CorsPolicy) -> String {

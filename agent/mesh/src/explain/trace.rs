@@ -97,7 +97,19 @@ fn condition_tried(condition: Condition<'_>, request: &RequestView<'_>, fits: bo
         }
     };
     let (on, wanted) = words(condition);
-    ConditionTried { on, wanted, found, fits }
+    let note = match condition {
+        Condition::Path(path) if fits => beyond_segment(path, request.path),
+        _ => None,
+    };
+    ConditionTried { on, wanted, found, fits, note }
+}
+
+/// Said of a path that only begins with the text of a prefix: `/v2foo` is not below `/v2`.
+fn beyond_segment(wanted: &StringMatch, path: &str) -> Option<String> {
+    let (StringMatch::Prefix(prefix) | StringMatch::PrefixIgnoreCase(prefix)) = wanted else { return None };
+    let rest = path.get(prefix.len()..)?;
+    let is_below = rest.is_empty() || rest.starts_with('/') || prefix.ends_with('/');
+    (!is_below).then(|| format!("a prefix is text, not a directory: `{path}` is not below `{prefix}`"))
 }
 
 /// What a condition is on, and what it wants.

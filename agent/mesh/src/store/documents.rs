@@ -20,15 +20,56 @@ pub(crate) fn split(text: &str) -> Vec<Document<'_>> {
     let mut documents = Vec::new();
     let (mut start, mut first_line, mut offset) = (0, 0, 0);
     for (line, content) in (0_u32..).zip(text.split_inclusive('\n')) {
-        if is_marker(content) && offset > start {
+        if is_marker(content.trim_start_matches(BYTE_ORDER_MARK)) && offset > start {
             documents.push(Document { text: &text[start..offset], lines_before: first_line });
             (start, first_line) = (offset, line);
         }
         offset += content.len();
     }
     documents.push(Document { text: &text[start..], lines_before: first_line });
+    documents.iter_mut().for_each(without_mark);
     documents.retain(|document| !is_empty(document.text));
     documents
+}
+
+/// What some editors begin a text with, and what is in the middle where such texts were put together.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// Leaves out the mark that a document begins with, before or behind the line that opens it.
+fn without_mark(document: &mut Document<'_>) {
+    document.text = document.text.trim_start_matches(BYTE_ORDER_MARK);
+    let opens = document.text.split_inclusive('\n').next().filter(|line| is_marker(line) && line.trim_end() == "---");
+    let rest = opens.map(|line| &document.text[line.len()..]).filter(|rest| rest.starts_with(BYTE_ORDER_MARK));
+    if let Some(rest) = rest {
+        *document =
+            Document { text: rest.trim_start_matches(BYTE_ORDER_MARK), lines_before: document.lines_before + 1 };
+    }
+}
+
+/// Several values of JSON, one behind the other, as `kubectl` reads them; `None` when there is one, or what comes first
+/// is none. The last part is what is left when something is no JSON.
+fn concatenated(document: Document<'_>) -> Option<Vec<Document<'_>>> {
+    let text = document.text;
+    if !text.trim_start().starts_with('{') {
+        return None;
+    }
+    let mut parts = Vec::new();
+    let (mut start, mut lines_before) = (0, document.lines_before);
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<serde::de::IgnoredAny>();
+    while let Some(value) = values.next() {
+        let end = if value.is_ok() { values.byte_offset() } else { text.len() };
+        // What is between two values belongs to the second, and is left out of it, so that its first line is its own.
+        let gap = text[start..end].len() - text[start..end].trim_start().len();
+        lines_before += newlines(&text[start..start + gap]);
+        parts.push(Document { text: &text[start + gap..end], lines_before });
+        lines_before += newlines(&text[start + gap..end]);
+        start = end;
+    }
+    (parts.len() > 1).then_some(parts)
+}
+
+fn newlines(text: &str) -> u32 {
+    u32::try_from(text.matches('\n').count()).expect("a text of at most some megabytes")
 }
 
 /// A part of a document: all of it, or an item of its list.
@@ -44,7 +85,17 @@ pub(crate) enum Part<'t> {
 pub(crate) fn read(document: Document<'_>) -> Vec<Part<'_>> {
     match crd::parse(document.text, document.lines_before) {
         Ok(node) => node.map(|node| Part::Object(node, None)).into_iter().collect(),
-        Err(error) => by_item(document).unwrap_or_else(|| vec![Part::Broken(document, error)]),
+        Err(error) => match concatenated(document) {
+            Some(parts) => parts.into_iter().filter_map(one).collect(),
+            None => by_item(document).unwrap_or_else(|| vec![Part::Broken(document, error)]),
+        },
+    }
+}
+
+fn one(document: Document<'_>) -> Option<Part<'_>> {
+    match crd::parse(document.text, document.lines_before) {
+        Ok(node) => node.map(|node| Part::Object(node, None)),
+        Err(error) => Some(Part::Broken(document, error)),
     }
 }
 
@@ -244,6 +295,29 @@ kind: List
         assert!(matches!(&*read(Document { text: "kind: [", lines_before: 0 }), [Part::Broken(..)]));
         let outside = text.replace("metadata: {}", "metadata: [");
         assert!(matches!(&*read(Document { text: &outside, lines_before: 0 }), [Part::Broken(..)]));
+    }
+
+    #[test]
+    fn values_of_json_behind_each_other_are_documents_and_a_broken_one_hides_none() {
+        let text = "{\"kind\": \"A\",\n \"b\": 1}\n\n{\"kind\": \"B\"} {\"kind\": \"C\"}\n{\"kind\": ";
+        let parts = read(Document { text, lines_before: 10 });
+        let told: Vec<String> = parts
+            .iter()
+            .map(|part| match part {
+                Part::Object(node, _) => format!("{} {:?}", node.mark.line, node.get("kind").and_then(Node::text)),
+                Part::Broken(document, error) => format!("{} {:?}", error.mark.line, document.text),
+            })
+            .collect();
+        assert_eq!(told[..3], ["11 Some(\"A\")", "14 Some(\"B\")", "14 Some(\"C\")"]);
+        assert!(told.len() == 4 && told[3].starts_with("15 "), "{told:?}");
+        assert!(matches!(&*read(Document { text: "{a: 1} {b: 2}", lines_before: 0 }), [Part::Broken(..)]));
+    }
+
+    #[test]
+    fn a_byte_order_mark_begins_any_document() {
+        let text = "\u{feff}a: 1\n---\n\u{feff}b: 2\n\u{feff}---\nc: 3\n";
+        let found: Vec<_> = split(text).iter().map(|d| (d.text, d.lines_before)).collect();
+        assert_eq!(found, [("a: 1\n", 0), ("b: 2\n", 2), ("---\nc: 3\n", 3)]);
     }
 
     #[test]

@@ -216,12 +216,13 @@ impl<'o> FileReader<'o> {
             let stays = format!("the last good version of {} stays", object.meta().object);
             self.new.objects.push(Held { object, findings: Vec::new() });
             stays
-        } else if let Some(object) =
-            guess.filter(|_| document.text.contains(crd::SECURITY_GROUP)).and_then(|(kind, namespace, name)| {
+        } else if let Some(object) = guess
+            .filter(|(kind, ..)| document.text.contains(crd::group_of_protection(kind)))
+            .and_then(|(kind, namespace, name)| {
                 let namespace = namespace.filter(|n| !n.is_empty()).unwrap_or(crd::DEFAULT_NAMESPACE);
                 let object = ObjectRef {
                     kind: kind.into(),
-                    group: crd::SECURITY_GROUP.into(),
+                    group: crd::group_of_protection(kind).into(),
                     namespace: namespace.into(),
                     name: name.into(),
                 };
@@ -255,6 +256,10 @@ impl<'o> FileReader<'o> {
     }
 
     fn object(&mut self, node: &Node, within: Option<&Header>) {
+        if let Some(what) = within.is_none().then(|| crd::no_object(node, self.file)).flatten() {
+            self.new.findings.push(crd::passed_over(what, node.mark.in_file(self.file)));
+            return;
+        }
         let header = match crd::header(node, within) {
             Ok(header) => header,
             Err(fault) => {

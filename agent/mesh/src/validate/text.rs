@@ -44,6 +44,10 @@ fn about_file(file: &Arc<str>, mark: crd::Mark, message: String, help: Option<St
 }
 
 fn one(checked: &mut Checked, file: &Arc<str>, node: &Node, within: Option<&Header>) {
+    if let Some(what) = within.is_none().then(|| crd::no_object(node, file)).flatten() {
+        checked.findings.push(crd::passed_over(what, node.mark.in_file(file)));
+        return;
+    }
     let header = match crd::header(node, within) {
         Ok(header) => header,
         Err(fault) => {

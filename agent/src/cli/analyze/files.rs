@@ -66,6 +66,10 @@ fn directory(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> 
             }
         } else if name.extension().is_some_and(|found| EXTENSIONS.iter().any(|known| found.eq_ignore_ascii_case(known)))
         {
+            // Nobody waits for the other end of a pipe that was left there.
+            if !name.is_file() {
+                bail!("{} is no file", name.display());
+            }
             found.push(name);
         }
     }

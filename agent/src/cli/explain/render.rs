@@ -183,8 +183,9 @@ fn tried(tree: &mut Tree, rule: &RuleTried) {
 }
 
 fn asked(condition: &ConditionTried) -> String {
+    let note = condition.note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
     match &condition.found {
-        Some(found) => format!("{}: {}, is `{found}`", condition.on, condition.wanted),
+        Some(found) => format!("{}: {}, is `{found}`{note}", condition.on, condition.wanted),
         None => format!("{}: {}, is not there", condition.on, condition.wanted),
     }
 }

@@ -140,7 +140,9 @@ impl Compiler {
                 before.insert(object.clone());
             }
         }
-        let (was, is) = (Part::of(&before, options), Part::of(&after, options));
+        // Services are the same before and after: so is what they say of Istio.
+        let istio = enrol::IstioLabels::of(snapshot, options);
+        let (was, is) = (Part::of(&before, options, &istio), Part::of(&after, options, &istio));
         let registry = Registry::new(&after, options);
         let services = is.services(&was, &affected, &reach, &registry, in_force.plan, options)?;
         let pods = is.pods(&was, changes, in_force.plan)?;
@@ -403,12 +405,12 @@ struct Part {
 }
 
 impl Part {
-    fn of(cut: &Snapshot, options: &CompileOptions) -> Self {
+    fn of(cut: &Snapshot, options: &CompileOptions, istio: &enrol::IstioLabels) -> Self {
         let mut findings = Findings::default();
         let former = Former { program: &Program::default(), plan: &KernelPlan::default() };
         let seen = build::Seen::As(&options.views);
         let (program, mut plan, views, trace) = build::build(cut, options, &former, seen, &mut findings);
-        plan.pods = enrol::enrol(cut, options, &views, &mut findings);
+        plan.pods = enrol::enrol(cut, options, istio, &views, &mut findings);
         Self { program, trace, plan, findings: findings.0 }
     }
 

@@ -43,6 +43,42 @@ fn the_pods_label_wins_over_its_namespaces_and_weirs_over_istios() {
 }
 
 #[test]
+fn istios_labels_do_not_count_while_its_control_plane_is_there() {
+    let text = [
+        namespace("joined", "weir.mesh/mode: enabled, istio-injection: enabled"),
+        namespace("sidecar", "istio-injection: enabled"),
+        namespace("ambient", "istio.io/dataplane-mode: ambient"),
+        local("joined", "follows", "app: x", "", ""),
+        local("sidecar", "s", "app: x", "", ""),
+        local("sidecar", "joins", "weir.mesh/mode: enabled", "", ""),
+        local("ambient", "a", "app: x", "", ""),
+        local("other", "o", "istio.io/dataplane-mode: ambient", "", ""),
+    ]
+    .concat();
+    let istiod = |namespace: &str| {
+        let ports = "{name: https-dns, port: 15012}";
+        service(namespace, "istiod-1-29", "10.96.0.99", ports)
+            .replace("metadata: {", "metadata: {labels: {app: istiod}, ")
+    };
+    let all = CompileOptions::default();
+    let (alone, beside) =
+        (["joined/follows", "sidecar/joins"], ["ambient/a", "joined/follows", "other/o", "sidecar/joins", "sidecar/s"]);
+    // Nobody else can have it that nobody takes part.
+    assert_eq!(enrolled(&[&*text, &istiod("shop")].concat(), &all), beside);
+    let text = [&*text, &istiod("istio-system")].concat();
+    assert_eq!(enrolled(&text, &all), alone);
+    let (compiled, _) = with_store(&[("t", &text)], &all);
+    let told = compiled.found(code::NOT_ENROLLED);
+    assert!(
+        told.len() == 2 && told.iter().all(|said| said.contains("there is Service istio-system/istiod-1-29")),
+        "{told:?}"
+    );
+    let own = CompileOptions { accept_istio_labels: false, ..all };
+    let (compiled, _) = with_store(&[("t", &text)], &own);
+    assert_eq!((compiled.found(code::NOT_ENROLLED).len(), enrolled(&text, &own).len()), (0, 2));
+}
+
+#[test]
 fn pods_that_cannot_take_part_say_why() {
     let on = "weir.mesh/mode: enabled";
     let text = [

@@ -301,6 +301,49 @@ fn what_protects_and_is_not_enforced_refuses() {
 }
 
 #[test]
+fn what_should_be_encrypted_by_a_backend_tls_policy_refuses() {
+    let ports = "{name: http, port: 80, targetPort: 8080}, {name: http-2, port: 81, targetPort: 8080}";
+    let both = [true, true];
+    for (namespace, spec, refuses) in [
+        ("shop", "{targetRefs: [{group: '', kind: Service, name: b}]}", both),
+        ("shop", "{targetRefs: [{group: '', kind: Service, name: b, sectionName: http-2}]}", [false, true]),
+        ("shop", "{targetRefs: [{group: '', kind: Service, name: b, sectionName: other}]}", [false, false]),
+        ("shop", "{targetRefs: [{group: '', kind: Service, name: c}]}", [false, false]),
+        ("shop", "{targetRefs: [{group: x.example, kind: Bucket, name: b}]}", [false, false]),
+        ("shop", "{targetRef: {group: '', kind: Service, name: b}}", both),
+        // It never reaches beyond its namespace, the root namespace included.
+        ("istio-system", "{targetRefs: [{group: '', kind: Service, name: b}]}", [false, false]),
+    ] {
+        let policy = format!(
+            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: {{name: p, namespace: {namespace}}}\nspec: {spec}\n"
+        );
+        let compiled = compiled(&[shop(ports), policy].concat());
+        for (port, refuses) in [80, 81].into_iter().zip(refuses) {
+            let entry = compiled.entry(0, "10.96.0.2", port).expect("the entry exists");
+            assert_eq!(entry.verdict == Verdict::Reject, refuses, "{spec} {port}: {}", entry.why);
+            let why = "BackendTLSPolicy shop/p asks for TLS toward its pods, and this version would send plain text";
+            assert_eq!(entry.why == why, refuses, "{}", entry.why);
+        }
+        let told = compiled.found(code::NOT_ENFORCED);
+        assert_eq!(told.len(), usize::from(!spec.contains("Bucket")), "{spec}: {told:?}");
+    }
+}
+
+#[test]
+fn a_backend_tls_policy_of_the_root_namespace_that_cannot_be_read_protects_nothing_beyond_it() {
+    let policy = |namespace: &str| {
+        format!(
+            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: {{name: p, namespace: {namespace}}}\nspec: {{}}\n"
+        )
+    };
+    for (namespace, refuses) in [("shop", true), ("istio-system", false)] {
+        let text = [shop(HTTP), policy(namespace)].concat();
+        let (compiled, _) = with_store(&[("t", &text)], &CompileOptions::default());
+        assert_eq!(compiled.verdict("10.96.0.2").0 == Verdict::Reject, refuses, "{namespace}");
+    }
+}
+
+#[test]
 fn of_peer_authentications_the_nearest_and_oldest_is_in_force_for_the_ports_that_it_is_about() {
     let of = |namespace: &str, name: &str, year: &str, spec: &str| {
         let created =

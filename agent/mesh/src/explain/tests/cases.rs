@@ -103,7 +103,7 @@ fn a_rule_says_of_each_condition_what_it_found() {
     assert_eq!(timeout.value, "3s");
     assert_eq!(timeout.instead.is_some(), told.not_enforced.iter().any(|one| one.field == "timeout"));
     let retries = settings.iter().find(|setting| setting.field == "retries").expect("there are some always");
-    assert_eq!(retries.value, "2 on reset-before-request,connect-failure,refused-stream");
+    assert_eq!(retries.value, "2 on reset-before-request,connect-failure,refused-stream, not on an answer of 503");
     assert_eq!(retries.origin, None, "nobody wrote it");
 }
 
@@ -130,6 +130,69 @@ fn a_copy_is_asked_for_by_the_host_of_the_request() {
         mirror.value,
         "outbound|80|v2|web.shop.svc.cluster.local of 5%, by the Host that the destination is asked by, without `-shadow`"
     );
+}
+
+#[test]
+fn a_mirror_that_is_not_there_costs_copies_and_one_of_nothing_is_none() {
+    let rules = "mirror: {host: nobody}\n    mirrorPercentage: {value: 5}";
+    let told = asked(&CANARY.replace("  - timeout: 3s\n", &format!("  - {rules}\n")), "web", "http://web/", &[]);
+    let said: Vec<&String> = told.findings.iter().filter(|said| said.contains("nobody")).collect();
+    assert!(
+        said.len() == 1 && said[0].contains("its copies are not sent, and the requests themselves go on"),
+        "{said:?}"
+    );
+    let none = setting_of("mirror: {host: web, subset: v2}\n    mirrorPercentage: {value: 0}", "mirror");
+    assert_eq!(none.value, "no copy is sent: 0% to outbound|80|v2|web.shop.svc.cluster.local");
+}
+
+/// The outcome of a rule with this abort, of all requests and of one.
+fn aborted(percentage: &str) -> [model::Outcome; 2] {
+    let rule = format!("  - fault: {{abort: {{httpStatus: 503{percentage}}}}}\n");
+    let text = CANARY.replace("  - timeout: 3s\n", &rule).replace("version: v1", "app: web");
+    [None, Some(1)].map(|roll| {
+        let mut store = Store::new();
+        store.set_file("mesh.yaml", &text);
+        let (mut snapshot, _) = store.assemble();
+        assume::cluster(&mut snapshot);
+        let options = CompileOptions::default();
+        let compiled = compile(&snapshot, &options);
+        let mesh = Mesh::new(&snapshot, &options, &compiled.program, &compiled.plan, &compiled.views, &[]);
+        let from = From::client("shop/", "shop").expect("a namespace");
+        let question = Question::new(from, "GET", "http://web/", &[], roll, false).expect("a request");
+        Explainer::new(&mesh).explain(&question).expect("there is such a client").outcome
+    })
+}
+
+#[test]
+fn what_a_fault_aborts_is_answered_by_nobody_whether_one_request_is_asked_for_or_all() {
+    for outcome in aborted(", percentage: {value: 100}") {
+        assert_eq!((outcome.answered, outcome.status, outcome.flag.as_deref()), (0.0, Some(503), Some("FI")));
+        assert_eq!(outcome.summary, "503 (FI): the rule's fault aborts it");
+    }
+    let [all, _] = aborted(", percentage: {value: 40}");
+    assert_eq!((all.answered, all.status), (60.0, None));
+    let host = "web.shop.svc.cluster.local:80";
+    let expected = format!("40% 503 (FI): the rule's fault aborts it; 54% to v1 of {host}; 6% to v2 of {host}");
+    assert_eq!(all.summary, expected);
+    let [all, _] = aborted(", percentage: {value: 0}");
+    assert!(all.summary.starts_with("90% to v1"), "{}", all.summary);
+}
+
+#[test]
+fn faults_come_before_retries_and_a_prefix_is_text() {
+    let delay = setting_of("fault: {delay: {fixedDelay: 2s, percentage: {value: 50}}}", "fault.delay");
+    assert_eq!(delay.value, "2s for 50%, before timeout and retries, which do not see it");
+    let retries = setting_of("retries: {attempts: 3}", "retries");
+    assert!(retries.value.ends_with(", not on an answer of 503"), "{}", retries.value);
+    let retries = setting_of("retries: {attempts: 3, retryOn: '503'}", "retries");
+    assert!(!retries.value.contains("not on"), "{}", retries.value);
+    for (path, noted) in [("/beta", false), ("/beta/x", false), ("/betamax", true)] {
+        let told = asked(CANARY, "web", &format!("http://web{path}"), &["x-user: jason"]);
+        let condition = &told.rules[0].items[0].conditions;
+        let note = condition.iter().find(|one| one.on == "path").and_then(|one| one.note.clone());
+        let said = format!("a prefix is text, not a directory: `{path}` is not below `/beta`");
+        assert_eq!(note, noted.then_some(said));
+    }
 }
 
 #[test]
@@ -249,6 +312,29 @@ fn what_protects_is_told_and_refuses() {
     let told = asked(&format!("{CANARY}{policy}"), "shop/", "http://web", &[]);
     assert_eq!((&*told.outcome.way, told.outcome.answered, told.policy.allowed), ("reject", 0.0, false));
     assert_eq!(told.policy.origin.expect("somebody did").object, "AuthorizationPolicy shop/closed");
+}
+
+#[test]
+fn the_kernel_and_the_policy_give_one_reason() {
+    let policies = [
+        (
+            "kind: BackendTLSPolicy\napiVersion: gateway.networking.k8s.io/v1\nmetadata: {name: p, namespace: shop}\nspec: {targetRefs: [{kind: Service, group: '', name: web}]}\n",
+            "asks for TLS toward HOST, and this version would send plain text",
+        ),
+        (
+            "kind: PeerAuthentication\napiVersion: security.istio.io/v1\nmetadata: {name: p, namespace: shop}\nspec: {selector: {matchLabels: {app: web}}, mtls: {mode: STRIKT}}\n",
+            "may protect HOST and cannot be read",
+        ),
+    ];
+    for (policy, said) in policies {
+        let told = asked(&format!("{CANARY}---\n{policy}"), "shop/", "http://web/", &[]);
+        let kernel = told.kernel.expect("there is an entry");
+        assert_eq!((&*kernel.verdict, told.outcome.answered), ("reject", 0.0));
+        assert!(kernel.why.ends_with(&said.replace("HOST", "its pods")), "{}", kernel.why);
+        let host = "web.shop.svc.cluster.local";
+        let said = format!("{}: {host} refuses", said.replace("HOST", host));
+        assert!(!told.policy.allowed && told.policy.why.ends_with(&said), "{}", told.policy.why);
+    }
 }
 
 #[test]

@@ -226,13 +226,67 @@ fn an_object_without_a_name_is_read_to_its_end() {
 }
 
 #[test]
+fn what_is_meant_for_other_programs_is_passed_over_and_told() {
+    let said = |file: &str, text: &str| -> Vec<String> {
+        let findings = crate::validate::text(&file.into(), text).findings;
+        findings.iter().map(|finding| format!("{} {}", finding.severity, finding.message)).collect()
+    };
+    for (file, text, told) in [
+        (
+            "a/kustomization.yaml",
+            "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [a.yaml]\n",
+            "Info a Kustomization, which kubectl makes objects of: it is passed over",
+        ),
+        (
+            "kustomization.yaml",
+            "resources: [a.yaml]\n",
+            "Info a Kustomization, which kubectl makes objects of: it is passed over",
+        ),
+        (
+            "Chart.yaml",
+            "apiVersion: v2\nname: web\nversion: 1.0.0\n",
+            "Info the description of a chart: it is passed over",
+        ),
+        ("values.yaml", "replicas: 3\n", "Info no object: it has neither apiVersion nor kind: it is passed over"),
+        // What was meant to be an object is none of these.
+        ("x.yaml", "metadata: {name: a}\n", "Error `apiVersion`: must be given"),
+        ("x.yaml", "spec: {}\n", "Error `apiVersion`: must be given"),
+        ("x.json", "[{}]", "Error a document holds one object, and this is a list: write `kind: List` with `items`"),
+    ] {
+        assert_eq!(said(file, text), [told], "{file} {text}");
+        let mut store = crate::store::Store::new();
+        store.set_file(file, text);
+        let findings = store.findings();
+        assert!(findings.len() == 1 && told.starts_with(&findings[0].severity.to_string()), "{findings:?}");
+    }
+}
+
+#[test]
+fn what_the_parser_says_is_said_in_words_for_people() {
+    let deep = ["a: ", &"[".repeat(300), &"]".repeat(300)].concat();
+    let mut laughs = "a: &a [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
+    for (new, old) in ["b", "c", "d", "e", "f", "g"].into_iter().zip(["a", "b", "c", "d", "e", "f"]) {
+        let old = vec![format!("*{old}"); 10].join(",");
+        laughs = format!("{laughs}{new}: &{new} [{old}]\n");
+    }
+    for (text, said) in [
+        (&*deep, "nested deeper than"),
+        (&*laughs, "aliases repeat more"),
+        ("kind: A\nspec:\n  a: 1\n\tb: 2\n", "a tab stands where the indentation is"),
+    ] {
+        let found = lines(text);
+        assert!(found.len() == 1 && found[0].contains(said), "{found:?}");
+    }
+}
+
+#[test]
 fn a_kind_that_the_gateway_api_does_not_have_is_told() {
     let found = super::said("gateway.networking.k8s.io/v1", "HTTPRout", "{}");
     assert!(
         found[0].contains("has no kind HTTPRout; did you mean HTTPRoute of gateway.networking.k8s.io/v1?"),
         "{found:?}"
     );
-    for kind in ["BackendTLSPolicy", "UDPRoute", "HTTPRouteList"] {
+    for kind in ["ListenerSet", "UDPRoute", "HTTPRouteList"] {
         let text =
             format!("apiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\nmetadata: {{name: x}}\nitems: []\n");
         assert_eq!(lines(&text), [""; 0], "{kind}");
