@@ -88,7 +88,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         namespace: mesh::NAMESPACE.into(),
         view: AtomicU32::new(0),
         netns: NetNs::own()?,
-        identity: ArcSwap::default(),
+        identity: arc_swap::ArcSwap::default(),
     };
     let listeners = (0..arguments.workers).map(|_| Ok(vec![listen(arguments.listen)?])).collect::<Result<_>>()?;
     proxy.add_pod(&Arc::new(pod), listeners);

@@ -49,7 +49,8 @@ impl Sidecar {
             }
             sidecar.egress = Some(hosts.into());
         }
-        let instead = "it limits nothing; its egress hosts are what its clients may see, and that is all it tells";
+        let instead =
+            "it limits nothing: its clients reach what its egress hosts leave out, and a finding names what that is";
         notes.unserved(Severity::Warning, mark, "Sidecar", instead);
         Ok(sidecar)
     }

@@ -103,7 +103,7 @@ impl Toward<'_> {
     /// A destination that there is not.
     fn nowhere(&self, describer: &mut Describer<'_>, destination: &WeightedCluster) -> Dead {
         if destination.is_invalid_backend() {
-            return self.dead("NC", 500, "the backend of the route is none that it may be sent to".to_owned());
+            return self.dead("NC", 500, "the route has no backend that may be sent to: none is named, all weights are 0, or it is not permitted".to_owned());
         }
         let mut parts = destination.name.split('|').skip(1);
         let (port, subset, host) = (parts.next(), parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
