@@ -88,8 +88,8 @@ fn mirrors_faults_timeouts_and_retries_are_shown() {
     let mirrored = ask("mirror.yaml", &[]);
     mirrored.has(&["mirror: outbound|80|v2|kettle.tea.svc.cluster.local of 25%"]).ends(TO_V1, true);
     let faults = ask("faults.yaml", &[]);
-    faults.has(&["  fault.delay: 3s for 20%\n", "  fault.abort: HTTP 418 for 10%\n"]);
-    ask("patience.yaml", &[]).has(&["  timeout: 4s\n", "  retries: 3 on 5xx,reset, 1s each\n"]);
+    faults.has(&["  fault.delay: 3s for 20%", "  fault.abort: HTTP 418 for 10%"]);
+    ask("patience.yaml", &[]).has(&["  timeout: 4s", "  retries: 3 on 5xx,reset, 1s each"]);
 }
 
 #[test]
