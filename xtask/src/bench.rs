@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: measurements, as tables. Each is a program of the tests, which this builds and starts.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -8,6 +9,9 @@ use weir_tests::{interrupt, mesh};
 
 use crate::test::PROFILE;
 use crate::{ground, packages, workspace};
+
+/// The proxy is measured as it is shipped, with link-time optimisation, since its peers are.
+const SHIPPED: &str = "release";
 
 /// Which measurement.
 #[derive(Debug, clap::Args)]
@@ -102,14 +106,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn run_core(core: &Core) -> Result<()> {
-    // This program is target/debug/xtask; the bench is beside it, in the profile that is measured.
-    let target = std::env::current_exe()?.ancestors().nth(2).context("this program is in target/debug")?.to_owned();
     if !core.no_build {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.current_dir(workspace::root()).args(["build", "--locked", "--profile", PROFILE, "-p", "weir-bench"]);
-        succeed(&mut cargo)?;
+        build(PROFILE, "weir-bench")?;
     }
-    let mut command = Command::new(target.join(PROFILE).join("weir-bench-core"));
+    let mut command = Command::new(target()?.join(PROFILE).join("weir-bench-core"));
     for (name, number) in [
         ("services", core.services),
         ("endpoints", core.endpoints),
@@ -121,10 +121,25 @@ fn run_core(core: &Core) -> Result<()> {
     succeed(&mut command)
 }
 
+/// The directory of what is built: this program is `target/debug/xtask`.
+fn target() -> Result<PathBuf> {
+    Ok(std::env::current_exe()?.ancestors().nth(2).context("this program is in target/debug")?.to_owned())
+}
+
+fn build(profile: &str, package: &str) -> Result<()> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(workspace::root()).args(["build", "--locked", "--profile", profile, "-p", package, "--bins"]);
+    succeed(&mut cargo)
+}
+
 fn run_proxy(proxy: &Proxy) -> Result<()> {
     ground::require_root("bench proxy")?;
-    ground::prepare(packages::PROXIES, proxy.no_build)?;
-    let mut command = Command::new(mesh::binary("weir-bench-proxy"));
+    packages::require_all(packages::PROXIES)?;
+    if !proxy.no_build {
+        build(SHIPPED, "weir-bench-proxy")?;
+    }
+    interrupt::install();
+    let mut command = Command::new(target()?.join(SHIPPED).join("weir-bench-proxy"));
     command.args(&proxy.cases).arg("--output").arg(workspace::target().join("bench"));
     command.arg("--envoy").arg(packages::envoy(&workspace::target().join("tools"))?);
     command.arg(format!("--rounds={}", proxy.rounds)).arg(format!("--seconds={}", proxy.seconds));

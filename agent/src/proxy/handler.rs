@@ -46,7 +46,7 @@ pub(crate) async fn handle(
     let cors = Cors::of(&plan, &request);
     let limited = rate_limit::draw(&plan, &connection);
     let mut response = match before(&plan, &request, cors.as_ref(), limited.as_ref(), &mut record).await {
-        Ok(None) => routed(&connection, &plan, request, record).await,
+        Ok(None) => routed(&connection, &plan, &mut request, record).await,
         Ok(Some((own, details))) => record.respond(own, details),
         Err(error) => record.refuse(&error),
     };
@@ -81,10 +81,10 @@ async fn before(
 async fn routed(
     connection: &Rc<Connection>,
     plan: &Plan<'_>,
-    request: Request<Body>,
+    request: &mut Request<Body>,
     mut record: Record,
 ) -> Response<Body> {
-    let kept = headers::Kept::of(plan, connection, &request);
+    let kept = headers::Kept::of(plan, connection, request);
     let outcome = exchange(connection, plan, request, &mut record).await;
     let upstream = record.upstream;
     let mut response = match outcome {
@@ -117,23 +117,24 @@ fn plan<'p>(
 async fn exchange(
     connection: &Rc<Connection>,
     plan: &Plan<'_>,
-    mut request: Request<Body>,
+    request: &mut Request<Body>,
     record: &mut Record,
 ) -> Result<Answer, ProxyError> {
-    if let Some(own) = respond::own(plan, &request, connection.destination.port())? {
+    if let Some(own) = respond::own(plan, request, connection.destination.port())? {
         return Ok(Answer::Own(own));
     }
     let target = record.toward(plan.target(connection.destination)?);
-    record.span = trace::begin(connection, &mut request, &target);
-    headers::of_request(plan, connection, &mut request);
-    rewrite::apply(plan, &mut request)?;
-    record.renamed(plan, &request);
-    let on_upgrade = forward::to_upstream(&mut request);
-    mirror::copy(connection, plan, &mut request);
+    record.span = trace::begin(connection, request, &target);
+    headers::of_request(plan, connection, request);
+    rewrite::apply(plan, request)?;
+    record.renamed(plan, request);
+    let on_upgrade = forward::to_upstream(request);
+    mirror::copy(connection, plan, request);
     let mut answered = retry::send(connection, plan, &target, request).await?;
     record.answered(&answered);
-    forward::to_downstream(&mut answered.response);
-    headers::remember(plan, &mut answered.response);
+    let head = answered.lease.head_mut();
+    forward::to_downstream(head);
+    headers::remember(plan, head);
     Answer::upstream(answered, on_upgrade)
 }
 
@@ -153,7 +154,7 @@ enum Answer {
 impl Answer {
     /// A 101 that nobody asked for would leave the two sides with different ideas of what the bytes are.
     fn upstream(answered: Answered, asked: Option<OnUpgrade>) -> Result<Self, ProxyError> {
-        let upgrade = match (answered.response.status(), asked) {
+        let upgrade = match (answered.lease.head().status(), asked) {
             (StatusCode::SWITCHING_PROTOCOLS, Some(client)) => Some(client),
             (StatusCode::SWITCHING_PROTOCOLS, None) => {
                 return Err(ProxyError::new(Kind::UpstreamProtocol).caused_by("a 101 that nobody asked for"));
@@ -169,7 +170,8 @@ impl Answer {
             Self::Upstream(answered, upgrade) => (answered, upgrade),
         };
         // What was upgraded lasts as long as its two ends want.
-        let Answered { response, lease, expiry, .. } = answered;
+        let Answered { mut lease, expiry, .. } = answered;
+        let response = std::mem::take(lease.head_mut());
         record.status = response.status().as_u16();
         let Some(client) = upgrade else {
             return response.map(|()| Body::from_upstream(lease, expiry, record));

@@ -2,6 +2,7 @@
 //! in. Used on both sides: `http1` (downstream) and `upstream`.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -10,6 +11,10 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+/// Up to so many bytes in pieces, a head with a small body above all, are written as one: that copy costs less than
+/// what the kernel does to take pieces (at 1 KiB, 0.05 against some 0.5 µs).
+const GATHERED: usize = 4096;
 
 /// Bytes read so far, and whether the peer takes what is written, shared with whoever must know. Atomics only because
 /// hyper wants upgradable streams `Send`; all their users live on one thread.
@@ -92,7 +97,17 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, buffers);
+        let stream = Pin::new(&mut self.stream);
+        let outcome = if buffers.iter().map(|piece| piece.len()).sum::<usize>() <= GATHERED {
+            let mut storage = [MaybeUninit::<u8>::uninit(); GATHERED];
+            let mut whole = ReadBuf::uninit(&mut storage);
+            for piece in buffers {
+                whole.put_slice(piece);
+            }
+            stream.poll_write(cx, whole.filled())
+        } else {
+            stream.poll_write_vectored(cx, buffers)
+        };
         self.heard.wrote(&outcome);
         outcome
     }

@@ -83,7 +83,7 @@ async fn send(
         return false;
     };
     let mut request = spare.into_request(whole.map_or(Body::Empty, |whole| Body::own(whole.bytes())));
-    let Ok((_, mut lease)) = upstream::send(worker, pod, target, endpoint, &mut request, true).await else {
+    let Ok(mut lease) = upstream::send(worker, pod, target, endpoint, &mut request, true).await else {
         return false;
     };
     let mut left = worker.limits.max_replay;

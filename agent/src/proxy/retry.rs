@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Request, Response};
+use http::{HeaderName, HeaderValue, Request};
 use smallvec::SmallVec;
 use tokio::time::sleep;
 use weir_mesh::outlier;
@@ -41,7 +41,7 @@ pub(crate) type Expiry = Pin<Box<dyn Future<Output = ()>>>;
 
 /// An answer, and what came with it.
 pub(crate) struct Answered {
-    pub(crate) response: Response<()>,
+    /// The connection, with the answer's head.
     pub(crate) lease: Lease,
     /// When the rest of the answer must be there; `None` = whenever.
     pub(crate) expiry: Option<Expiry>,
@@ -54,14 +54,14 @@ pub(crate) async fn send(
     connection: &Rc<Connection>,
     plan: &Plan<'_>,
     target: &Target,
-    mut request: Request<Body>,
+    request: &mut Request<Body>,
 ) -> Result<Answered, ProxyError> {
     let settings = plan.settings();
     let given = settings.and_then(|settings| settings.retries.as_deref());
-    let timeout = timeout(&mut request, settings.and_then(|settings| settings.timeout));
+    let timeout = timeout(request, settings.and_then(|settings| settings.timeout));
     let replay = match given {
         None if timeout.is_none() => None,
-        _ => replay::of(connection, &mut request),
+        _ => replay::of(connection, request),
     };
     let policy = given.unwrap_or(&UNPROCESSED);
     let tries = Tries { connection, target, policy, given: given.is_some(), replay, at: Cell::new(None) };
@@ -82,6 +82,10 @@ pub(crate) async fn send(
 
 /// How long the whole request may take. What the client asks for comes before the rule, and ends here.
 fn timeout(request: &mut Request<Body>, of_rule: Option<Duration>) -> Option<Duration> {
+    // Most have none: comparing lengths takes less than the hash of a name that is not among the common ones.
+    if !request.headers().keys().any(|name| *name == REQUEST_TIMEOUT) {
+        return of_rule;
+    }
     let Some(value) = request.headers_mut().remove(&REQUEST_TIMEOUT) else {
         return of_rule;
     };
@@ -114,21 +118,21 @@ struct Tries<'t> {
 }
 
 /// What one try came to.
-type Outcome = Result<(Response<()>, Lease), Failed>;
+type Outcome = Result<Lease, Failed>;
 
 /// It stays at this.
 fn settle(outcome: Outcome, load: Option<Box<Load>>, flags: Flags) -> Result<Answered, ProxyError> {
     match outcome {
-        Ok((response, mut lease)) => {
+        Ok(mut lease) => {
             lease.count(load);
-            Ok(Answered { response, lease, expiry: None, flags })
+            Ok(Answered { lease, expiry: None, flags })
         }
         Err(failed) => Err(failed.error.with(flags)),
     }
 }
 
 impl Tries<'_> {
-    async fn run(&self, mut request: Request<Body>) -> Result<Answered, ProxyError> {
+    async fn run(&self, request: &mut Request<Body>) -> Result<Answered, ProxyError> {
         let worker = &self.connection.worker;
         let load = Load::begin(self.target)?;
         let ipv6 = self.connection.destination.ip().to_canonical().is_ipv6();
@@ -143,7 +147,7 @@ impl Tries<'_> {
             if self.given || number > 1 {
                 request.headers_mut().insert(ATTEMPT_COUNT, HeaderValue::from(number));
             }
-            let outcome = self.once(endpoint, &mut request).await;
+            let outcome = self.once(endpoint, request).await;
             drop(retrying.take());
             if !self.repeats(&outcome) {
                 return settle(outcome, load, Flags::default());
@@ -152,7 +156,7 @@ impl Tries<'_> {
                 Ok(slot) => slot,
                 Err(why_not) => return settle(outcome, load, why_not.into()),
             };
-            if !self.remade(&outcome, &mut request) {
+            if !self.remade(&outcome, request) {
                 return settle(outcome, load, Flags::default());
             }
             // The connection of an answer that is not wanted is of no use.
@@ -203,7 +207,8 @@ impl Tries<'_> {
             return false;
         }
         match outcome {
-            Ok((response, _)) => {
+            Ok(lease) => {
+                let response = lease.head();
                 self.given && self.policy.repeats_answer(response.status().as_u16(), response.headers())
             }
             // What is too much is not made less by repeating it.

@@ -1,5 +1,6 @@
 //! From an endpoint to a response head: on an idle connection or a fresh one. Called by `retry` and `mirror`.
 
+mod address;
 pub(crate) mod breakers;
 pub(crate) mod connect;
 pub(crate) mod hosts;
@@ -52,6 +53,16 @@ impl Lease {
     /// Where it leads.
     pub(crate) fn endpoint(&self) -> SocketAddr {
         self.key.endpoint
+    }
+
+    /// The head of the answer.
+    pub(crate) fn head(&self) -> &Response<()> {
+        self.wire.head()
+    }
+
+    /// See [`Lease::head`]; who takes it away leaves another.
+    pub(crate) fn head_mut(&mut self) -> &mut Response<()> {
+        self.wire.head_mut()
     }
 
     /// Keeps the request counted as long as it lasts.
@@ -109,10 +120,10 @@ pub(crate) async fn send(
     endpoint: SocketAddr,
     request: &mut Request<Body>,
     race: bool,
-) -> Result<(Response<()>, Lease), Failed> {
+) -> Result<Lease, Failed> {
     let sent = exchange(worker, pod, target, endpoint, request, race).await;
     target.record(worker, endpoint, || match &sent {
-        Ok((response, _)) => Outcome::Status(response.status().as_u16()),
+        Ok(lease) => Outcome::Status(lease.head().status().as_u16()),
         Err(failed) => failed.error.outcome(),
     });
     sent
@@ -125,13 +136,13 @@ async fn exchange(
     endpoint: SocketAddr,
     request: &mut Request<Body>,
     race: bool,
-) -> Result<(Response<()>, Lease), Failed> {
+) -> Result<Lease, Failed> {
     let key = Key { pod: pod.source.netns.cookie(), endpoint, class: target.class() };
     if let Some(lease) = reuse(worker, pod, key) {
         match ask(lease, request, race).await {
-            Ok(answer) => {
+            Ok(lease) => {
                 worker.counters.upstream_reuses.add(1);
-                return Ok(answer);
+                return Ok(lease);
             }
             Err(failed) if failed.unsent => worker.counters.retries.add(1),
             Err(failed) => return Err(failed),
@@ -143,13 +154,13 @@ async fn exchange(
     }
 }
 
-async fn ask(mut lease: Lease, request: &mut Request<Body>, race: bool) -> Result<(Response<()>, Lease), Failed> {
+async fn ask(mut lease: Lease, request: &mut Request<Body>, race: bool) -> Result<Lease, Failed> {
     // The server may close an idle connection in the very moment in which it is used.
     let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let repeatable = race && lease.reused && safe && request.body().is_end_stream();
     let Lease { wire, worker, .. } = &mut lease;
     match wire.ask(request, &worker.buffers, &worker.limits).await {
-        Ok(response) => Ok((response, lease)),
+        Ok(()) => Ok(lease),
         Err((fault, unsent)) => {
             let unsent = unsent || (repeatable && wire.is_silent());
             let kind = if matches!(fault, Fault::Protocol(_)) { Kind::UpstreamProtocol } else { Kind::UpstreamClosed };

@@ -3,12 +3,14 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use foldhash::fast::RandomState;
 
+use super::address::Address;
 use super::breakers::{Breakers, Terms};
 #[cfg(doc)]
 use super::target::Target;
@@ -16,13 +18,21 @@ use super::wire::Wire;
 use crate::proxy::limits::Limits;
 
 /// Whose connection it is, and to where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
     /// The pod's network namespace cookie.
     pub(crate) pod: u64,
     pub(crate) endpoint: SocketAddr,
     /// See [`Target::class`].
     pub(crate) class: u32,
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Address(self.endpoint).hash(state);
+        // Cookies are counted up, and so are classes: one number tells most of them apart.
+        state.write_u64(self.pod << 32 ^ u64::from(self.class));
+    }
 }
 
 /// A connection that waits.

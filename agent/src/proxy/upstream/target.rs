@@ -13,6 +13,7 @@ use weir_mesh::balance;
 use weir_mesh::outlier::Outcome;
 use weir_mesh::program::{Cluster, ClusterId, ConnectionPool, LoadBalancer, PortId, Program};
 
+use super::address::Address;
 use super::breakers::Breakers;
 use super::hosts::{ClusterState, REROLLS, Wanted};
 use crate::proxy::programs::Running;
@@ -133,7 +134,7 @@ impl Target {
 #[derive(Debug, Default)]
 pub(crate) struct Balancing {
     turns: RefCell<HashMap<Arc<str>, u64, RandomState>>,
-    active: Rc<RefCell<HashMap<SocketAddr, u32, RandomState>>>,
+    active: Rc<RefCell<HashMap<Address, u32, RandomState>>>,
 }
 
 impl Balancing {
@@ -159,21 +160,21 @@ impl Balancing {
     }
 
     fn active(&self, endpoint: SocketAddr) -> u32 {
-        self.active.borrow().get(&endpoint).copied().unwrap_or(0)
+        self.active.borrow().get(&Address(endpoint)).copied().unwrap_or(0)
     }
 
     /// Counts a request or connection to `endpoint` until the guard is dropped.
     pub(crate) fn begin(&self, endpoint: SocketAddr) -> Active {
-        *self.active.borrow_mut().entry(endpoint).or_default() += 1;
-        Active { table: Rc::clone(&self.active), endpoint }
+        *self.active.borrow_mut().entry(Address(endpoint)).or_default() += 1;
+        Active { table: Rc::clone(&self.active), endpoint: Address(endpoint) }
     }
 }
 
 /// A request or connection under way.
 #[derive(Debug)]
 pub(crate) struct Active {
-    table: Rc<RefCell<HashMap<SocketAddr, u32, RandomState>>>,
-    endpoint: SocketAddr,
+    table: Rc<RefCell<HashMap<Address, u32, RandomState>>>,
+    endpoint: Address,
 }
 
 impl Drop for Active {

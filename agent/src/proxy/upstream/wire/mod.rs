@@ -65,6 +65,8 @@ pub(crate) struct Wire {
     /// What the next read has room for, while no length says it.
     next_read: usize,
     sending: Sending,
+    /// The head of the answer, here so that it is not moved from call to call.
+    head: Response<()>,
     /// The socket takes nothing any more; what it gives may still be an answer.
     deaf: bool,
     method: Method,
@@ -84,6 +86,7 @@ impl Wire {
             read: BytesMut::new(),
             next_read: FIRST_READ,
             sending: Sending::nothing(),
+            head: Response::new(()),
             deaf: false,
             method: Method::GET,
             decoder: Decoder::EMPTY,
@@ -106,14 +109,14 @@ impl Wire {
         !self.heard
     }
 
-    /// Sends `request` and waits for the head of the answer; the body is read by [`Wire::poll_frame`]. After a failure
-    /// the request has its body again if nothing of it was written, which the result says.
+    /// Sends `request` and waits for the head of the answer, which is [`Wire::head`] then; the body is read by
+    /// [`Wire::poll_frame`]. After a failure the request has its body again if nothing of it was written, which the result says.
     pub(crate) async fn ask(
         &mut self,
         request: &mut Request<Body>,
         buffers: &Buffers,
         limits: &Limits,
-    ) -> Result<Response<()>, (Fault, bool)> {
+    ) -> Result<(), (Fault, bool)> {
         self.read = buffers.take();
         self.next_read = FIRST_READ;
         self.method = request.method().clone();
@@ -130,12 +133,7 @@ impl Wire {
         })
     }
 
-    fn poll_head(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffers: &Buffers,
-        limits: &Limits,
-    ) -> Poll<Result<Response<()>, Fault>> {
+    fn poll_head(&mut self, cx: &mut Context<'_>, buffers: &Buffers, limits: &Limits) -> Poll<Result<(), Fault>> {
         self.poll_send(cx)?;
         if self.deaf && !self.sending.is_begun() {
             return Poll::Ready(Err(Fault::Closed));
@@ -158,13 +156,24 @@ impl Wire {
                     }
                     self.decoder = head.decoder;
                     self.keep_alive = head.keep_alive;
-                    return Poll::Ready(Ok(head.response));
+                    self.head = head.response;
+                    return Poll::Ready(Ok(()));
                 }
             }
             if ready!(self.poll_read(cx, FIRST_READ))? == 0 {
                 return Poll::Ready(Err(Fault::Closed));
             }
         }
+    }
+
+    /// The head of the answer, once [`Wire::ask`] has found it.
+    pub(crate) fn head(&self) -> &Response<()> {
+        &self.head
+    }
+
+    /// See [`Wire::head`].
+    pub(crate) fn head_mut(&mut self) -> &mut Response<()> {
+        &mut self.head
     }
 
     /// Goes on with the request's body. A socket that takes no more is no failure yet: the answer may be there.

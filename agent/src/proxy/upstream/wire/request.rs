@@ -209,10 +209,8 @@ impl Sending {
 
 /// The request line and the headers. The framing is said once, by us, whatever the client said.
 fn head(request: &Request<Body>, framing: Framing, out: &mut BytesMut) {
-    out.put_slice(request.method().as_str().as_bytes());
-    out.put_u8(b' ');
-    out.put_slice(request.uri().path_and_query().map_or("/", |target| target.as_str()).as_bytes());
-    out.put_slice(b" HTTP/1.1\r\n");
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    put(out, [request.method().as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
     let mut said = false;
     for (name, value) in request.headers() {
         if *name == header::CONTENT_LENGTH {
@@ -234,10 +232,22 @@ fn head(request: &Request<Body>, framing: Framing, out: &mut BytesMut) {
 }
 
 fn field(out: &mut BytesMut, name: &str, value: &[u8]) {
-    out.put_slice(name.as_bytes());
-    out.put_slice(b": ");
-    out.put_slice(value);
-    out.put_slice(b"\r\n");
+    put(out, [name.as_bytes(), b": ", value, b"\r\n"]);
+}
+
+/// All pieces, with room made for them once: a request's head is some thirty.
+#[inline]
+fn put<const N: usize>(out: &mut BytesMut, pieces: [&[u8]; N]) {
+    let length = pieces.iter().map(|piece| piece.len()).sum();
+    out.reserve(length);
+    let mut room = out.spare_capacity_mut();
+    for piece in pieces {
+        let (to, rest) = room.split_at_mut(piece.len());
+        to.write_copy_of_slice(piece);
+        room = rest;
+    }
+    // SAFETY: so much room was reserved, and all of it was written just now, one piece after the other.
+    unsafe { out.advance_mut(length) };
 }
 
 fn put_hex(out: &mut BytesMut, n: usize) {
