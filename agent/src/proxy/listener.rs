@@ -74,10 +74,6 @@ async fn take(worker: &Rc<Worker>, pod: &Rc<Pod>, stream: TcpStream, peer: Socke
         worker.counters.loops.add(1);
         return;
     }
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "the client is gone");
-        return;
-    }
     let open = Open::wait(worker, pod).await;
     worker.spawn(serve(Connection::new(open, Rc::clone(pod), peer, destination), stream));
 }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
 use futures_util::FutureExt;
+use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
@@ -324,6 +325,8 @@ pub(crate) async fn run(
 }
 
 fn adopt(listener: StdListener) -> io::Result<TcpListener> {
+    // Linux gives it to every connection that is accepted: once for all of them.
+    SockRef::from(&listener).set_tcp_nodelay(true)?;
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)
 }
@@ -390,4 +393,18 @@ pub(crate) fn monotonic() -> u64 {
     // SAFETY: `now` is valid for writes; CLOCK_MONOTONIC exists on every Linux.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_have_what_their_listener_was_given() {
+        let listener = StdListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = adopt(listener).unwrap().accept().await.unwrap();
+        assert!(accepted.nodelay().unwrap());
+        assert!(!client.nodelay().unwrap());
+    }
 }

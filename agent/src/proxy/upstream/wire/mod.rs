@@ -27,6 +27,8 @@ use crate::proxy::limits::Limits;
 
 /// What is read at once before the length of the body is known: two pages hold most answers, head and body.
 const FIRST_READ: usize = 8 * 1024;
+/// More than is expected: a read that fills its buffer leaves it open whether there is more, and asking costs a call.
+const SLACK: usize = 1;
 /// Room for a request's head; more is made for one that is longer.
 const FIRST_HEAD: usize = 2 * 1024;
 /// Interim responses (1xx) before the real one. A server that sends more than these does not answer.
@@ -215,7 +217,8 @@ impl Wire {
                 Decoded::End => return Poll::Ready(None),
                 Decoded::More => {}
             }
-            let known = self.decoder.exact().map(|left| usize::try_from(left).unwrap_or(usize::MAX));
+            let known =
+                self.decoder.exact().map(|left| usize::try_from(left).unwrap_or(usize::MAX).saturating_add(SLACK));
             let room = known.unwrap_or(self.next_read).clamp(FIRST_READ, limits.buffer.max(FIRST_READ));
             let n = ready!(self.poll_read(cx, room))?;
             if n == 0 {
