@@ -3,6 +3,7 @@
 
 use super::json::Keep;
 use super::json::Keep::{All, Annotations, Fields};
+use crate::program::{REGION, SUBZONE, ZONE};
 
 /// A kind as an API server serves it.
 #[derive(Debug)]
@@ -101,7 +102,7 @@ const SERVICE: Keep = Fields(&[("metadata", METADATA), ("spec", All)]);
 const ENDPOINT_SLICE: Keep = Fields(&[
     ("metadata", METADATA),
     ("addressType", All),
-    ("endpoints", Fields(&[("addresses", All), ("conditions", All), ("targetRef", All), ("nodeName", All)])),
+    ("endpoints", Fields(&[("addresses", All), ("conditions", All), ("targetRef", All), ("nodeName", All), ("zone", All)])),
     ("ports", All),
 ]);
 /// Whole, because what is written there and not supported is told of.
@@ -136,9 +137,21 @@ const fn gateway_api(plural: &'static str, kind: &'static str, versions: &'stati
     Resource { group: super::gateway_api::GROUP, plural, kind, versions, keep: POLICY, role: Role::Policy }
 }
 
+/// The kubelet writes a node every few seconds: no more is kept than where it is.
+const NODE: Keep = Fields(&[(
+    "metadata",
+    Fields(&[
+        ("name", All),
+        ("uid", All),
+        ("resourceVersion", All),
+        ("labels", Fields(&[(REGION, All), (ZONE, All), (SUBZONE, All)])),
+    ]),
+)]);
+
 /// All of them, in the order in which a cluster is best read.
 pub const RESOURCES: &[Resource] = &[
     core("", "namespaces", "Namespace", NAME),
+    core("", "nodes", "Node", NODE),
     core("", "services", "Service", SERVICE),
     core("", "pods", "Pod", POD),
     core("discovery.k8s.io", "endpointslices", "EndpointSlice", ENDPOINT_SLICE),

@@ -89,6 +89,7 @@ impl Service {
                 port: 80,
                 policy: ClusterPolicy::new(LoadBalancer::RoundRobin, Duration::from_secs(1)),
                 endpoints4: addresses.into(),
+                localities: None,
                 endpoints6: Arc::default(),
             }));
             ClusterId(clusters.len() as u32 - 1)

@@ -2,6 +2,7 @@
 
 pub(crate) mod breakers;
 pub(crate) mod connect;
+mod host_set;
 pub(crate) mod hosts;
 pub(crate) mod pool;
 mod spare;
