@@ -65,7 +65,7 @@ pub use gateway_api::{
 };
 pub use gateways::GatewayIdentity;
 pub use incremental::{Compiler, Delta, InForce};
-pub(crate) use registry::protocol_of;
+pub(crate) use registry::{protocol_of, whereabouts_of};
 pub use visibility::{Client, ViewTable};
 pub(crate) use visibility::{expand, is_public};
 

@@ -20,7 +20,7 @@ pub(super) type Set<K> = HashSet<K, RandomState>;
 pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Label of a pod: where it is, `region.zone.subzone`, whatever its node says.
-const LOCALITY: &str = "istio-locality";
+pub(super) const LOCALITY: &str = "istio-locality";
 
 /// Annotation of a Service: the namespaces whose clients see it.
 const EXPORT_TO: &str = "networking.istio.io/exportTo";
@@ -367,7 +367,7 @@ impl<'s> Registry<'s> {
 }
 
 /// Where a pod is: by its own label, else where its node is.
-pub(super) fn whereabouts_of(pod: &Pod, snapshot: &Snapshot, keys: &[Arc<str>]) -> Whereabouts {
+pub(crate) fn whereabouts_of(pod: &Pod, snapshot: &Snapshot, keys: &[Arc<str>]) -> Whereabouts {
     // A label's value cannot have a slash in it.
     let own = pod.meta.label(LOCALITY).map(|own| canonical_place(&own.replace('.', "/")));
     let place = own.filter(|own| !own.is_empty()).unwrap_or_else(|| snapshot.place_of(&pod.node));

@@ -98,7 +98,7 @@ fn slice(random: &mut Random, namespace: &str, service: &str) -> String {
             let ready = random.below(4) > 0;
             let target =
                 if random.below(40) == 0 { String::new() } else { format!(", targetRef: {{kind: Pod, name: p{n}}}") };
-            let spot = random.one(&["", "", ", nodeName: n0", ", nodeName: n1, zone: z", ", zone: y"]);
+            let spot = random.one(&["", "", ", nodeName: n0", ", nodeName: n1, zone: a", ", zone: b"]);
             format!("{{addresses: [{}], conditions: {{ready: {ready}}}{target}{spot}}}", address(namespace, n))
         })
         .collect();

@@ -27,7 +27,7 @@ fn world(ports: &str, service_spec: &str, rule: &str) -> Compiled {
         .replace("labels:", "annotations: {weir.mesh/netns: /proc/1/ns/net}, labels:");
     compiled(
         &[
-            node("eu", ["eu", "a", "1"]),
+            node("eu", ["eu", "a", "one"]),
             node("eu-2", ["eu", "b", ""]),
             node("us", ["us", "x", ""]),
             service,
@@ -64,12 +64,12 @@ impl Compiled {
 fn failing_endpoints_are_replaced_by_the_next_nearest() {
     let world = world(HTTP, "", &format!("trafficPolicy: {{{OUTLIERS}}}"));
     assert_eq!([&[][..], &[0], &[0, 1]].map(|failing| world.percent(failing)), [[100, 0, 0], [0, 100, 0], [0, 0, 100]]);
-    assert_eq!(&*world.program.clients.of("shop/c").place, "eu/a/1");
+    assert_eq!(&*world.program.clients.of("shop/c").place, "eu/a/one");
 }
 
 #[test]
 fn nothing_is_preferred_where_no_failure_is_noticed_or_it_is_switched_off() {
-    let setting = "localityLbSetting: {enabled: true, failover: [{from: eu, to: us}]}";
+    let setting = "localityLbSetting: {enabled: true}";
     for policy in [
         "trafficPolicy: {loadBalancer: {simple: RANDOM}}".to_owned(),
         format!("trafficPolicy: {{loadBalancer: {{{setting}}}}}"),
@@ -82,6 +82,19 @@ fn nothing_is_preferred_where_no_failure_is_noticed_or_it_is_switched_off() {
         assert_eq!(world(HTTP, "", &policy).localities(), None, "{policy}");
     }
     assert!(world(HTTP, "", &format!("trafficPolicy: {{loadBalancer: {{{setting}}}, {OUTLIERS}}}")).localities().is_some());
+}
+
+#[test]
+fn shares_of_regions_that_no_node_tells_are_told_of() {
+    let shares = "{host: b, trafficPolicy: {loadBalancer: {localityLbSetting: {distribute: [{from: eu/*, to: {us/*: 100}}]}}}}";
+    let told = |node: &str| compiled(&[node, &shop(HTTP), &dr("shop", "z", shares)].concat()).found(crate::finding::code::NO_EFFECT);
+    let silent = told(&node("n1", ["", "", ""]));
+    let message = "no Node has the label topology.kubernetes.io/region: the places of `localityLbSetting` are those of no pod";
+    assert!(silent.iter().any(|finding| finding.starts_with("Warning DestinationRule shop/z ") && finding.contains(message)), "{silent:?}");
+    let placed = told(&node("n1", ["eu", "", ""]));
+    assert!(!placed.iter().any(|finding| finding.contains(message)), "{placed:?}");
+    // Files that hold no Node say nothing of where pods will be.
+    assert!(!told("").iter().any(|finding| finding.contains(message)));
 }
 
 #[test]
