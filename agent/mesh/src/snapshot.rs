@@ -5,8 +5,8 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use crate::crd::{
-    ClusterNode, Deployment, DestinationRule, EndpointSlice, Gateway, Namespace, Object, Pod, Protection, Service, ServiceEntry,
-    Sidecar, VirtualService, WorkloadEntry, gateway_api,
+    ClusterNode, Deployment, DestinationRule, EndpointSlice, Gateway, Namespace, Object, Pod, Protection, Service,
+    ServiceEntry, Sidecar, VirtualService, WorkloadEntry, gateway_api,
 };
 use crate::source::ObjectRef;
 

@@ -39,7 +39,11 @@ pub(super) fn after(
     }
     let mut enrolled: BTreeSet<&Arc<str>> = in_force.plan.pods.keys().collect();
     for (name, pod) in pods {
-        if pod.is_some() { enrolled.insert(name) } else { enrolled.remove(name) };
+        if pod.is_some() {
+            enrolled.insert(name)
+        } else {
+            enrolled.remove(name)
+        };
     }
     keep(with_keys(held.keys.clone(), snapshot, enrolled.into_iter()), held)
 }
@@ -48,11 +52,7 @@ fn keep(now: Clients, held: &Arc<Clients>) -> Arc<Clients> {
     if **held == now { Arc::clone(held) } else { Arc::new(now) }
 }
 
-fn with_keys<'n>(
-    keys: Box<[Arc<str>]>,
-    snapshot: &Snapshot,
-    enrolled: impl Iterator<Item = &'n Arc<str>>,
-) -> Clients {
+fn with_keys<'n>(keys: Box<[Arc<str>]>, snapshot: &Snapshot, enrolled: impl Iterator<Item = &'n Arc<str>>) -> Clients {
     let pods = enrolled.filter_map(|name| {
         let (namespace, own) = name.split_once('/')?;
         let pod = snapshot.pods.get(&(namespace.into(), own.into()))?;

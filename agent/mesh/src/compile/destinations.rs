@@ -13,7 +13,9 @@ use super::visibility::{Client, expand};
 use super::{CompileOptions, Findings};
 use crate::crd::{Labels, RouteDestination, ServiceType, Subset, VirtualService};
 use crate::finding::{Severity, code};
-use crate::program::{Cluster, ClusterId, ClusterPolicy, INVALID_BACKEND, Localities, Program, WeightedCluster, Whereabouts};
+use crate::program::{
+    Cluster, ClusterId, ClusterPolicy, INVALID_BACKEND, Localities, Program, WeightedCluster, Whereabouts,
+};
 use crate::source::ObjectRef;
 
 /// What becomes of requests to a destination that there is not.

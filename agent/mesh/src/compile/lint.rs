@@ -48,9 +48,8 @@ pub(super) fn lint(snapshot: &Snapshot, registry: &Registry<'_>, options: &Compi
 /// A rule that names places, where no pod is at any. Files without a Node say nothing of where pods will be.
 fn places(rule: &DestinationRule, snapshot: &Snapshot, findings: &mut Findings) {
     let policies = rule.policy.as_deref().into_iter().chain(rule.subsets.iter().filter_map(|s| s.policy.as_deref()));
-    let blocks = policies.flat_map(|policy| {
-        std::iter::once(&policy.blocks).chain(policy.ports.iter().map(|port| &port.blocks))
-    });
+    let blocks =
+        policies.flat_map(|policy| std::iter::once(&policy.blocks).chain(policy.ports.iter().map(|port| &port.blocks)));
     let balancers = blocks.filter_map(|blocks| blocks.load_balancer.as_ref());
     let mut naming = balancers.filter(|balancer| {
         let setting = balancer.locality.as_ref().filter(|setting| setting.enabled != Some(false));

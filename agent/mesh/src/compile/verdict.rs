@@ -227,7 +227,8 @@ impl Facts<'_, '_> {
         let clusters = || self.destinations().filter_map(|one| Some(&self.clusters.all[one.cluster?.index()]));
         let by_policy = clusters().find_map(|cluster| cluster.policy.beyond_kernel(headless));
         let by_policy = by_policy.map(|(origin, name)| (&origin.object, name));
-        let by_locality = || clusters().find_map(|cluster| cluster.localities.as_deref()).map(|l| (&l.because, l.field));
+        let by_locality =
+            || clusters().find_map(|cluster| cluster.localities.as_deref()).map(|l| (&l.because, l.field));
         let (object, name) = by_policy.or_else(by_locality)?;
         Some((format!("{object} asks for {name}, which the kernel does not keep"), Some(object.clone())))
     }

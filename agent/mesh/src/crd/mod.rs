@@ -32,11 +32,11 @@ mod virtual_service;
 mod workload_entry;
 
 pub use addresses::Addresses;
-pub use cluster_node::ClusterNode;
 pub use cluster::{
     Deployment, EndpointSlice, Namespace, Pod, PodSpec, Port, Service, ServiceType, SliceEndpoint, SlicePort, Spot,
     TargetPort,
 };
+pub use cluster_node::ClusterNode;
 pub use destination_rule::{Blocks, DestinationRule, PortPolicy, Subset, TrafficPolicy};
 pub use fields::{Fault, Marked};
 pub use gateway::{Gateway, Server, ServerHost, ServerProtocol, ServerTls, TlsMode};

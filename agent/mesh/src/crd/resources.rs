@@ -39,6 +39,11 @@ impl Resource {
         if self.group.is_empty() { version.to_owned() } else { format!("{}/{version}", self.group) }
     }
 
+    /// Whether nothing is kept but metadata.
+    pub fn is_metadata(&self) -> bool {
+        matches!(self.keep, Fields([("metadata", _)]))
+    }
+
     /// The path of all its objects at this version.
     pub fn path(&self, version: &str) -> String {
         if self.group.is_empty() {
@@ -102,7 +107,10 @@ const SERVICE: Keep = Fields(&[("metadata", METADATA), ("spec", All)]);
 const ENDPOINT_SLICE: Keep = Fields(&[
     ("metadata", METADATA),
     ("addressType", All),
-    ("endpoints", Fields(&[("addresses", All), ("conditions", All), ("targetRef", All), ("nodeName", All), ("zone", All)])),
+    (
+        "endpoints",
+        Fields(&[("addresses", All), ("conditions", All), ("targetRef", All), ("nodeName", All), ("zone", All)]),
+    ),
     ("ports", All),
 ]);
 /// Whole, because what is written there and not supported is told of.
@@ -201,6 +209,8 @@ mod tests {
     #[test]
     fn paths_are_those_of_the_api() {
         let path = |kind: &str| RESOURCES.iter().find(|r| r.kind == kind).map(|r| r.path(r.versions[0]));
+        let metadata: Vec<&str> = RESOURCES.iter().filter(|r| r.is_metadata()).map(|r| r.kind).take(3).collect();
+        assert_eq!(metadata, ["Namespace", "Node", "EnvoyFilter"]);
         assert_eq!(path("Pod").as_deref(), Some("/api/v1/pods"));
         assert_eq!(path("EndpointSlice").as_deref(), Some("/apis/discovery.k8s.io/v1/endpointslices"));
     }

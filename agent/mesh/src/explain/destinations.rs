@@ -107,14 +107,19 @@ impl Toward<'_> {
     }
 
     fn by_locality(&self, localities: &Localities) -> Setting {
-        let place = if self.client.place.is_empty() { "at a place that is not known" } else { &self.client.place };
+        let place = match &*self.client.place {
+            "" => "at a place that is not known".to_owned(),
+            place => format!("in {place}"),
+        };
         let how = match () {
             () if !localities.setting.distribute.is_empty() => "shares of the localities",
-            () if localities.setting.failover_priority.is_empty() => "near endpoints first, the next nearest as they fail",
+            () if localities.setting.failover_priority.is_empty() => {
+                "near endpoints first, the next nearest as they fail"
+            }
             () => "those with the same labels first, the others as they fail",
         };
         Setting {
-            field: localities.field.to_owned(),
+            field: "locality".to_owned(),
             value: format!("{how}; the client is {place}"),
             origin: Some(Origin::new(&localities.because, None)),
             instead: None,

@@ -200,9 +200,15 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
         HASH,
     ),
     yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash.maglev{,.tableSize}", BY_MAGLEV),
-    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.localityLbSetting{,.failover,.failover[].from,.failover[].to}", FAILOVER),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.localityLbSetting{,.failover,.failover[].from,.failover[].to}",
+        FAILOVER,
+    ),
     yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.localityLbSetting.failoverPriority", BY_LABELS),
-    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.localityLbSetting.distribute{,[].from,[].to}", SHARES),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.localityLbSetting.distribute{,[].from,[].to}",
+        SHARES,
+    ),
     yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.localityLbSetting.enabled", OFF),
     part("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.zoneAwareLbSetting", LOCALITY, NO_LOCALITY),
     yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.zoneAwareLbSetting.enabled", LOCALITY),

@@ -469,9 +469,7 @@ impl ClusterPolicy {
             (Some((setting, _)), ..) if setting.enabled == Some(false) => None,
             (Some((setting, by)), _, outliers) => (outliers.is_some() || !setting.distribute.is_empty())
                 .then(|| (Arc::new(setting.clone()), by.clone(), "localityLbSetting", outliers.is_some())),
-            (None, Some(wanted), _) => {
-                Some((Arc::new(wanted.setting()), service.clone(), "trafficDistribution", true))
-            }
+            (None, Some(wanted), _) => Some((Arc::new(wanted.setting()), service.clone(), "trafficDistribution", true)),
             (None, None, Some(outliers)) => {
                 let object = outliers.origin.object.clone();
                 Some((Arc::new(Locality::mesh_default()), object, "outlierDetection", true))

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use serde_json::Value;
-use weir_mesh::explain::model::{ConditionTried, Destination, EndpointLocality, Explanation, Origin, RuleTried, Setting, Subset};
+use weir_mesh::explain::model::{
+    ConditionTried, Destination, EndpointLocality, Explanation, Origin, RuleTried, Setting, Subset,
+};
 
 use crate::cli::output;
 

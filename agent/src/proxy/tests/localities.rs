@@ -141,7 +141,10 @@ async fn shares_of_localities_are_kept_within_two_points() {
         let found = answers(&mesh, 2_000).await;
         // Of 2,000 by chance one standard deviation is 18; by turns it is exact but for two workers' beginnings.
         let allowed = if simple == "ROUND_ROBIN" { 40 } else { 90 };
-        assert!(found["us/x"].abs_diff(1_600) < allowed && found["us/x"] + found["eu/b"] == 2_000, "{simple}: {found:?}");
+        assert!(
+            found["us/x"].abs_diff(1_600) < allowed && found["us/x"] + found["eu/b"] == 2_000,
+            "{simple}: {found:?}"
+        );
     }
 }
 
@@ -156,9 +159,8 @@ async fn labels_decide_who_takes_over() {
     answers(&mesh, 20).await;
     eventually("it is noticed", || mesh.proxy.counters().ejections == 2).await;
     assert_eq!(answers(&mesh, 20).await, only("us/x", 20), "the version of another region before the other version");
-    let mesh = world.mesh(&format!(
-        "loadBalancer: {{localityLbSetting: {{failoverPriority: ['version=v2']}}}}, {EJECTS}"
-    ));
+    let mesh =
+        world.mesh(&format!("loadBalancer: {{localityLbSetting: {{failoverPriority: ['version=v2']}}}}, {EJECTS}"));
     assert_eq!(answers(&mesh, 20).await, only("eu/b", 20), "what the rule says instead of the client's own");
 }
 

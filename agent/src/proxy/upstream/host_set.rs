@@ -186,9 +186,11 @@ impl HostSet {
     fn alike(&self, warm: &[u32], some_only: bool, now: u64) -> View {
         let usable: Box<[bool]> =
             if some_only { self.health.iter().map(|one| !one.is_ejected(now)).collect() } else { Box::default() };
-        let weights = warm.iter().enumerate().map(|(position, weight)| {
-            if usable.get(position) == Some(&false) { 0 } else { *weight }
-        });
+        let weights = warm.iter().enumerate().map(
+            |(position, weight)| {
+                if usable.get(position) == Some(&false) { 0 } else { *weight }
+            },
+        );
         View { candidates: Candidates::new(weights), usable, localities: Box::default() }
     }
 
@@ -198,7 +200,9 @@ impl HostSet {
         let healthy = |position: usize| self.health.get(position).is_none_or(|one| !one.is_ejected(now));
         let mut weights = Vec::new();
         plan.weights(minimum, healthy, scratch, &mut weights);
-        for (weight, warm) in weights.iter_mut().zip(warm).filter(|(weight, warm)| **weight > 0 && **warm < warmup::FULL) {
+        for (weight, warm) in
+            weights.iter_mut().zip(warm).filter(|(weight, warm)| **weight > 0 && **warm < warmup::FULL)
+        {
             *weight = (u64::from(*weight) * u64::from(*warm) / u64::from(warmup::FULL)).max(1) as u32;
         }
         View {

@@ -104,7 +104,13 @@ impl Target {
     }
 
     /// An endpoint that is not among `tried`; `None` = there is none.
-    pub(crate) fn pick(&self, worker: &Worker, pod: &SourcePod, ipv6: bool, tried: &[SocketAddr]) -> Option<SocketAddr> {
+    pub(crate) fn pick(
+        &self,
+        worker: &Worker,
+        pod: &SourcePod,
+        ipv6: bool,
+        tried: &[SocketAddr],
+    ) -> Option<SocketAddr> {
         let (program, id, hash) = match self {
             Self::Cluster(program, id, hash) => (program, *id, *hash),
             Self::Dialled(_, _, address) | Self::Passthrough(address) => {

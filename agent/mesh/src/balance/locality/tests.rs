@@ -122,7 +122,11 @@ fn shares_that_the_user_gave() {
     assert_eq!(percent(&at(Some(&setting), "us/q/1", &places), 0, &[]), [0, 0, 0, 0, 0, 100]);
     assert_eq!(percent(&at(Some(&setting), "asia/q/1", &places), 0, &[]), [17; 6], "no rule for this client");
     setting.enabled = Some(false);
-    assert_eq!(percent(&at(Some(&setting), "us/q/1", &places), 0, &[]), [17; 6], "nor shares, where it is switched off");
+    assert_eq!(
+        percent(&at(Some(&setting), "us/q/1", &places), 0, &[]),
+        [17; 6],
+        "nor shares, where it is switched off"
+    );
 }
 
 #[test]

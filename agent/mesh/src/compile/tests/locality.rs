@@ -43,7 +43,11 @@ fn world(ports: &str, service_spec: &str, rule: &str) -> Compiled {
 
 impl Compiled {
     fn of_b(&self) -> &Cluster {
-        self.program.clusters.iter().find(|cluster| &*cluster.name == "outbound|80||b.shop.svc.cluster.local").expect("b")
+        self.program
+            .clusters
+            .iter()
+            .find(|cluster| &*cluster.name == "outbound|80||b.shop.svc.cluster.local")
+            .expect("b")
     }
 
     fn localities(&self) -> Option<&Localities> {
@@ -81,16 +85,27 @@ fn nothing_is_preferred_where_no_failure_is_noticed_or_it_is_switched_off() {
     ] {
         assert_eq!(world(HTTP, "", &policy).localities(), None, "{policy}");
     }
-    assert!(world(HTTP, "", &format!("trafficPolicy: {{loadBalancer: {{{setting}}}, {OUTLIERS}}}")).localities().is_some());
+    assert!(
+        world(HTTP, "", &format!("trafficPolicy: {{loadBalancer: {{{setting}}}, {OUTLIERS}}}")).localities().is_some()
+    );
 }
 
 #[test]
 fn shares_of_regions_that_no_node_tells_are_told_of() {
-    let shares = "{host: b, trafficPolicy: {loadBalancer: {localityLbSetting: {distribute: [{from: eu/*, to: {us/*: 100}}]}}}}";
-    let told = |node: &str| compiled(&[node, &shop(HTTP), &dr("shop", "z", shares)].concat()).found(crate::finding::code::NO_EFFECT);
+    let shares =
+        "{host: b, trafficPolicy: {loadBalancer: {localityLbSetting: {distribute: [{from: eu/*, to: {us/*: 100}}]}}}}";
+    let told = |node: &str| {
+        compiled(&[node, &shop(HTTP), &dr("shop", "z", shares)].concat()).found(crate::finding::code::NO_EFFECT)
+    };
     let silent = told(&node("n1", ["", "", ""]));
-    let message = "no Node has the label topology.kubernetes.io/region: the places of `localityLbSetting` are those of no pod";
-    assert!(silent.iter().any(|finding| finding.starts_with("Warning DestinationRule shop/z ") && finding.contains(message)), "{silent:?}");
+    let message =
+        "no Node has the label topology.kubernetes.io/region: the places of `localityLbSetting` are those of no pod";
+    assert!(
+        silent
+            .iter()
+            .any(|finding| finding.starts_with("Warning DestinationRule shop/z ") && finding.contains(message)),
+        "{silent:?}"
+    );
     let placed = told(&node("n1", ["eu", "", ""]));
     assert!(!placed.iter().any(|finding| finding.contains(message)), "{placed:?}");
     // Files that hold no Node say nothing of where pods will be.
@@ -104,9 +119,15 @@ fn regions_labels_and_shares_are_as_the_rule_says() {
         let world = world(HTTP, "", &policy);
         [&[][..], &[0], &[0, 1]].map(|failing| world.percent(failing))
     };
-    assert_eq!(with("failoverPriority: [tier]"), [[0, 50, 50]; 2].into_iter().chain([[0, 0, 100]]).collect::<Vec<_>>()[..]);
+    assert_eq!(
+        with("failoverPriority: [tier]"),
+        [[0, 50, 50]; 2].into_iter().chain([[0, 0, 100]]).collect::<Vec<_>>()[..]
+    );
     assert_eq!(with("failoverPriority: [tier=iron]")[0], [100, 0, 0]);
-    assert_eq!(with("failoverPriority: [tier, topology.kubernetes.io/region]"), [[0, 100, 0], [0, 100, 0], [0, 0, 100]]);
+    assert_eq!(
+        with("failoverPriority: [tier, topology.kubernetes.io/region]"),
+        [[0, 100, 0], [0, 100, 0], [0, 0, 100]]
+    );
     assert_eq!(with("distribute: [{from: eu/a/*, to: {eu/*: 20, us/*: 80}}]")[0], [10, 10, 80]);
     assert_eq!(with("distribute: [{from: us/*, to: {us/*: 100}}]")[0], [33, 33, 33], "no rule for this client");
 }
@@ -136,10 +157,12 @@ fn a_service_that_asks_for_near_endpoints_needs_no_outlier_detection() {
     }
     assert_eq!(world(HTTP, "trafficDistribution: PreferFar, ", "").localities(), None);
     // A rule comes first.
-    let rule = format!("trafficPolicy: {{loadBalancer: {{localityLbSetting: {{failoverPriority: [tier]}}}}, {OUTLIERS}}}");
+    let rule =
+        format!("trafficPolicy: {{loadBalancer: {{localityLbSetting: {{failoverPriority: [tier]}}}}, {OUTLIERS}}}");
     assert_eq!(world(HTTP, "trafficDistribution: PreferClose, ", &rule).percent(&[]), [0, 50, 50]);
     // On one's own node before all others of the place.
-    let host = service("shop", "b", "10.96.0.2", HTTP).replace("ports: [", "trafficDistribution: PreferSameNode, ports: [");
+    let host =
+        service("shop", "b", "10.96.0.2", HTTP).replace("ports: [", "trafficDistribution: PreferSameNode, ports: [");
     let client = pod_on("n2", "c", "10.0.9.1", "weir.mesh/mode: enabled")
         .replace("labels:", "annotations: {weir.mesh/netns: /proc/1/ns/net}, labels:");
     let pods = [pod_on("n1", "b-1", "10.0.0.1", "app: b"), pod_on("n2", "b-2", "10.0.0.2", "app: b")].concat();
