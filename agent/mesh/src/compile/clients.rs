@@ -8,7 +8,7 @@ use super::incremental::InForce;
 use super::registry::whereabouts_of;
 use crate::crd::{Blocks, TrafficPolicy};
 use crate::plan::EnrolledPod;
-use crate::program::{Clients, HOSTNAME, NETWORK, Program, TrafficDistribution};
+use crate::program::{Clients, HOSTNAME, Locality, NETWORK, Program, TrafficDistribution};
 use crate::snapshot::Snapshot;
 use crate::store::Change;
 
@@ -67,7 +67,7 @@ fn keys(snapshot: &Snapshot) -> Box<[Arc<str>]> {
     let mut keys: BTreeSet<Arc<str>> = BTreeSet::new();
     let mut add = |blocks: &Blocks| {
         let setting = blocks.load_balancer.as_ref().and_then(|balancer| balancer.locality.as_ref());
-        keys.extend(setting.into_iter().flat_map(|setting| setting.label_keys()).map(Arc::from));
+        keys.extend(setting.into_iter().flat_map(Locality::label_keys).map(Arc::from));
     };
     let mut add_all = |policy: &TrafficPolicy| {
         add(&policy.blocks);

@@ -270,15 +270,12 @@ impl<'s> Registry<'s> {
 
     /// Where an endpoint is, and of its labels the ones with these keys.
     pub(super) fn whereabouts(&self, backend: &Backend, keys: &[Arc<str>]) -> Whereabouts {
-        match backend.pod {
-            Some(pod) => whereabouts_of(self.pods.get(pod), self.snapshot, keys),
-            None => {
-                let place = backend.place.clone().unwrap_or_default();
-                let none = Labels::new();
-                let labels = backend.labels.as_deref().unwrap_or(&none);
-                Whereabouts::new(place, &Arc::default(), labels, keys)
-            }
+        if let Some(pod) = backend.pod {
+            return whereabouts_of(self.pods.get(pod), self.snapshot, keys);
         }
+        let none = Labels::new();
+        let labels = backend.labels.as_deref().unwrap_or(&none);
+        Whereabouts::new(backend.place.clone().unwrap_or_default(), &Arc::default(), labels, keys)
     }
 
     /// That of its node, or the zone that the slice itself names.

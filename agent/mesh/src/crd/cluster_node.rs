@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use super::fields::{Fault, Fields};
 use super::meta::Metadata;
 use crate::program::{REGION, SUBZONE, ZONE, canonical_place};
 
@@ -17,9 +16,9 @@ pub struct ClusterNode {
 }
 
 impl ClusterNode {
-    pub(super) fn decode(meta: &Metadata, _: &mut Fields<'_>) -> Result<Self, Fault> {
+    pub(super) fn of(meta: &Metadata) -> Self {
         let [region, zone, subzone] = [REGION, ZONE, SUBZONE].map(|key| meta.label(key).unwrap_or_default());
         let place = canonical_place(&format!("{region}/{zone}/{subzone}"));
-        Ok(Self { meta: Metadata::bare(meta.object.clone(), meta.at().cloned()), place })
+        Self { meta: Metadata::bare(meta.object.clone(), meta.at().cloned()), place }
     }
 }

@@ -297,7 +297,7 @@ pub fn decode(node: &Node, header: &Header, file: Option<&Arc<str>>) -> Result<D
     let notes_ref = &mut notes;
     let object = match &*header.object.kind {
         "Namespace" => Object::Namespace(Arc::new(Namespace { meta })),
-        "Node" => Object::Node(Arc::new(ClusterNode::decode(&meta, &mut root)?)),
+        "Node" => Object::Node(Arc::new(ClusterNode::of(&meta))),
         "Pod" => Object::Pod(Arc::new(Pod::decode(meta, &mut root)?)),
         "Service" => Object::Service(Arc::new(Service::decode(meta, &mut root)?)),
         "EndpointSlice" => Object::EndpointSlice(Arc::new(EndpointSlice::decode(meta, &mut root)?)),

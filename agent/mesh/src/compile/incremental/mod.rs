@@ -29,7 +29,7 @@ const MAX_REACH: usize = 256;
 mod reach;
 mod rules;
 
-use reach::{Reach, is_rule, key_of, mentioned, parts, pod_table};
+use reach::{Reach, is_rule, key_of, mentioned, nodes, parts, pod_table};
 use rules::Patch;
 
 /// Compiles, and remembers what later changes need to know.
@@ -308,21 +308,8 @@ impl Trace {
             cut.deployments.extend(within(&snapshot.deployments, namespace).map(pair));
         }
         cut.pods.extend(pods.iter().filter_map(|key| snapshot.pods.get_key_value(key)).map(pair));
-        let before = changes.iter().filter_map(|change| change.before.as_ref());
-        let (mut slices, mut former) = (Vec::new(), Vec::new());
-        for object in before {
-            match object {
-                Object::EndpointSlice(slice) => slices.push(slice),
-                Object::Pod(pod) => former.push(pod),
-                _ => {}
-            }
-        }
-        let told = cut.endpoint_slices.values().chain(slices).flat_map(|slice| &slice.endpoints);
-        let told = told.filter_map(|endpoint| Some(&endpoint.at.as_ref()?.node));
-        for node in told.chain(cut.pods.values().chain(former).map(|pod| &pod.node)) {
-            let key = (Arc::default(), Arc::clone(node));
-            cut.nodes.extend(snapshot.nodes.get_key_value(&key).map(pair));
-        }
+        let nodes = nodes(&cut, changes, snapshot);
+        cut.nodes = nodes;
         let namespaces: BTreeSet<&Arc<str>> = by_namespace.keys().chain(pods.iter().map(|(own, _)| own)).collect();
         for namespace in namespaces {
             let key = (Arc::default(), Arc::clone(namespace));
