@@ -31,6 +31,7 @@ const READ: &str = "get list watch";
 /// Group, resource, verbs; `resource/name` where the rule is for one object. In the order of the alphabet.
 const CLUSTER_RIGHTS: &[(&str, &str, &str)] = &[
     ("", "namespaces", READ),
+    ("", "nodes", READ),
     ("", "pods", READ),
     ("", "services", READ),
     ("apiextensions.k8s.io", "customresourcedefinitions", "create get list watch"),

@@ -5,8 +5,8 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use crate::crd::{
-    Deployment, DestinationRule, EndpointSlice, Gateway, Namespace, Object, Pod, Protection, Service, ServiceEntry,
-    Sidecar, VirtualService, WorkloadEntry, gateway_api,
+    ClusterNode, Deployment, DestinationRule, EndpointSlice, Gateway, Namespace, Object, Pod, Protection, Service,
+    ServiceEntry, Sidecar, VirtualService, WorkloadEntry, gateway_api,
 };
 use crate::source::ObjectRef;
 
@@ -18,6 +18,7 @@ pub type Key = (Arc<str>, Arc<str>);
 #[expect(missing_docs, reason = "each field holds the objects of its kind")]
 pub struct Snapshot {
     pub namespaces: BTreeMap<Key, Arc<Namespace>>,
+    pub nodes: BTreeMap<Key, Arc<ClusterNode>>,
     pub pods: BTreeMap<Key, Arc<Pod>>,
     pub services: BTreeMap<Key, Arc<Service>>,
     pub endpoint_slices: BTreeMap<Key, Arc<EndpointSlice>>,
@@ -52,6 +53,7 @@ impl Snapshot {
         let key = (Arc::clone(&name.namespace), Arc::clone(&name.name));
         match object {
             Object::Namespace(o) => add(&mut self.namespaces, key, o),
+            Object::Node(o) => add(&mut self.nodes, key, o),
             Object::Pod(o) => add(&mut self.pods, key, o),
             Object::Service(o) => add(&mut self.services, key, o),
             Object::EndpointSlice(o) => add(&mut self.endpoint_slices, key, o),
@@ -76,6 +78,7 @@ impl Snapshot {
         let key = (Arc::clone(&name.namespace), Arc::clone(&name.name));
         match object {
             Object::Namespace(o) => drop(self.namespaces.insert(key, o)),
+            Object::Node(o) => drop(self.nodes.insert(key, o)),
             Object::Pod(o) => drop(self.pods.insert(key, o)),
             Object::Service(o) => drop(self.services.insert(key, o)),
             Object::EndpointSlice(o) => drop(self.endpoint_slices.insert(key, o)),
@@ -101,6 +104,7 @@ impl Snapshot {
             *map = std::mem::take(map).into_iter().collect();
         }
         dense(&mut self.namespaces);
+        dense(&mut self.nodes);
         dense(&mut self.pods);
         dense(&mut self.services);
         dense(&mut self.endpoint_slices);
@@ -124,6 +128,7 @@ impl Snapshot {
         let is_api = *object.group == *gateway_api::GROUP;
         match &*object.kind {
             "Namespace" => self.namespaces.remove(&key).is_some(),
+            "Node" => self.nodes.remove(&key).is_some(),
             "Pod" => self.pods.remove(&key).is_some(),
             "Service" => self.services.remove(&key).is_some(),
             "EndpointSlice" => self.endpoint_slices.remove(&key).is_some(),
@@ -148,6 +153,7 @@ impl Snapshot {
         let is_api = *object.group == *gateway_api::GROUP;
         match &*object.kind {
             "Namespace" => self.namespaces.get(&key).cloned().map(Object::Namespace),
+            "Node" => self.nodes.get(&key).cloned().map(Object::Node),
             "Pod" => self.pods.get(&key).cloned().map(Object::Pod),
             "Service" => self.services.get(&key).cloned().map(Object::Service),
             "EndpointSlice" => self.endpoint_slices.get(&key).cloned().map(Object::EndpointSlice),
@@ -174,6 +180,7 @@ impl Snapshot {
             map.values().cloned().map(wrap)
         }
         all(&self.namespaces, Object::Namespace)
+            .chain(all(&self.nodes, Object::Node))
             .chain(all(&self.pods, Object::Pod))
             .chain(all(&self.services, Object::Service))
             .chain(all(&self.endpoint_slices, Object::EndpointSlice))
@@ -197,6 +204,7 @@ impl Snapshot {
         let is_api = *object.group == *gateway_api::GROUP;
         match &*object.kind {
             "Namespace" => self.namespaces.contains_key(&key),
+            "Node" => self.nodes.contains_key(&key),
             "Pod" => self.pods.contains_key(&key),
             "Service" => self.services.contains_key(&key),
             "EndpointSlice" => self.endpoint_slices.contains_key(&key),
@@ -213,6 +221,12 @@ impl Snapshot {
             kind if gateway_api::RouteKind::named(kind).is_some() => self.routes.contains_key(object),
             _ => self.protections.get(object).is_some_and(|protection| !protection.broken),
         }
+    }
+
+    /// Where a Node is; empty when that is not known.
+    pub fn place_of(&self, node: &Arc<str>) -> Arc<str> {
+        let found = self.nodes.get(&(Arc::default(), Arc::clone(node)));
+        found.map_or_else(Arc::default, |node| Arc::clone(&node.place))
     }
 
     /// The Namespace of this name.

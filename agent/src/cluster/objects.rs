@@ -49,8 +49,7 @@ struct Asked {
 }
 
 /// Kinds beyond those that the agent reads: group, versions, name in URLs, name.
-const MORE: [(&str, &[&str], &str, &str); 6] = [
-    ("", &["v1"], "nodes", "Node"),
+const MORE: [(&str, &[&str], &str, &str); 5] = [
     ("", &["v1"], "configmaps", "ConfigMap"),
     ("apps", &["v1"], "deployments", "Deployment"),
     ("apps", &["v1"], "statefulsets", "StatefulSet"),

@@ -79,7 +79,7 @@ async fn send(
     spare: Spare,
     whole: Option<&Whole>,
 ) -> bool {
-    let Some(endpoint) = target.pick(worker, ipv6, &[]) else {
+    let Some(endpoint) = target.pick(worker, &pod.source, ipv6, &[]) else {
         return false;
     };
     let mut request = spare.into_request(whole.map_or(Body::Empty, |whole| Body::own(whole.bytes())));

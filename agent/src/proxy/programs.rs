@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Cache};
 use foldhash::fast::RandomState;
-use weir_mesh::program::{Cluster, ClusterId, Program};
+use weir_mesh::program::{Clients, Cluster, ClusterId, Program};
 
 use super::upstream::breakers::Breakers;
 use super::upstream::hosts::{ClusterState, Registry};
@@ -78,7 +78,9 @@ impl Programs {
 impl Known {
     fn run(&mut self, program: Arc<Program>, now: u64) -> Running {
         let mut former = std::mem::take(&mut self.states);
-        let states: Vec<_> = program.clusters.iter().map(|cluster| self.state(cluster, &mut former, now)).collect();
+        let clients = &program.clients;
+        let states = program.clusters.iter().map(|cluster| self.state(cluster, clients, &mut former, now));
+        let states: Vec<_> = states.collect();
         let tended = states.iter().flatten().filter(|state| state.is_tended()).map(Arc::clone).collect();
         let states = if self.states.is_empty() { Box::default() } else { states.into() };
         let sticks = program.clusters.iter().any(|cluster| cluster.policy.hash().is_some());
@@ -88,21 +90,25 @@ impl Known {
     fn state(
         &mut self,
         cluster: &Arc<Cluster>,
+        clients: &Arc<Clients>,
         former: &mut HashMap<Arc<str>, Vec<Arc<ClusterState>>, RandomState>,
         now: u64,
     ) -> Option<Arc<ClusterState>> {
-        if !ClusterState::is_needed(&cluster.policy) {
+        if !ClusterState::is_needed(cluster) {
             return None;
         }
         let of_name = former.get_mut(&cluster.name).filter(|states| !states.is_empty());
         let former = of_name.map(|states| {
-            let same = states.iter().position(|state| state.is_of(cluster));
+            let same = states.iter().position(|state| state.is_of(cluster, clients));
             let alike = || states.iter().position(|state| state.cluster().policy == cluster.policy);
             states.swap_remove(same.or_else(alike).unwrap_or(0))
         });
         let state = match former {
-            Some(state) if state.is_of(cluster) => state,
-            former => Arc::new(ClusterState::new(Arc::clone(cluster), former.as_deref(), &mut self.registry, now)),
+            Some(state) if state.is_of(cluster, clients) => state,
+            former => {
+                let (cluster, clients) = (Arc::clone(cluster), Arc::clone(clients));
+                Arc::new(ClusterState::new(cluster, clients, former.as_deref(), &mut self.registry, now))
+            }
         };
         self.states.entry(Arc::clone(&cluster.name)).or_default().push(Arc::clone(&state));
         Some(state)

@@ -169,9 +169,9 @@ impl Tries<'_> {
 
     /// One that was not tried, or any where there is none: a request may be lucky where it was not before.
     fn endpoint(&self, ipv6: bool, tried: &[SocketAddr]) -> Option<SocketAddr> {
-        let worker = &self.connection.worker;
+        let (worker, pod) = (&self.connection.worker, &self.connection.pod.source);
         let avoided = if self.policy.ignore_previous_hosts { tried } else { &[] };
-        self.target.pick(worker, ipv6, avoided).or_else(|| self.target.pick(worker, ipv6, &[]))
+        self.target.pick(worker, pod, ipv6, avoided).or_else(|| self.target.pick(worker, pod, ipv6, &[]))
     }
 
     async fn once(&self, endpoint: SocketAddr, request: &mut Request<Body>) -> Outcome {

@@ -197,7 +197,7 @@ async fn connect_to(
     let mut tried = SmallVec::<[SocketAddr; 4]>::new();
     let mut failure = ProxyError::new(Kind::NoHealthyUpstream);
     while tried.len() <= worker.limits.connect_retries
-        && let Some(endpoint) = target.pick(worker, ipv6, &tried)
+        && let Some(endpoint) = target.pick(worker, &connection.pod.source, ipv6, &tried)
     {
         match connect::connect(worker, &connection.pod.source, endpoint, target).await {
             Ok(stream) => {

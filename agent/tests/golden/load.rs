@@ -98,3 +98,22 @@ fn load_and_regions_that_are_asked_for_are_shown() {
     told("regions.yaml")
         .has(&["(DestinationRule tea/kettle-load at regions.yaml:8:5)", "outlierDetection: 5 consecutive 5xx"]);
 }
+
+#[test]
+fn where_endpoints_are_and_what_share_that_gives_them_is_shown() {
+    accepts(&["north-south.yaml"]);
+    let both = ["kettle.yaml", "north-south.yaml"];
+    assert_eq!(analyze(&[&both[..], &["regions.yaml"]].concat()), [""; 0]);
+    let told = explain(&[&both[..], &["regions.yaml"]].concat(), &FROM, "http://kettle/");
+    told.has(&[
+        "locality: shares of the localities; the client is in north/hill (DestinationRule tea/kettle-load)",
+        "✔ 10.8.0.1:80 tea/kettle-v1-1, north/hill: priority 0, 80% while none fails",
+        "✔ 10.8.0.2:80 tea/kettle-v2-1, south/shore: priority 0, 20% while none fails",
+    ]);
+    let from_south = explain(&[&both[..], &["outlier.yaml"]].concat(), &["--from", "tea/kettle-v2"], "http://kettle/");
+    from_south.has(&[
+        "locality: near endpoints first, the next nearest as they fail; the client is in south/shore",
+        "north/hill: priority 1, 0% while none fails",
+        "south/shore: priority 0, 100% while none fails",
+    ]);
+}

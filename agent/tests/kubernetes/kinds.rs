@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use weir_tests::ApiServer;
 
-use crate::bed::{Bed, RULES, SHOP, weights};
+use crate::bed::{Bed, NODE, RULES, SHOP, shop, weights};
 
 /// How soon after its definition a kind is followed.
 const FEW_SECONDS: Duration = Duration::from_secs(6);
@@ -15,7 +15,7 @@ fn kinds_that_appear_are_followed_and_go_with_their_definition() -> Result<()> {
     let api = ApiServer::start()?;
     api.apply(SHOP)?;
     let mut bed = Bed::start(&api)?;
-    assert_eq!(bed.status().kinds.len(), 4, "Kubernetes' own: {:?}", bed.status());
+    assert_eq!(bed.status().kinds.len(), 5, "Kubernetes' own: {:?}", bed.status());
     assert!(bed.status().problems.is_empty(), "{:?}", bed.status());
     api.install_istio_crds()?;
     api.apply(RULES)?;
@@ -35,6 +35,24 @@ fn kinds_that_appear_are_followed_and_go_with_their_definition() -> Result<()> {
     api.install_istio_crds()?;
     api.apply(&weights(66))?;
     bed.until("they are there again", |bed| bed.weight() == Some(66))?;
+    Ok(())
+}
+
+#[test]
+fn of_nodes_their_places_are_heard() -> Result<()> {
+    let api = shop()?;
+    let node = |zone: &str| {
+        format!(
+            "apiVersion: v1\nkind: Node\nmetadata: {{name: {NODE}, labels: {{topology.kubernetes.io/region: eu, \
+             topology.kubernetes.io/zone: {zone}}}}}\nspec: {{podCIDR: 10.128.0.0/24}}\n"
+        )
+    };
+    let place = |bed: &Bed| bed.snapshot().place_of(&NODE.into()).to_string();
+    api.apply(&node("a"))?;
+    let mut bed = Bed::start(&api)?;
+    assert_eq!(place(&bed), "eu/a");
+    api.apply(&node("b"))?;
+    bed.until("its other label is heard of", |bed| place(bed) == "eu/b")?;
     Ok(())
 }
 

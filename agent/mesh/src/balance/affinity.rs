@@ -154,6 +154,13 @@ pub fn key_of<'p>(program: &'p Program, destinations: &[WeightedCluster]) -> Opt
     clusters.map(|id| program.cluster(id)).find_map(|cluster| Some(&cluster.policy.hash()?.key))
 }
 
+/// How long a client waits for what has this salt and weight: whoever comes first gets it.
+pub(super) fn wait_for(hash: u64, salt: u64, weight: f64) -> f64 {
+    // 53 bits, moved by a half, so that it is neither 0 nor 1.
+    let uniform = ((mix(hash, salt) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+    -uniform.ln() / weight
+}
+
 /// The destination that a client stays in. Each gets its share of the clients by weight, and where weights change, only
 /// as many clients move as must: one who is in the canary stays there while its weight grows.
 pub fn stay(destinations: &[WeightedCluster], hash: u64) -> Option<&WeightedCluster> {
@@ -164,9 +171,7 @@ pub fn stay(destinations: &[WeightedCluster], hash: u64) -> Option<&WeightedClus
     let wait = |position: usize, destination: &WeightedCluster| {
         let twins = destinations[..position].iter().filter(|earlier| earlier.name == destination.name).count() as u64;
         let salt = XxHash64::oneshot(twins, destination.name.as_bytes());
-        // 53 bits, moved by a half, so that it is neither 0 nor 1.
-        let uniform = ((mix(hash, salt) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
-        -uniform.ln() / f64::from(destination.weight)
+        wait_for(hash, salt, f64::from(destination.weight))
     };
     let weighted = destinations.iter().enumerate().filter(|(_, destination)| destination.weight > 0);
     weighted

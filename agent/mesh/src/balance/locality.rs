@@ -5,8 +5,10 @@
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
+use twox_hash::XxHash64;
 
-use crate::program::Locality as Setting;
+use super::affinity::wait_for;
+use crate::program::{Localities, Locality as Setting, Whereabouts};
 
 /// Of a locality or priority, so much more than its share is believed to be borne: with 100/1.4 percent of it healthy it
 /// still takes all of its load. Envoy's overprovisioning factor.
@@ -29,6 +31,12 @@ impl<'a> Place<'a> {
         let mut parts = text.splitn(3, '/');
         let mut next = || parts.next().unwrap_or_default();
         Self { region: next(), zone: next(), subzone: next() }
+    }
+
+    /// A hash of its name.
+    fn salt(&self) -> u64 {
+        let parts = [self.region, self.zone, self.subzone];
+        parts.iter().fold(0, |seed, part| XxHash64::oneshot(seed, part.as_bytes()))
     }
 
     /// Whether it is within what a rule names: `*`, `region`, `region/*`, `region/zone`, …
@@ -82,6 +90,8 @@ struct Share {
     priority: u32,
     /// What the user gave to the place; `None` = as much as its endpoints weigh.
     given: Option<f64>,
+    /// Of the place's name, the same on every node: what clients that stick are spread by.
+    salt: u64,
 }
 
 /// Endpoints' weights, together and of those that are healthy.
@@ -122,7 +132,7 @@ impl Plan {
         label: impl for<'l> Fn(&'l L, &str) -> Option<&'l str>,
     ) -> Self {
         let disabled = setting.and_then(|setting| setting.enabled) == Some(false);
-        let distribute = setting.map_or(&[][..], |setting| &setting.distribute);
+        let distribute = setting.filter(|_| !disabled).map_or(&[][..], |setting| &setting.distribute);
         let fails_over = distribute.is_empty() && detects && !disabled;
         let shares = distribute.iter().find(|(from, _)| client.place.is_within(from)).map(|(_, to)| &**to);
         let ranked = |endpoint: &Member<'a, L>| {
@@ -148,12 +158,54 @@ impl Plan {
         ranks.dedup();
         let mut localities: Vec<Share> = keys
             .iter()
-            .map(|(rank, _)| Share { priority: ranks.partition_point(|one| one < rank) as u32, given: None })
+            .map(|(rank, place)| Share {
+                priority: ranks.partition_point(|one| one < rank) as u32,
+                given: None,
+                salt: place.salt(),
+            })
             .collect();
         if let Some(shares) = shares {
             give(shares, &keys, &planned, &mut localities);
         }
         Self { endpoints: planned.into(), localities: localities.into(), priorities: ranks.len() as u32 }
+    }
+
+    /// The plan of a cluster's endpoints of a family, for a client.
+    pub fn of(localities: &Localities, client: &Whereabouts, ipv6: bool) -> Self {
+        let endpoints =
+            localities.endpoints(ipv6).map(|one| Member { place: Place::parse(&one.place), weight: 1, labels: one });
+        let client = Member { place: Place::parse(&client.place), weight: 1, labels: client };
+        Self::new(Some(&localities.setting), localities.fails_over, &client, endpoints, |one, key| one.label(key))
+    }
+
+    /// The priority of an endpoint, 0 first; `None` = the client does not use it.
+    pub fn priority(&self, position: usize) -> Option<u32> {
+        let locality = self.endpoints.get(position)?.locality?;
+        Some(self.localities[locality as usize].priority)
+    }
+
+    /// Which locality an endpoint is counted to; `None` = the client does not use it.
+    pub fn locality(&self, position: usize) -> Option<usize> {
+        Some(self.endpoints.get(position)?.locality? as usize)
+    }
+
+    /// The locality that a client with this hash stays in, by the weights that localities have together. Where those
+    /// change, only as many clients move as must.
+    pub fn stay(&self, weights: &[u64], hash: u64) -> Option<usize> {
+        let weighted = self.localities.iter().zip(weights).enumerate().filter(|(_, (_, weight))| **weight > 0);
+        let waits = weighted.map(|(position, (share, weight))| (wait_for(hash, share.salt, *weight as f64), position));
+        waits.min_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, position)| position)
+    }
+
+    /// What the endpoints of each locality weigh together.
+    pub fn sums(&self, weights: &[u32]) -> Box<[u64]> {
+        let mut sums = vec![0; self.localities.len()];
+        for (endpoint, weight) in self.endpoints.iter().zip(weights) {
+            if let Some(locality) = endpoint.locality {
+                sums[locality as usize] += u64::from(*weight);
+            }
+        }
+        sums.into()
     }
 
     /// Whether health does not change who is used, but by leaving out who is not healthy.

@@ -118,6 +118,7 @@ pub(super) fn build(
         clusters: build.clusters.all.into(),
         gateways: gateways.into(),
         pods: PodTable::default(),
+        clients: Arc::default(),
     };
     let mut trace = build.trace;
     trace.clusters = build.clusters.selections;

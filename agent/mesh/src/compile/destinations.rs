@@ -7,13 +7,15 @@ use std::sync::Arc;
 use super::delegate::Delegations;
 use super::guard::Guards;
 use super::policy::{self, Policies, PolicyId};
-use super::registry::{Map, Registered, RegisteredPort, Registry};
+use super::registry::{Backend, Map, Registered, RegisteredPort, Registry};
 use super::trace::Selection;
 use super::visibility::{Client, expand};
 use super::{CompileOptions, Findings};
 use crate::crd::{Labels, RouteDestination, ServiceType, Subset, VirtualService};
 use crate::finding::{Severity, code};
-use crate::program::{Cluster, ClusterId, ClusterPolicy, INVALID_BACKEND, Program, WeightedCluster};
+use crate::program::{
+    Cluster, ClusterId, ClusterPolicy, INVALID_BACKEND, Localities, Program, WeightedCluster, Whereabouts,
+};
 use crate::source::ObjectRef;
 
 /// What becomes of requests to a destination that there is not.
@@ -112,11 +114,9 @@ impl Router<'_, '_, '_> {
         let encryption = in_force.and_then(|id| self.policies.get(id).encryption(&subset_name, number));
         // Whoever a guarded service is asked through, nobody gets to its endpoints.
         let open = self.guards[service][position].is_none() && encryption.is_none();
-        let (endpoints4, endpoints6) = if open {
-            members(self.registry, port, subset.map(|s| &s.labels))
-        } else {
-            (Arc::default(), Arc::default())
-        };
+        let members = if open { members(self.registry, port, subset.map(|s| &s.labels)) } else { Members::default() };
+        let localities = localities(self.registry, registered, &policy, &members);
+        let (endpoints4, endpoints6) = members.addresses();
         let id = ClusterId(self.clusters.all.len() as u32);
         if let Some((rule, tls)) = encryption {
             let closed = Closed { rule: rule.meta.object.clone(), mode: Arc::clone(&tls.mode) };
@@ -137,6 +137,7 @@ impl Router<'_, '_, '_> {
             policy,
             endpoints4,
             endpoints6,
+            localities,
         };
         let former = self.clusters.former.get(&*cluster.name).filter(|former| ****former == cluster);
         let cluster = former.map_or_else(|| Arc::new(cluster), |former| Arc::clone(former));
@@ -282,33 +283,72 @@ impl Router<'_, '_, '_> {
     }
 }
 
-/// The endpoints of a service port whose pods carry these labels, if any are asked for; those with an IPv4 address, and
-/// the others. One of weight 3 is there three times.
-pub(super) fn members(
+/// The endpoints of a cluster: those with an IPv4 address, and the others. One of weight 3 is there three times.
+#[derive(Default)]
+pub(super) struct Members<'r>([Vec<&'r Backend>; 2]);
+
+impl Members<'_> {
+    /// Their addresses, by family.
+    pub(super) fn addresses(&self) -> (Arc<[SocketAddr]>, Arc<[SocketAddr]>) {
+        let [four, six] = self.0.each_ref().map(|family| family.iter().map(|backend| backend.address).collect());
+        (four, six)
+    }
+}
+
+/// Where the members of a cluster with this policy are, if that makes a difference.
+pub(super) fn localities(
     registry: &Registry<'_>,
-    port: &RegisteredPort<'_>,
+    service: &Registered<'_>,
+    policy: &ClusterPolicy,
+    members: &Members<'_>,
+) -> Option<Arc<Localities>> {
+    // Nobody chooses for the clients of a headless service.
+    if service.is_headless() {
+        return None;
+    }
+    let object = service.object;
+    let (setting, because, field, fails_over) = policy.locality(&object.meta.object, object.distribution)?;
+    let keys: Vec<Arc<str>> = setting.label_keys().map(Arc::from).collect();
+    let mut known: Map<Whereabouts, u32> = Map::default();
+    let mut found = Vec::new();
+    let mut index = |backend: &&Backend| {
+        let whereabouts = registry.whereabouts(backend, &keys);
+        *known.entry(whereabouts).or_insert_with_key(|whereabouts| {
+            found.push(whereabouts.clone());
+            found.len() as u32 - 1
+        })
+    };
+    let [of4, of6] = members.0.each_ref().map(|family| family.iter().map(&mut index).collect());
+    // Shares leave out whoever they do not name.
+    let differ = found.len() > 1 || (!found.is_empty() && !setting.distribute.is_empty());
+    differ.then(|| Arc::new(Localities { setting, fails_over, because, field, found: found.into(), of4, of6 }))
+}
+
+/// The endpoints of a service port whose pods carry these labels, if any are asked for.
+pub(super) fn members<'r>(
+    registry: &Registry<'_>,
+    port: &'r RegisteredPort<'_>,
     labels: Option<&Labels>,
-) -> (Arc<[SocketAddr]>, Arc<[SocketAddr]>) {
+) -> Members<'r> {
     let chosen = port.endpoints.iter().filter(|backend| {
         let wanted = labels.filter(|labels| !labels.is_empty());
         backend.ready && wanted.is_none_or(|labels| backend.carries(labels, &registry.pods))
     });
-    let chosen = chosen.map(|backend| (backend.address, backend.weight));
-    let (endpoints4, endpoints6): (Vec<_>, Vec<_>) = chosen.partition(|(address, _)| address.is_ipv4());
-    (by_weight(&endpoints4), by_weight(&endpoints6))
+    let (four, six): (Vec<_>, Vec<_>) = chosen.partition(|backend| backend.address.is_ipv4());
+    Members([by_weight(&four), by_weight(&six)])
 }
 
 /// Each endpoint as often as its weight says, by turns, so that going round serves them by weight.
-fn by_weight(endpoints: &[(SocketAddr, u32)]) -> Arc<[SocketAddr]> {
-    let common = endpoints.iter().fold(0, |common, (_, weight)| greatest_common_divisor(common, *weight));
-    let total: u64 = endpoints.iter().map(|(_, weight)| u64::from(weight / common.max(1))).sum();
+fn by_weight<'r>(endpoints: &[&'r Backend]) -> Vec<&'r Backend> {
+    let common = endpoints.iter().fold(0, |common, backend| greatest_common_divisor(common, backend.weight));
+    let total: u64 = endpoints.iter().map(|backend| u64::from(backend.weight / common.max(1))).sum();
     let most = MAX_PLACES.max(endpoints.len()) as u64;
     let places = |weight: u32| {
         let weight = u64::from(weight / common.max(1));
         if total <= most { weight } else { (weight * most / total).max(1) }
     };
-    let turns = endpoints.iter().map(|(_, weight)| places(*weight)).max().unwrap_or(0);
-    let turn = |turn| endpoints.iter().filter(move |(_, weight)| places(*weight) > turn).map(|(address, _)| *address);
+    let turns = endpoints.iter().map(|backend| places(backend.weight)).max().unwrap_or(0);
+    let turn = |turn| endpoints.iter().copied().filter(move |backend| places(backend.weight) > turn);
     (0..turns).flat_map(turn).collect()
 }
 

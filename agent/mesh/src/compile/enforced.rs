@@ -64,11 +64,8 @@ fn blocks(path: &str, blocks: &Blocks) -> Vec<(Severity, Mark, String, &'static 
 /// Of `loadBalancer`.
 pub(crate) fn load_balancer(balancer: &LoadBalancing) -> Vec<Undone> {
     let mut undone = Vec::new();
-    let alike = "endpoints of every locality are used alike";
-    if balancer.locality.as_ref().is_some_and(|locality| locality.enabled != Some(false)) {
-        undone.push((Severity::Error, "loadBalancer.localityLbSetting", alike));
-    }
-    if balancer.zone_aware.as_ref().is_some_and(|zones| zones.enabled != Some(false)) {
+    if balancer.is_zone_aware() {
+        let alike = "endpoints of every locality are used alike";
         undone.push((Severity::Error, "loadBalancer.zoneAwareLbSetting", alike));
     }
     undone

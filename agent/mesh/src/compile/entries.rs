@@ -7,6 +7,7 @@ use super::Findings;
 use super::registry::{Backend, Registered, RegisteredPort, Registry, has_labels, protocol_of};
 use crate::crd::{EntryHost, Mark, Metadata, Port, Resolution, ServiceEntry, ServiceType, TargetPort, Workload};
 use crate::finding::{Severity, code};
+use crate::program::canonical_place;
 use crate::snapshot::Snapshot;
 
 /// Whether connections to its addresses are weir's business.
@@ -109,6 +110,7 @@ fn endpoints(entry: &ServiceEntry, port: &Port, snapshot: &Snapshot, registry: &
             is_pod: false,
             ready: true,
             weight: workload.weight,
+            place: Some(canonical_place(&workload.locality)),
         })
     };
     let mut found: Vec<Backend> = entry.endpoints.iter().filter_map(of_workload).collect();
@@ -123,6 +125,7 @@ fn endpoints(entry: &ServiceEntry, port: &Port, snapshot: &Snapshot, registry: &
                 is_pod: true,
                 ready: true,
                 weight: 1,
+                place: None,
             }));
         }
         let own = |other: &Metadata| other.namespace() == entry.meta.namespace() && has_labels(&other.labels, selector);

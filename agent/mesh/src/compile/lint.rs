@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::build::PORT_OF_OTHER_HOSTS;
 use super::destinations::host_help;
-use super::registry::{Registered, Registry, has_labels, protocol_of};
+use super::registry::{LOCALITY, Registered, Registry, has_labels, protocol_of};
 use super::visibility::expand;
 use super::{CompileOptions, EXCLUDED_NAMESPACES, Findings, enforced, entries};
 use crate::crd::rate_limit::{Limits, RATE_LIMIT};
@@ -13,7 +13,7 @@ use crate::crd::{
     DestinationRule, HttpMatchItem, HttpRoute, Labels, Mark, ServiceType, Sidecar, Subset, VirtualService,
 };
 use crate::finding::{Severity, code};
-use crate::program::Protocol;
+use crate::program::{Protocol, REGION};
 use crate::snapshot::Snapshot;
 
 /// Label that tells the ReplicaSets of a Deployment apart: noise in a message.
@@ -40,7 +40,28 @@ pub(super) fn lint(snapshot: &Snapshot, registry: &Registry<'_>, options: &Compi
     }
     for rule in snapshot.destination_rules.values() {
         enforced::destination_rule(rule, findings);
+        places(rule, snapshot, findings);
         destination_rule(rule, snapshot, registry, options, findings);
+    }
+}
+
+/// A rule that names places, where no pod is at any. Files without a Node say nothing of where pods will be.
+fn places(rule: &DestinationRule, snapshot: &Snapshot, findings: &mut Findings) {
+    let policies = rule.policy.as_deref().into_iter().chain(rule.subsets.iter().filter_map(|s| s.policy.as_deref()));
+    let blocks =
+        policies.flat_map(|policy| std::iter::once(&policy.blocks).chain(policy.ports.iter().map(|port| &port.blocks)));
+    let balancers = blocks.filter_map(|blocks| blocks.load_balancer.as_ref());
+    let mut naming = balancers.filter(|balancer| {
+        let setting = balancer.locality.as_ref().filter(|setting| setting.enabled != Some(false));
+        setting.is_some_and(|setting| !setting.distribute.is_empty() || !setting.failover.is_empty())
+    });
+    if let Some(balancer) = naming.next()
+        && !snapshot.nodes.is_empty()
+        && snapshot.nodes.values().all(|node| node.place.is_empty())
+        && !snapshot.pods.values().any(|pod| pod.meta.label(LOCALITY).is_some())
+    {
+        let message = format!("no Node has the label {REGION}: the places of `localityLbSetting` are those of no pod");
+        findings.push(Severity::Warning, code::NO_EFFECT, &rule.meta, balancer.mark, message);
     }
 }
 

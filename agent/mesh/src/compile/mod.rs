@@ -17,6 +17,7 @@
 //! - `gateways`: what comes in from outside
 //! - `guard`: policies that this version does not enforce, so that what they protect refuses
 //! - `enrol`: the pods that take part
+//! - `clients`: where they are
 //! - `lint`: findings that need no traffic
 //! - `budget`: what regular expressions may come to
 //! - `build`: drives them, view by view
@@ -36,6 +37,7 @@ use crate::snapshot::Snapshot;
 
 mod budget;
 mod build;
+mod clients;
 mod delegate;
 pub(crate) mod describe;
 mod destinations;
@@ -63,7 +65,7 @@ pub use gateway_api::{
 };
 pub use gateways::GatewayIdentity;
 pub use incremental::{Compiler, Delta, InForce};
-pub(crate) use registry::protocol_of;
+pub(crate) use registry::{protocol_of, whereabouts_of};
 pub use visibility::{Client, ViewTable};
 pub(crate) use visibility::{expand, is_public};
 
@@ -141,6 +143,7 @@ fn compile_traced(
     program.pods = PodTable::new(snapshot.pods.values());
     let istio = enrol::IstioLabels::of(snapshot, options);
     plan.pods = enrol::enrol(snapshot, options, &istio, &views, &mut findings);
+    program.clients = clients::of(snapshot, plan.pods.keys(), former.program);
     (Compiled { program, plan, views, findings: sort(findings.0) }, trace)
 }
 

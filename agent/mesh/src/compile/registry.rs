@@ -9,8 +9,8 @@ use foldhash::fast::RandomState;
 use super::CompileOptions;
 use super::entries;
 use super::visibility::sees;
-use crate::crd::{EndpointSlice, Labels, Pod, Port, Service, ServiceEntry, ServiceType, TargetPort};
-use crate::program::Protocol;
+use crate::crd::{EndpointSlice, Labels, Pod, Port, Service, ServiceEntry, ServiceType, Spot, TargetPort};
+use crate::program::{Protocol, Whereabouts, canonical_place};
 use crate::snapshot::{Key, Snapshot};
 
 pub(super) type Map<K, V> = HashMap<K, V, RandomState>;
@@ -18,6 +18,9 @@ pub(super) type Set<K> = HashSet<K, RandomState>;
 
 /// Names the Service of an EndpointSlice.
 pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// Label of a pod: where it is, `region.zone.subzone`, whatever its node says.
+pub(super) const LOCALITY: &str = "istio-locality";
 
 /// Annotation of a Service: the namespaces whose clients see it.
 const EXPORT_TO: &str = "networking.istio.io/exportTo";
@@ -33,6 +36,7 @@ pub(super) struct Registry<'s> {
     /// Headless services that share an endpoint with another one.
     pub(super) entangled: BTreeSet<usize>,
     pub(super) pods: Pods<'s>,
+    snapshot: &'s Snapshot,
 }
 
 /// One service.
@@ -125,6 +129,8 @@ pub(super) struct Backend {
     pub(super) ready: bool,
     /// Its share among the others; never 0.
     pub(super) weight: u32,
+    /// Where it is, of what is no pod that is known; else empty.
+    pub(super) place: Option<Arc<str>>,
 }
 
 impl Backend {
@@ -194,6 +200,7 @@ impl<'s> Registry<'s> {
             addresses: snapshot.services.values().flat_map(|service| service.addresses.iter().copied()).collect(),
             entangled: BTreeSet::new(),
             pods: Pods::new(snapshot),
+            snapshot,
         };
         let mut slices: Map<(&str, &str), Vec<&EndpointSlice>> = Map::default();
         for slice in snapshot.endpoint_slices.values() {
@@ -261,6 +268,22 @@ impl<'s> Registry<'s> {
         service.is_some_and(|service| service.is_asked_for() && service.is_dialled_by(by))
     }
 
+    /// Where an endpoint is, and of its labels the ones with these keys.
+    pub(super) fn whereabouts(&self, backend: &Backend, keys: &[Arc<str>]) -> Whereabouts {
+        if let Some(pod) = backend.pod {
+            return whereabouts_of(self.pods.get(pod), self.snapshot, keys);
+        }
+        let none = Labels::new();
+        let labels = backend.labels.as_deref().unwrap_or(&none);
+        Whereabouts::new(backend.place.clone().unwrap_or_default(), &Arc::default(), labels, keys)
+    }
+
+    /// That of its node, or the zone that the slice itself names.
+    fn place_of_spot(&self, spot: &Spot) -> Arc<str> {
+        let by_node = self.snapshot.place_of(&spot.node);
+        if by_node.is_empty() { canonical_place(&format!("/{}", spot.zone)) } else { by_node }
+    }
+
     fn endpoints_of(
         &self,
         service: &Service,
@@ -299,13 +322,15 @@ impl<'s> Registry<'s> {
                         None => self.pods.by_address.get(address),
                     }
                     .copied();
-                    let node = endpoint.node.as_ref().or(pod.map(|p| &self.pods.get(p).node));
+                    let told = endpoint.at.as_ref().map(|at| &at.node).filter(|node| !node.is_empty());
+                    let node = told.or(pod.map(|p| &self.pods.get(p).node));
                     if !is_wanted(service, options, node) {
                         continue;
                     }
                     let address = SocketAddr::new(*address, target.number);
                     let is_pod = endpoint.pod.is_some() || pod.is_some();
-                    found.push(Backend { address, pod, labels: None, is_pod, ready: endpoint.ready, weight: 1 });
+                    let place = endpoint.at.as_ref().filter(|_| pod.is_none()).map(|at| self.place_of_spot(at));
+                    found.push(Backend { address, pod, labels: None, is_pod, ready: endpoint.ready, weight: 1, place });
                 }
             }
         }
@@ -330,11 +355,20 @@ impl<'s> Registry<'s> {
                     is_pod: true,
                     ready: pod.ready,
                     weight: 1,
+                    place: None,
                 }));
             }
         }
         found
     }
+}
+
+/// Where a pod is: by its own label, else where its node is.
+pub(crate) fn whereabouts_of(pod: &Pod, snapshot: &Snapshot, keys: &[Arc<str>]) -> Whereabouts {
+    // A label's value cannot have a slash in it.
+    let own = pod.meta.label(LOCALITY).map(|own| canonical_place(&own.replace('.', "/")));
+    let place = own.filter(|own| !own.is_empty()).unwrap_or_else(|| snapshot.place_of(&pod.node));
+    Whereabouts::new(place, &pod.node, &pod.meta.labels, keys)
 }
 
 /// For whom a Service is, as `exportTo` of an Istio object; empty = for everybody.

@@ -224,10 +224,13 @@ impl Facts<'_, '_> {
     /// What some destination's policy asks for that the kernel does not do for connections.
     fn beyond_kernel(&self) -> Option<(String, Option<ObjectRef>)> {
         let headless = self.service.is_headless();
-        let policies = self.destinations().filter_map(|one| Some(&self.clusters.all[one.cluster?.index()].policy));
-        let (origin, name) = policies.into_iter().find_map(|policy| policy.beyond_kernel(headless))?;
-        let object = origin.object.clone();
-        Some((format!("{object} asks for {name}, which the kernel does not keep"), Some(object)))
+        let clusters = || self.destinations().filter_map(|one| Some(&self.clusters.all[one.cluster?.index()]));
+        let by_policy = clusters().find_map(|cluster| cluster.policy.beyond_kernel(headless));
+        let by_policy = by_policy.map(|(origin, name)| (&origin.object, name));
+        let by_locality =
+            || clusters().find_map(|cluster| cluster.localities.as_deref()).map(|l| (&l.because, l.field));
+        let (object, name) = by_policy.or_else(by_locality)?;
+        Some((format!("{object} asks for {name}, which the kernel does not keep"), Some(object.clone())))
     }
 
     fn plain_policy(&self) -> &ClusterPolicy {

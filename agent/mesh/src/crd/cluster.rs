@@ -8,6 +8,7 @@ use super::fields::{Fault, Fields};
 use super::json::MIRROR;
 use super::meta::{Labels, Metadata, labels};
 use super::node::{Mark, Node, Value};
+use crate::program::TrafficDistribution;
 
 /// A Namespace.
 #[derive(Clone, Debug)]
@@ -187,6 +188,8 @@ pub struct Service {
     pub client_ip_affinity: bool,
     /// `internalTrafficPolicy: Local`
     pub local_only: bool,
+    /// `trafficDistribution`
+    pub distribution: Option<TrafficDistribution>,
 }
 
 /// A port of a Service.
@@ -255,6 +258,11 @@ impl Service {
             selector: labels(&mut spec, "selector")?,
             client_ip_affinity: spec.text("sessionAffinity")? == Some("ClientIP"),
             local_only: spec.text("internalTrafficPolicy")? == Some("Local"),
+            distribution: match spec.text("trafficDistribution")? {
+                Some("PreferClose" | "PreferSameZone") => Some(TrafficDistribution::SameZone),
+                Some("PreferSameNode") => Some(TrafficDistribution::SameNode),
+                _ => None,
+            },
             meta,
         })
     }
@@ -309,8 +317,17 @@ pub struct SliceEndpoint {
     pub ready: bool,
     /// Name of the pod that it is.
     pub pod: Option<Arc<str>>,
+    /// Where it is, if that is told. A pointer: a node's endpoints are all at the same spot.
+    pub at: Option<Arc<Spot>>,
+}
+
+/// Where an endpoint of a slice is. What is not told is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Spot {
     /// `nodeName`
-    pub node: Option<Arc<str>>,
+    pub node: Arc<str>,
+    /// `zone`
+    pub zone: Arc<str>,
 }
 
 /// One port of a slice.
@@ -345,8 +362,10 @@ impl EndpointSlice {
             {
                 pod = target.text("name")?.map(Arc::from);
             }
-            let node = fields.text("nodeName")?.map(Arc::from);
-            endpoints.push(SliceEndpoint { addresses: addresses.into(), ready, pod, node });
+            let mut text = |key| Ok(fields.text(key)?.unwrap_or_default().into());
+            let spot = Spot { node: text("nodeName")?, zone: text("zone")? };
+            let at = (spot != Spot::default()).then(|| Arc::new(spot));
+            endpoints.push(SliceEndpoint { addresses: addresses.into(), ready, pod, at });
         }
         let mut ports = Vec::new();
         for mut port in root.maps("ports")? {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use super::{Action, Labels, Metadata, Object, PodSpec, RouteDestination};
+use super::{Action, Labels, Metadata, Object, PodSpec, RouteDestination, Spot};
 use crate::matching::{Expression, Pattern};
 
 /// Below this many entries nothing is thrown away: looking through them costs more than they do.
@@ -17,6 +17,7 @@ pub struct Interner {
     texts: Shared<str>,
     labels: Shared<Labels>,
     specs: Shared<PodSpec>,
+    spots: Shared<Spot>,
     regexes: Shared<Expression>,
 }
 
@@ -59,6 +60,11 @@ impl Interner {
         // A fresh object is held once, so that `get_mut` gives it.
         match object {
             Object::Namespace(o) => Arc::get_mut(o).into_iter().for_each(|o| self.metadata(&mut o.meta)),
+            Object::Node(o) => {
+                let Some(node) = Arc::get_mut(o) else { return };
+                self.metadata(&mut node.meta);
+                node.place = self.text(&node.place);
+            }
             Object::Service(o) => {
                 let Some(service) = Arc::get_mut(o) else { return };
                 self.metadata(&mut service.meta);
@@ -132,7 +138,7 @@ impl Interner {
                     port.name = self.text(&port.name);
                 }
                 for endpoint in &mut slice.endpoints {
-                    endpoint.node = endpoint.node.as_deref().map(|node| self.text(node));
+                    endpoint.at.iter_mut().for_each(|at| self.spot(at));
                 }
                 slice.endpoints.shrink_to_fit();
                 slice.ports.shrink_to_fit();
@@ -179,6 +185,13 @@ impl Interner {
             new.ports.shrink_to_fit();
         }
         self.specs.insert(Arc::clone(spec));
+    }
+
+    fn spot(&mut self, spot: &mut Arc<Spot>) {
+        match self.spots.known.get(spot) {
+            Some(known) => *spot = Arc::clone(known),
+            None => self.spots.insert(Arc::clone(spot)),
+        }
     }
 
     fn regex(&mut self, pattern: &mut Pattern) {

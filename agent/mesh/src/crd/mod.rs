@@ -11,6 +11,7 @@ use crate::source::{Location, ObjectRef};
 
 mod addresses;
 mod cluster;
+mod cluster_node;
 mod destination_rule;
 mod duration;
 mod fields;
@@ -32,9 +33,10 @@ mod workload_entry;
 
 pub use addresses::Addresses;
 pub use cluster::{
-    Deployment, EndpointSlice, Namespace, Pod, PodSpec, Port, Service, ServiceType, SliceEndpoint, SlicePort,
+    Deployment, EndpointSlice, Namespace, Pod, PodSpec, Port, Service, ServiceType, SliceEndpoint, SlicePort, Spot,
     TargetPort,
 };
+pub use cluster_node::ClusterNode;
 pub use destination_rule::{Blocks, DestinationRule, PortPolicy, Subset, TrafficPolicy};
 pub use fields::{Fault, Marked};
 pub use gateway::{Gateway, Server, ServerHost, ServerProtocol, ServerTls, TlsMode};
@@ -65,6 +67,7 @@ use fields::Fields;
 #[expect(missing_docs, reason = "each variant is its kind")]
 pub enum Object {
     Namespace(Arc<Namespace>),
+    Node(Arc<ClusterNode>),
     Pod(Arc<Pod>),
     Service(Arc<Service>),
     EndpointSlice(Arc<EndpointSlice>),
@@ -96,6 +99,7 @@ impl Object {
     pub fn meta(&self) -> &Metadata {
         match self {
             Self::Namespace(o) => &o.meta,
+            Self::Node(o) => &o.meta,
             Self::Pod(o) => &o.meta,
             Self::Service(o) => &o.meta,
             Self::EndpointSlice(o) => &o.meta,
@@ -258,7 +262,7 @@ fn classify(api_version: &str, kind: &str) -> Kind {
     let networking = NETWORKING.contains(&api_version);
     let gateway_api = api_version.split_once('/').is_some_and(|(group, _)| group == gateway_api::GROUP);
     let is_read = |kind| match kind {
-        "Namespace" | "Pod" | "Service" => api_version == "v1",
+        "Namespace" | "Node" | "Pod" | "Service" => api_version == "v1",
         "Deployment" => api_version == "apps/v1",
         "EndpointSlice" => api_version == "discovery.k8s.io/v1",
         "VirtualService" | "DestinationRule" | "ServiceEntry" | "WorkloadEntry" | "Sidecar" => networking,
@@ -293,6 +297,7 @@ pub fn decode(node: &Node, header: &Header, file: Option<&Arc<str>>) -> Result<D
     let notes_ref = &mut notes;
     let object = match &*header.object.kind {
         "Namespace" => Object::Namespace(Arc::new(Namespace { meta })),
+        "Node" => Object::Node(Arc::new(ClusterNode::of(&meta))),
         "Pod" => Object::Pod(Arc::new(Pod::decode(meta, &mut root)?)),
         "Service" => Object::Service(Arc::new(Service::decode(meta, &mut root)?)),
         "EndpointSlice" => Object::EndpointSlice(Arc::new(EndpointSlice::decode(meta, &mut root)?)),

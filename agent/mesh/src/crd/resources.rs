@@ -3,6 +3,7 @@
 
 use super::json::Keep;
 use super::json::Keep::{All, Annotations, Fields};
+use crate::program::{REGION, SUBZONE, ZONE};
 
 /// A kind as an API server serves it.
 #[derive(Debug)]
@@ -36,6 +37,11 @@ impl Resource {
     /// `v1`, or `group/version`.
     pub fn api_version(&self, version: &str) -> String {
         if self.group.is_empty() { version.to_owned() } else { format!("{}/{version}", self.group) }
+    }
+
+    /// Whether nothing is kept but metadata.
+    pub fn is_metadata(&self) -> bool {
+        matches!(self.keep, Fields([("metadata", _)]))
     }
 
     /// The path of all its objects at this version.
@@ -101,7 +107,10 @@ const SERVICE: Keep = Fields(&[("metadata", METADATA), ("spec", All)]);
 const ENDPOINT_SLICE: Keep = Fields(&[
     ("metadata", METADATA),
     ("addressType", All),
-    ("endpoints", Fields(&[("addresses", All), ("conditions", All), ("targetRef", All), ("nodeName", All)])),
+    (
+        "endpoints",
+        Fields(&[("addresses", All), ("conditions", All), ("targetRef", All), ("nodeName", All), ("zone", All)]),
+    ),
     ("ports", All),
 ]);
 /// Whole, because what is written there and not supported is told of.
@@ -136,9 +145,21 @@ const fn gateway_api(plural: &'static str, kind: &'static str, versions: &'stati
     Resource { group: super::gateway_api::GROUP, plural, kind, versions, keep: POLICY, role: Role::Policy }
 }
 
+/// The kubelet writes a node every few seconds: no more is kept than where it is.
+const NODE: Keep = Fields(&[(
+    "metadata",
+    Fields(&[
+        ("name", All),
+        ("uid", All),
+        ("resourceVersion", All),
+        ("labels", Fields(&[(REGION, All), (ZONE, All), (SUBZONE, All)])),
+    ]),
+)]);
+
 /// All of them, in the order in which a cluster is best read.
 pub const RESOURCES: &[Resource] = &[
     core("", "namespaces", "Namespace", NAME),
+    core("", "nodes", "Node", NODE),
     core("", "services", "Service", SERVICE),
     core("", "pods", "Pod", POD),
     core("discovery.k8s.io", "endpointslices", "EndpointSlice", ENDPOINT_SLICE),
@@ -188,6 +209,8 @@ mod tests {
     #[test]
     fn paths_are_those_of_the_api() {
         let path = |kind: &str| RESOURCES.iter().find(|r| r.kind == kind).map(|r| r.path(r.versions[0]));
+        let metadata: Vec<&str> = RESOURCES.iter().filter(|r| r.is_metadata()).map(|r| r.kind).take(3).collect();
+        assert_eq!(metadata, ["Namespace", "Node", "EnvoyFilter"]);
         assert_eq!(path("Pod").as_deref(), Some("/api/v1/pods"));
         assert_eq!(path("EndpointSlice").as_deref(), Some("/apis/discovery.k8s.io/v1/endpointslices"));
     }

@@ -116,6 +116,7 @@ impl ServiceEntry {
                 selector: Labels::new(),
                 client_ip_affinity: false,
                 local_only: false,
+                distribution: None,
             };
             hosts.push(EntryHost { mark, name, service });
         }

@@ -2,17 +2,20 @@
 
 use std::net::SocketAddr;
 
-use super::model::{Dead, Destination, Endpoint, Lacking, Origin, Setting, Subset};
+use super::model::{Dead, Destination, Endpoint, EndpointLocality, Lacking, Origin, Setting, Subset};
 use super::{Mesh, settings};
+use crate::balance::locality::{Plan, Scratch};
 use crate::compile::describe::{Describer, Member, SubsetOf};
 use crate::crd::Labels;
-use crate::program::{Cluster, PortId, WeightedCluster};
+use crate::program::{Cluster, Localities, PortId, WeightedCluster, Whereabouts};
 use crate::source::Location;
 
 /// Whose destinations, and how they are reached.
 pub(super) struct Toward<'a> {
     pub(super) mesh: &'a Mesh<'a>,
     pub(super) view: u32,
+    /// Where the client is.
+    pub(super) client: &'a Whereabouts,
     /// The port that was dialled, and by which address; `None` through a gateway.
     pub(super) dialled: Option<(PortId, SocketAddr)>,
     /// The kernel connects, and no proxy is in between.
@@ -69,6 +72,13 @@ impl Toward<'_> {
         let subset = describer.subset(self.view, &cluster.host, &cluster.subset);
         let dialled = self.dialled.filter(|(port, _)| self.mesh.program.is_dialled(*port, id)).map(|(_, to)| to);
         shown.endpoints = endpoints(cluster, &members, subset.as_ref(), dialled);
+        if let Some(localities) = cluster.localities.as_deref().filter(|_| dialled.is_none() && !self.by_kernel) {
+            shown.settings.push(self.by_locality(localities));
+            let places = [false, true].into_iter().flat_map(|ipv6| self.places(localities, ipv6));
+            for (endpoint, place) in shown.endpoints.iter_mut().zip(places) {
+                endpoint.locality = Some(place);
+            }
+        }
         let ipv6 = self.dialled.is_some_and(|(_, to)| to.is_ipv6());
         // The kernel keeps to the family that was dialled.
         let alive = match (dialled, self.by_kernel) {
@@ -94,6 +104,40 @@ impl Toward<'_> {
             shown.dead = Some(self.nobody(describer, cluster, &members, subset.as_ref()));
         }
         shown
+    }
+
+    fn by_locality(&self, localities: &Localities) -> Setting {
+        let place = match &*self.client.place {
+            "" => "at a place that is not known".to_owned(),
+            place => format!("in {place}"),
+        };
+        let how = match () {
+            () if !localities.setting.distribute.is_empty() => "shares of the localities",
+            () if localities.setting.failover_priority.is_empty() => {
+                "near endpoints first, the next nearest as they fail"
+            }
+            () => "those with the same labels first, the others as they fail",
+        };
+        Setting {
+            field: "locality".to_owned(),
+            value: format!("{how}; the client is {place}"),
+            origin: Some(Origin::new(&localities.because, None)),
+            instead: None,
+        }
+    }
+
+    /// What becomes of the endpoints of a family, in their order.
+    fn places(&self, localities: &Localities, ipv6: bool) -> Vec<EndpointLocality> {
+        let plan = Plan::of(localities, self.client, ipv6);
+        let mut weights = Vec::new();
+        plan.weights(0, |_| true, &mut Scratch::default(), &mut weights);
+        let total = weights.iter().map(|weight| f64::from(*weight)).sum::<f64>().max(1.0);
+        let of = |(position, one): (usize, &Whereabouts)| EndpointLocality {
+            place: one.place.to_string(),
+            priority: plan.priority(position),
+            percent: (f64::from(weights[position]) * 100.0 / total).round() as u32,
+        };
+        localities.endpoints(ipv6).enumerate().map(of).collect()
     }
 
     fn dead(&self, flag: &str, status: u16, why: String) -> Dead {
@@ -173,7 +217,12 @@ fn endpoints(
     let name = |address: SocketAddr| {
         members.iter().find(|member| member.address == address).and_then(|member| member.pod.clone())
     };
-    let ready = |address: SocketAddr| Endpoint { address: address.to_string(), pod: name(address), ready: true };
+    let ready = |address: SocketAddr| Endpoint {
+        address: address.to_string(),
+        pod: name(address),
+        ready: true,
+        locality: None,
+    };
     if let Some(address) = dialled {
         return vec![ready(address)];
     }
@@ -185,6 +234,7 @@ fn endpoints(
         address: member.address.to_string(),
         pod: member.pod.clone(),
         ready: false,
+        locality: None,
     }));
     shown
 }

@@ -88,7 +88,8 @@ impl Explainer<'_> {
         });
         // The gateway's pods are clients of the root namespace.
         let view = self.mesh.views.of(&self.mesh.options.root_namespace, &Labels::new());
-        let toward = Toward { mesh: self.mesh, view, dialled: None, by_kernel: false, by_proxy: true };
+        let client = self.mesh.own_place();
+        let toward = Toward { mesh: self.mesh, view, client: &client, dialled: None, by_kernel: false, by_proxy: true };
         let by_roll = question.roll.is_some();
         let tried = |found: Option<&GatewayHost>| {
             vec![HostTried { name: question.authority.clone(), found: found.map(|host| host.name.to_string()) }]

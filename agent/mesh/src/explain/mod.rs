@@ -16,11 +16,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::compile::describe::{self, Describer};
-use crate::compile::{CompileOptions, ViewTable};
+use crate::compile::{CompileOptions, ViewTable, whereabouts_of};
 use crate::crd::Pod;
 use crate::finding::Finding;
 use crate::plan::{KernelPlan, PlanKey, PlannedService, Verdict};
-use crate::program::{PortId, Program, Protocol, WeightedCluster};
+use crate::program::{PortId, Program, Protocol, WeightedCluster, Whereabouts};
 use crate::request::{RequestView, Source};
 use crate::route::{self, RouteDecision};
 use crate::snapshot::{Key, Snapshot};
@@ -86,6 +86,12 @@ impl<'a> Mesh<'a> {
         let snapshot = describe::whole(snapshot, options);
         Self { program, plan, views, options, findings, enrolled: None, assumptions: Vec::new(), snapshot }
     }
+
+    /// Where clients are that are no pod by name: on the node that this is for, if it is for one.
+    fn own_place(&self) -> Whereabouts {
+        let place = self.options.node.as_ref().map(|node| self.snapshot.place_of(node)).unwrap_or_default();
+        Whereabouts { place, ..Whereabouts::default() }
+    }
 }
 
 /// Answers questions about one mesh. Making it costs a pass over its objects; each answer, little.
@@ -104,6 +110,7 @@ impl std::fmt::Debug for Explainer<'_> {
 struct Known {
     namespace: Arc<str>,
     shown: Client,
+    whereabouts: Whereabouts,
 }
 
 impl<'m> Explainer<'m> {
@@ -140,7 +147,8 @@ impl<'m> Explainer<'m> {
     }
 
     fn client(&self, from: &From) -> Result<Known, String> {
-        let (namespace, name, labels, why_not) = match from {
+        let keys = &self.mesh.program.clients.keys;
+        let (namespace, name, labels, why_not, whereabouts) = match from {
             From::Pod { namespace, name } => {
                 let key = (Arc::clone(namespace), Arc::clone(name));
                 let Some(pod) = self.mesh.snapshot.pods.get(&key).or_else(|| self.pod_of(&key)) else {
@@ -156,14 +164,16 @@ impl<'m> Explainer<'m> {
                     let unknown = self.mesh.enrolled.as_ref().is_some_and(unknown);
                     unknown.then(|| "its node does not steer its sockets; `weir status` may say why".to_owned())
                 });
-                (namespace, format!("pod {namespace}/{name}"), (*pod.meta.labels).clone(), why_not)
+                let whereabouts = whereabouts_of(pod, &self.mesh.snapshot, keys);
+                (namespace, format!("pod {namespace}/{name}"), (*pod.meta.labels).clone(), why_not, whereabouts)
             }
             From::Labels { namespace, labels } if labels.is_empty() => {
-                (namespace, format!("any pod in {namespace}"), labels.clone(), None)
+                (namespace, format!("any pod in {namespace}"), labels.clone(), None, self.mesh.own_place())
             }
             From::Labels { namespace, labels } => {
                 let shown: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-                (namespace, format!("a pod in {namespace} with {}", shown.join(",")), labels.clone(), None)
+                let whereabouts = Whereabouts::new(self.mesh.own_place().place, &Arc::default(), labels, keys);
+                (namespace, format!("a pod in {namespace} with {}", shown.join(",")), labels.clone(), None, whereabouts)
             }
             From::Gateway { .. } => return Err("a gateway is no client".to_owned()),
         };
@@ -172,7 +182,7 @@ impl<'m> Explainer<'m> {
         }
         let view = self.mesh.views.of(namespace, &labels);
         let shown = Client { name, namespace: namespace.to_string(), view, takes_part: why_not.is_none(), why_not };
-        Ok(Known { namespace: Arc::clone(namespace), shown })
+        Ok(Known { namespace: Arc::clone(namespace), shown, whereabouts })
     }
 
     /// Manifests need not hold the Namespace of their objects.
@@ -217,7 +227,8 @@ impl<'m> Explainer<'m> {
         let verdict = entry.map_or(Verdict::Pass, |entry| entry.verdict);
         let mut answer = None;
         if let (Some(port), Some(address)) = (port, resolved.address) {
-            let way = Way { port, view, namespace: &client.namespace, address, verdict };
+            let at = &client.whereabouts;
+            let way = Way { port, view, namespace: &client.namespace, at, address, verdict };
             answer = self.route(question, &way, &mut explanation);
         }
         if let Some(host) = resolved.host.as_deref() {
@@ -256,6 +267,7 @@ impl<'m> Explainer<'m> {
         let toward = Toward {
             mesh: self.mesh,
             view: way.view,
+            client: way.at,
             dialled: Some((way.port, way.address)),
             by_kernel,
             by_proxy: way.verdict == Verdict::Proxy,
@@ -398,6 +410,8 @@ struct Way<'a> {
     port: PortId,
     view: u32,
     namespace: &'a str,
+    /// Where the client is.
+    at: &'a Whereabouts,
     address: std::net::SocketAddr,
     verdict: Verdict,
 }

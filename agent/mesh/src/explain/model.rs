@@ -293,6 +293,21 @@ pub struct Endpoint {
     pub pod: Option<String>,
     /// What is not gets nothing.
     pub ready: bool,
+    /// Where it is, as far as that counts.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub locality: Option<EndpointLocality>,
+}
+
+/// What balancing by locality makes of an endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct EndpointLocality {
+    /// `region/zone/subzone`; empty = not known.
+    pub place: String,
+    /// 0 first, the next as those before it fail; `None` = this client is not sent there.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub priority: Option<u32>,
+    /// Its part while no endpoint fails, in percent, rounded.
+    pub percent: u32,
 }
 
 /// Why nobody answers, and what the client is told instead.

@@ -146,7 +146,12 @@ const EJECTED_BY_CODE: &str = "tests::each_kind_of_error_has_its_own_count";
 const NOT_REACHED: &str = "outliers::connects_that_fail_are_counted_apart_where_that_is_asked_for";
 const ALL_EJECTED: &str = "outliers::when_all_are_ejected_nobody_answers_and_with_too_few_left_all_do";
 const HASH: &str = "policy::a_hash_has_a_key_and_a_table_and_a_cookie_is_made_only_with_a_ttl";
-const FAILOVER: &str = "policy::locality_fails_over_only_with_outlier_detection";
+const FAILOVER: &str = "localities::a_region_that_fails_is_replaced_by_the_next";
+const BY_LABELS: &str = "localities::labels_decide_who_takes_over";
+const SHARES: &str = "localities::shares_of_localities_are_kept_within_two_points";
+const OFF: &str = "localities::without_outlier_detection_or_switched_off_all_are_used_alike";
+const ZONES_DECIDED: &str = "locality::nothing_is_preferred_where_no_failure_is_noticed_or_it_is_switched_off";
+const PLACES: &str = "locality::places_are_told_by_pods_nodes_slices_and_entries";
 const BY_COOKIE: &str = "balancing::a_client_without_the_cookie_gets_one_and_comes_back_with_it";
 const BY_ADDRESS: &str = "balancing::connections_stick_by_the_address_that_they_come_from";
 const BY_QUERY: &str = "balancing::requests_stick_by_a_query_parameter";
@@ -155,7 +160,7 @@ const BY_MAGLEV: &str = "balancing::a_user_stays_in_the_canary_and_on_its_pod";
 const WARMS: &str = "balancing::a_pod_that_is_new_gets_its_share_little_by_little";
 const NO_LOCALITY: &str = "endpoints of every locality are used alike (Error)";
 const NOR_BY_IT: &str = "endpoints of every locality are used alike";
-const LOCALITY: &str = "enforced::no_retries_and_switched_off_localities_are_in_force";
+const LOCALITY: &str = "enforced::no_retries_and_switched_off_zones_are_in_force";
 const NO_TUNNEL: &str = "connections are not tunnelled (Error)";
 const NO_PROXY_PROTOCOL: &str = "no PROXY header is sent (Error)";
 const BUDGET: &str = "retries::a_retry_budget_bounds_what_is_repeated_at_a_time";
@@ -195,23 +200,21 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
         HASH,
     ),
     yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash.maglev{,.tableSize}", BY_MAGLEV),
-    part(
-        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.{localityLbSetting,zoneAwareLbSetting}",
-        LOCALITY,
-        NO_LOCALITY,
-    ),
     yes(
-        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.{localityLbSetting,zoneAwareLbSetting}.enabled",
-        LOCALITY,
-    ),
-    decided(
-        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.localityLbSetting.{distribute,failover,failoverPriority}",
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.localityLbSetting{,.failover,.failover[].from,.failover[].to}",
         FAILOVER,
-        NOR_BY_IT,
     ),
+    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.localityLbSetting.failoverPriority", BY_LABELS),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.localityLbSetting.distribute{,[].from,[].to}",
+        SHARES,
+    ),
+    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.localityLbSetting.enabled", OFF),
+    part("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.zoneAwareLbSetting", LOCALITY, NO_LOCALITY),
+    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.zoneAwareLbSetting.enabled", LOCALITY),
     decided(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.zoneAwareLbSetting.{failover,failoverPriority,minClusterSize}",
-        FAILOVER,
+        ZONES_DECIDED,
         NOR_BY_IT,
     ),
     yes(
@@ -343,7 +346,6 @@ const STATIC: &str = "entries::static_endpoints_are_balanced_as_those_of_a_servi
 const OF_ENTRY: &str = "entries::rules_and_subsets_hold_for_its_hosts";
 const SELECTED: &str = "entries::selected_pods_and_workload_entries_are_endpoints";
 const WEIGHTS: &str = "entries::endpoints_get_by_their_weights";
-const ANYWHERE: &str = "endpoints are used alike wherever they are; nothing says so";
 const NO_NETWORKS: &str = "its address is dialled wherever it is (Warning)";
 const NO_NAMES: &str = "IP addresses are; nothing is sent to a name or a path (Warning)";
 
@@ -361,7 +363,7 @@ pub(super) const SERVICE_ENTRY: &[Feature] = &[
     part("endpoints[].address", STATIC, NO_NAMES),
     yes("endpoints[].labels", OF_ENTRY),
     yes("endpoints[].weight", WEIGHTS),
-    no("endpoints[].locality", ANYWHERE),
+    yes("endpoints[].locality", PLACES),
     no("endpoints[].network", NO_NETWORKS),
     no("endpoints[].serviceAccount", "no identity is looked at"),
     yes("workloadSelector{,.labels}", SELECTED),
@@ -374,7 +376,7 @@ pub(super) const WORKLOAD_ENTRY: &[Feature] = &[
     part("address", SELECTED, NO_NAMES),
     yes("{labels,ports}", SELECTED),
     yes("weight", SELECTED),
-    no("locality", ANYWHERE),
+    yes("locality", PLACES),
     no("network", NO_NETWORKS),
     no("serviceAccount", "no identity is looked at"),
 ];

@@ -9,6 +9,7 @@ use crate::source::{Location, ObjectRef};
 
 mod action;
 mod gateways;
+mod locality;
 mod policy;
 mod rate_limit;
 mod rewrite;
@@ -22,6 +23,9 @@ pub use action::{
 pub use gateways::{
     Connection, FilterChain, GatewayDecision, GatewayHost, Handler, HttpHandler, Listener, ListenerId, Termination,
     decide_gateway, decide_gateway_observed,
+};
+pub use locality::{
+    Clients, HOSTNAME, Localities, NETWORK, REGION, SUBZONE, TrafficDistribution, Whereabouts, ZONE, canonical_place,
 };
 pub use policy::{
     Block, ClientTls, ClientTlsFiles, ClusterPolicy, ConnectionPool, ConsistentHash, Cookie, Distribute, Failover,
@@ -87,6 +91,8 @@ pub struct Program {
     pub gateways: Arc<[Listener]>,
     /// Who is behind an address, for telling of traffic; nothing is decided by it.
     pub pods: PodTable,
+    /// Where this node's pods are.
+    pub clients: Arc<Clients>,
 }
 
 impl Program {
@@ -233,6 +239,8 @@ pub struct Cluster {
     pub endpoints4: Arc<[SocketAddr]>,
     /// Ready endpoints with an IPv6 address, likewise.
     pub endpoints6: Arc<[SocketAddr]>,
+    /// Where they are; `None` where that changes nothing, which is most clusters.
+    pub localities: Option<Arc<Localities>>,
 }
 
 impl Cluster {

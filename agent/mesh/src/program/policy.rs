@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::action::Share;
+use super::locality::TrafficDistribution;
 use crate::source::{Location, ObjectRef};
 
 /// How an endpoint is picked within a cluster.
@@ -51,6 +52,11 @@ pub struct LoadBalancing {
 }
 
 impl LoadBalancing {
+    /// Whether it asks for balancing by zones, which is in the place of that by localities.
+    pub(crate) fn is_zone_aware(&self) -> bool {
+        self.zone_aware.as_ref().is_some_and(|zones| zones.enabled != Some(false))
+    }
+
     /// As Istio calls it.
     pub fn as_str(&self) -> &'static str {
         if self.hash.is_some() { "consistentHash" } else { self.simple.as_str() }
@@ -444,9 +450,31 @@ impl ClusterPolicy {
         balancing.warmup.as_ref().filter(|_| uses && balancing.hash.is_none())
     }
 
-    /// Endpoints of other localities take over only where failing ones are noticed.
-    pub fn fails_over_by_locality(&self) -> bool {
-        let off = self.load_balancer.as_ref().and_then(|block| block.value.locality.as_ref()?.enabled) == Some(false);
-        self.outlier_detection.is_some() && !off
+    /// What holds of balancing by locality, who asks for it by which field, and whether endpoints farther away wait until
+    /// the near ones fail; `None` = endpoints are used alike wherever they are. What a rule says comes before the Service's
+    /// `distribution`, and that before the mesh's default. Nothing fails over where failing endpoints are not noticed,
+    /// unless the Service asks for near ones.
+    pub(crate) fn locality(
+        &self,
+        service: &ObjectRef,
+        distribution: Option<TrafficDistribution>,
+    ) -> Option<(Arc<Locality>, ObjectRef, &'static str, bool)> {
+        let outliers = self.outlier_detection.as_ref();
+        let balancer = self.load_balancer.as_ref();
+        if self.passes_through() || balancer.is_some_and(|block| block.value.is_zone_aware()) {
+            return None;
+        }
+        let given = balancer.and_then(|block| Some((block.value.locality.as_ref()?, &block.origin.object)));
+        match (given, distribution, outliers) {
+            (Some((setting, _)), ..) if setting.enabled == Some(false) => None,
+            (Some((setting, by)), _, outliers) => (outliers.is_some() || !setting.distribute.is_empty())
+                .then(|| (Arc::new(setting.clone()), by.clone(), "localityLbSetting", outliers.is_some())),
+            (None, Some(wanted), _) => Some((Arc::new(wanted.setting()), service.clone(), "trafficDistribution", true)),
+            (None, None, Some(outliers)) => {
+                let object = outliers.origin.object.clone();
+                Some((Arc::new(Locality::mesh_default()), object, "outlierDetection", true))
+            }
+            (None, None, None) => None,
+        }
     }
 }

@@ -161,6 +161,7 @@ pub struct ObjectStore {
 fn is_same(before: Option<&Object>, now: Option<&Object>) -> bool {
     match (before, now) {
         (None, None) => true,
+        (Some(Object::Node(before)), Some(Object::Node(now))) => before == now,
         (Some(Object::Pod(before)), Some(Object::Pod(now))) => before == now,
         (Some(Object::EndpointSlice(before)), Some(Object::EndpointSlice(now))) => before == now,
         _ => false,

@@ -53,6 +53,28 @@ fn two_gateways_of_one_name_are_two_objects() {
     assert_eq!(groups, ["gateway.networking.k8s.io", "networking.istio.io"]);
 }
 
+#[test]
+fn a_nodes_sign_of_life_changes_nothing_and_its_labels_do() {
+    let node = |version: u32, zone: &str, rest: &str| {
+        format!(
+            r#"{{"metadata":{{"name":"n1","uid":"u","resourceVersion":"{version}","annotations":{{"a":"{version}"}},
+            "labels":{{"topology.kubernetes.io/region":"eu","topology.kubernetes.io/zone":"{zone}","seen":"{version}"}}}}{rest}}}"#
+        )
+    };
+    let status = r#","status":{"conditions":[{"type":"Ready","status":"False"}]}"#;
+    let mut store = ObjectStore::new();
+    let mut changed = |text: &str| {
+        let reading = read("Node", text);
+        let mut pending = Pending::default();
+        pending.push(reading.id, reading.version);
+        let changed = !store.apply(pending).is_empty();
+        (changed, store.snapshot().place_of(&"n1".into()).to_string())
+    };
+    assert_eq!(changed(&node(1, "a", "")), (true, "eu/a".to_owned()));
+    assert_eq!(changed(&node(2, "a", status)), (false, "eu/a".to_owned()));
+    assert_eq!(changed(&node(3, "b", status)), (true, "eu/b".to_owned()));
+}
+
 /// The subset that the route in force sends to.
 fn subset(store: &ObjectStore) -> Option<String> {
     let vs = store.snapshot().virtual_services.get(&("shop".into(), "x".into()))?;

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use serde_json::Value;
-use weir_mesh::explain::model::{ConditionTried, Destination, Explanation, Origin, RuleTried, Setting, Subset};
+use weir_mesh::explain::model::{
+    ConditionTried, Destination, EndpointLocality, Explanation, Origin, RuleTried, Setting, Subset,
+};
 
 use crate::cli::output;
 
@@ -235,10 +237,20 @@ fn one(tree: &mut Tree, destination: &Destination, by_roll: bool) {
     for endpoint in &destination.endpoints {
         let pod = endpoint.pod.as_ref().map(|pod| format!(" {pod}")).unwrap_or_default();
         let state = if endpoint.ready { "" } else { ", not ready" };
-        let line = format!("{} {}{pod}{state}", tree.style.mark(endpoint.ready), endpoint.address);
+        let locality = endpoint.locality.as_ref().map(place).unwrap_or_default();
+        let line = format!("{} {}{pod}{state}{locality}", tree.style.mark(endpoint.ready), endpoint.address);
         tree.line(2, &line);
     }
     destination.settings.iter().for_each(|one| setting(tree, 2, one, None));
+}
+
+fn place(locality: &EndpointLocality) -> String {
+    let EndpointLocality { place, priority, percent } = locality;
+    let place = if place.is_empty() { "place not known" } else { place };
+    match priority {
+        Some(priority) => format!(", {place}: priority {priority}, {percent}% while none fails"),
+        None => format!(", {place}: not for this client"),
+    }
 }
 
 fn subset_of(tree: &mut Tree, subset: &Subset) {

@@ -89,6 +89,7 @@ impl Service {
                 port: 80,
                 policy: ClusterPolicy::new(LoadBalancer::RoundRobin, Duration::from_secs(1)),
                 endpoints4: addresses.into(),
+                localities: None,
                 endpoints6: Arc::default(),
             }));
             ClusterId(clusters.len() as u32 - 1)
@@ -132,7 +133,7 @@ impl Service {
 }
 
 /// The program of services on port 80, of which the first is at [`VIP`], with endpoints that listen on ports of their
-/// own, and of rules in YAML.
+/// own, and of rules in YAML, where an endpoint is the pod NAME-POSITION on a node of that name.
 pub(super) fn compiled(services: &[(&str, &[SocketAddr])], port: &str, rules: &str) -> Program {
     let mut text = String::new();
     for (n, (name, endpoints)) in services.iter().enumerate() {
@@ -148,7 +149,8 @@ pub(super) fn compiled(services: &[(&str, &[SocketAddr])], port: &str, rules: &s
                 text,
                 "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}-{position}, \
                  namespace: default, labels: {{kubernetes.io/service-name: {name}}}}}\naddressType: IPv4\n\
-                 endpoints: [{{addresses: [\"{}\"], conditions: {{ready: true}}}}]\n\
+                 endpoints: [{{addresses: [\"{}\"], conditions: {{ready: true}}, \
+                 targetRef: {{kind: Pod, name: {name}-{position}}}, nodeName: {name}-{position}}}]\n\
                  ports: [{{name: {port}, port: {}}}]",
                 endpoint.ip(),
                 endpoint.port()

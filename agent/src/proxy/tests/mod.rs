@@ -7,6 +7,7 @@ mod http;
 mod http2;
 mod life;
 mod limits;
+mod localities;
 mod outliers;
 mod pools;
 mod retries;

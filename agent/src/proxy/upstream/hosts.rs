@@ -1,5 +1,5 @@
-//! The endpoints of a cluster at run time, for clusters whose policy asks for more than turns, chance and load: the table of
-//! their hash, their weights, their health, their counts. Made when a program is published, shared by all workers, read
+//! A cluster at run time, where its policy asks for more than turns, chance and load: its endpoints (`host_set`), their
+//! health, their counts. Made when a program is published, shared by all workers, read
 //! without a lock. Used by `target`.
 
 use std::collections::HashMap;
@@ -9,21 +9,13 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
-use weir_mesh::balance::{Candidates, Table, warmup};
 use weir_mesh::outlier::{self, Ejection, Gate, Health, Outcome};
-use weir_mesh::program::{Cluster, ClusterPolicy, HashTable, LoadBalancer, OutlierDetection};
+use weir_mesh::program::{Clients, Cluster, LoadBalancer, OutlierDetection};
 
 use super::breakers::Breakers;
+use super::host_set::{HostSet, NEVER, Usable, Vantages, Wanted};
 use crate::proxy::worker::monotonic;
-
-/// How often the weights of endpoints that are getting warm are made anew: a minute's warm-up then has sixty steps.
-const WARMUP_STEP: Duration = Duration::from_secs(1);
-/// Rolls after which a second pick stops hoping for an endpoint that was not tried and looks for one. Envoy: 5.
-pub(super) const REROLLS: usize = 5;
-/// Nothing changes by itself.
-const NEVER: u64 = u64::MAX;
 
 /// The health of endpoints, whatever cluster they are in: what fails, fails for all that look at it.
 #[derive(Debug, Default)]
@@ -55,6 +47,8 @@ impl Registry {
 #[derive(Debug)]
 pub(crate) struct ClusterState {
     cluster: Arc<Cluster>,
+    /// Where clients are, if that makes a difference.
+    clients: Option<Arc<Clients>>,
     /// Those with an IPv4 address, those with an IPv6 address.
     families: [HostSet; 2],
     /// When something changes by itself; CLOCK_MONOTONIC, ns.
@@ -82,54 +76,23 @@ struct Outliers {
     seen: AtomicU64,
 }
 
-/// Endpoints of one family.
-#[derive(Debug)]
-struct HostSet {
-    /// As the cluster has them; one that shall get more than others is there several times.
-    addresses: Arc<[SocketAddr]>,
-    /// Where it sticks to clients.
-    table: Option<(HashTable, Arc<Table>)>,
-    /// Since when each is there, ns; 0 = long enough. Empty where that does not matter.
-    since: Box<[u64]>,
-    /// Of each; empty where it does not matter.
-    health: Box<[Arc<Health>]>,
-    view: ArcSwap<View>,
-}
-
-/// Whom to pick from, at the moment.
-#[derive(Debug, Default)]
-struct View {
-    candidates: Candidates,
-    /// Whether each may be picked; empty = all of them.
-    usable: Box<[bool]>,
-}
-
-impl View {
-    fn has(&self, position: usize) -> bool {
-        self.usable.get(position).copied().unwrap_or(true)
-    }
-}
-
-/// What a pick depends on beside the endpoints.
-pub(super) struct Wanted<'w> {
-    /// Of the client, where the cluster sticks to clients and the request has what is hashed.
-    pub(super) hash: Option<u64>,
-    /// Counts the picks by turns.
-    pub(super) cursor: u64,
-    /// Endpoints that are not wanted again.
-    pub(super) tried: &'w [SocketAddr],
-}
-
 impl ClusterState {
     /// Whether a cluster of this policy has anything to keep.
-    pub(crate) fn is_needed(policy: &ClusterPolicy) -> bool {
+    pub(crate) fn is_needed(cluster: &Cluster) -> bool {
+        let policy = &cluster.policy;
         let connects = policy.connection_pool.as_ref().is_some_and(|pool| pool.value.has_terms());
-        let balances = policy.hash().is_some() || policy.warmup().is_some();
+        let balances = policy.hash().is_some() || policy.warmup().is_some() || cluster.localities.is_some();
         balances || connects || policy.outlier_detection.is_some() || Breakers::are_needed(policy)
     }
 
     /// `former` is what was known of the cluster until now.
-    pub(crate) fn new(cluster: Arc<Cluster>, former: Option<&Self>, registry: &mut Registry, now: u64) -> Self {
+    pub(crate) fn new(
+        cluster: Arc<Cluster>,
+        clients: Arc<Clients>,
+        former: Option<&Self>,
+        registry: &mut Registry,
+        now: u64,
+    ) -> Self {
         let outliers = cluster.policy.outlier_detection.as_ref().map(|block| {
             let endpoints = cluster.endpoints4.iter().chain(&*cluster.endpoints6);
             let before = former.and_then(|former| former.outliers.as_ref());
@@ -156,18 +119,22 @@ impl ClusterState {
         };
         let family = |position: usize, addresses: &Arc<[SocketAddr]>| {
             let former = former.map(|former| &former.families[position]);
-            HostSet::new(Arc::clone(addresses), &cluster.policy, former, outliers.as_ref(), now)
+            let vantages = Vantages::new(&cluster, &clients, position == 1);
+            let health = outliers.as_ref().map(|outliers| outliers.of(addresses)).unwrap_or_default();
+            HostSet::new(Arc::clone(addresses), vantages, &cluster.policy, former, health, now)
         };
         let families = [family(0, &cluster.endpoints4), family(1, &cluster.endpoints6)];
-        let state =
-            Self { cluster, families, due: AtomicU64::new(NEVER), making: Mutex::new(()), outliers, breakers, class };
+        let clients = cluster.localities.is_some().then_some(clients);
+        let (due, making) = (AtomicU64::new(NEVER), Mutex::new(()));
+        let state = Self { cluster, clients, families, due, making, outliers, breakers, class };
         state.look(now);
         state
     }
 
-    /// Whether it was made of this very cluster.
-    pub(crate) fn is_of(&self, cluster: &Arc<Cluster>) -> bool {
-        Arc::ptr_eq(&self.cluster, cluster)
+    /// Whether it was made of this very cluster, for these clients.
+    pub(crate) fn is_of(&self, cluster: &Arc<Cluster>, clients: &Arc<Clients>) -> bool {
+        let for_them = self.clients.as_ref().is_none_or(|held| Arc::ptr_eq(held, clients));
+        for_them && Arc::ptr_eq(&self.cluster, cluster)
     }
 
     pub(crate) fn cluster(&self) -> &Cluster {
@@ -208,12 +175,13 @@ impl ClusterState {
     ) -> Option<SocketAddr> {
         let [four, six] = &self.families;
         let (own, other) = if ipv6 { (six, four) } else { (four, six) };
-        let family = if own.addresses.is_empty() { other } else { own };
+        let family = if own.is_empty() { other } else { own };
         let simple = match self.cluster.policy.hash() {
             Some(_) if wanted.hash.is_none() => LoadBalancer::Random,
             _ => self.cluster.policy.simple(),
         };
-        family.pick(simple, wanted, &mut roll, active)
+        let client = self.clients.as_ref().map_or(0, |clients| clients.kind_of(wanted.client));
+        family.pick(client, simple, wanted, &mut roll, active)
     }
 
     /// Counts how a try at an endpoint ended; true when that ejected it.
@@ -254,6 +222,11 @@ impl ClusterState {
 }
 
 impl Outliers {
+    /// The health of these endpoints, in their order.
+    fn of(&self, endpoints: &[SocketAddr]) -> Box<[Arc<Health>]> {
+        endpoints.iter().map(|endpoint| Arc::clone(&self.health[endpoint])).collect()
+    }
+
     fn pool(&self, ipv4: bool) -> impl Iterator<Item = &Health> {
         self.health.iter().filter(move |(endpoint, _)| endpoint.is_ipv4() == ipv4).map(|(_, health)| &**health)
     }
@@ -264,7 +237,7 @@ impl Outliers {
     }
 
     fn usable(&self, ipv4: bool, now: u64) -> Usable {
-        let mut usable = Usable { some_only: false, due: NEVER };
+        let mut usable = Usable::default();
         let (mut all, mut in_use) = (0, 0);
         for health in self.pool(ipv4) {
             all += 1;
@@ -290,107 +263,5 @@ impl Outliers {
                 tracing::info!(%cluster, %endpoint, "endpoint is back");
             }
         }
-    }
-}
-
-/// Which endpoints of a family may be picked.
-#[derive(Clone, Copy)]
-struct Usable {
-    /// Those alone that are not ejected.
-    some_only: bool,
-    /// When the next one comes back.
-    due: u64,
-}
-
-impl Default for Usable {
-    fn default() -> Self {
-        Self { some_only: false, due: NEVER }
-    }
-}
-
-impl HostSet {
-    fn new(
-        addresses: Arc<[SocketAddr]>,
-        policy: &ClusterPolicy,
-        former: Option<&Self>,
-        outliers: Option<&Outliers>,
-        now: u64,
-    ) -> Self {
-        let health =
-            |outliers: &Outliers| addresses.iter().map(|address| Arc::clone(&outliers.health[address])).collect();
-        let health = outliers.map(health).unwrap_or_default();
-        let table = policy.hash().map(|hash| {
-            let kept = former.filter(|former| former.addresses == addresses).and_then(|former| former.table.as_ref());
-            let kept = kept.filter(|(kind, _)| *kind == hash.table).map(|(_, table)| Arc::clone(table));
-            let members = || addresses.iter().map(|address| (*address, 1));
-            (hash.table, kept.unwrap_or_else(|| Arc::new(Table::new(hash.table, members()))))
-        });
-        let since = match (policy.warmup(), former) {
-            (None, _) => Box::default(),
-            // Nobody knows for how long those have been there that a cluster begins with.
-            (Some(_), None) => addresses.iter().map(|_| 0).collect(),
-            (Some(_), Some(former)) => {
-                let known: HashMap<SocketAddr, u64, RandomState> = former.ages().collect();
-                addresses.iter().map(|address| known.get(address).copied().unwrap_or(now)).collect()
-            }
-        };
-        Self { addresses, table, since, health, view: ArcSwap::default() }
-    }
-
-    /// Since when each is there.
-    fn ages(&self) -> impl Iterator<Item = (SocketAddr, u64)> {
-        let since = self.since.iter().copied().chain(std::iter::repeat(0));
-        self.addresses.iter().copied().zip(since)
-    }
-
-    /// Makes the weights, and says when they change by themselves.
-    fn look(&self, policy: &ClusterPolicy, Usable { some_only, mut due }: Usable, now: u64) -> u64 {
-        let usable: Box<[bool]> =
-            if some_only { self.health.iter().map(|one| !one.is_ejected(now)).collect() } else { Box::default() };
-        let weights = self.ages().enumerate().map(|(position, (_, since))| {
-            if usable.get(position) == Some(&false) {
-                return 0;
-            }
-            let Some(warmup) = policy.warmup().filter(|_| since > 0) else {
-                return warmup::FULL;
-            };
-            let age = Duration::from_nanos(now.saturating_sub(since));
-            if age < warmup.duration {
-                due = due.min(now.saturating_add(WARMUP_STEP.as_nanos() as u64));
-            }
-            warmup::weight(warmup, age)
-        });
-        let candidates = Candidates::new(weights);
-        self.view.store(Arc::new(View { candidates, usable }));
-        due
-    }
-
-    fn pick(
-        &self,
-        simple: LoadBalancer,
-        wanted: &Wanted<'_>,
-        roll: &mut impl FnMut() -> u64,
-        active: impl Fn(SocketAddr) -> u32,
-    ) -> Option<SocketAddr> {
-        let view = self.view.load();
-        let is_wanted = |position: usize| !wanted.tried.contains(&self.addresses[position]);
-        if let (Some((_, table)), Some(hash)) = (&self.table, wanted.hash) {
-            return table
-                .pick(hash, |position| view.has(position) && is_wanted(position))
-                .map(|position| self.addresses[position]);
-        }
-        let candidates = &view.candidates;
-        let rolls = if wanted.tried.is_empty() { 1 } else { REROLLS };
-        let picked = (0..rolls).find_map(|again| {
-            let picked = match simple {
-                LoadBalancer::RoundRobin => candidates.round_robin(wanted.cursor.wrapping_add(again as u64)),
-                LoadBalancer::Random => candidates.random(roll()),
-                LoadBalancer::LeastRequest | LoadBalancer::Passthrough => {
-                    candidates.least_request(roll(), |position| active(self.addresses[position]))
-                }
-            };
-            picked.filter(|position| is_wanted(*position))
-        });
-        picked.or_else(|| candidates.find(is_wanted)).map(|position| self.addresses[position])
     }
 }

@@ -3,6 +3,7 @@
 mod address;
 pub(crate) mod breakers;
 pub(crate) mod connect;
+mod host_set;
 pub(crate) mod hosts;
 pub(crate) mod pool;
 mod spare;

@@ -15,7 +15,9 @@ use weir_mesh::program::{Cluster, ClusterId, ConnectionPool, LoadBalancer, PortI
 
 use super::address::Address;
 use super::breakers::Breakers;
-use super::hosts::{ClusterState, REROLLS, Wanted};
+use super::host_set::{REROLLS, Wanted};
+use super::hosts::ClusterState;
+use crate::proxy::SourcePod;
 use crate::proxy::programs::Running;
 use crate::proxy::worker::Worker;
 
@@ -103,7 +105,13 @@ impl Target {
     }
 
     /// An endpoint that is not among `tried`; `None` = there is none.
-    pub(crate) fn pick(&self, worker: &Worker, ipv6: bool, tried: &[SocketAddr]) -> Option<SocketAddr> {
+    pub(crate) fn pick(
+        &self,
+        worker: &Worker,
+        pod: &SourcePod,
+        ipv6: bool,
+        tried: &[SocketAddr],
+    ) -> Option<SocketAddr> {
         let (program, id, hash) = match self {
             Self::Cluster(program, id, hash) => (program, *id, *hash),
             Self::Dialled(_, _, address) | Self::Passthrough(address) => {
@@ -113,7 +121,8 @@ impl Target {
         let cluster = program.cluster(id);
         if let Some(state) = program.state(id) {
             let cursor = worker.balancing.turn(cluster, program, || worker.roll());
-            let wanted = Wanted { hash, cursor, tried };
+            let client = &*pod.name;
+            let wanted = Wanted { client, hash, cursor, tried };
             return state.pick(ipv6, &wanted, || worker.roll(), |endpoint| worker.balancing.active(endpoint));
         }
         let rolls = if tried.is_empty() { 1 } else { REROLLS };
@@ -208,6 +217,7 @@ mod tests {
             policy: ClusterPolicy::new(load_balancer, Duration::from_secs(1)),
             endpoints4: endpoints().into(),
             endpoints6: Arc::default(),
+            localities: None,
         }
     }
 

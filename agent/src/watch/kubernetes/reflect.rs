@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use weir_mesh::crd::Role;
 use weir_mesh::store::{ObjectId, Reader, Reading, ResourceId, Version};
 
 use super::backoff::{Backoff, spread};
@@ -195,7 +194,7 @@ impl Reflector {
                 path.push_str("&continue=");
                 encode(&token, &mut path);
             }
-            let body = self.common.api.get(&path, if self.is_named() { NAME_LIST } else { OBJECTS }).await?;
+            let body = self.common.api.get(&path, if self.is_metadata() { NAME_LIST } else { OBJECTS }).await?;
             self.reached(place);
             let page = Page::parse(&body)?;
             for item in page.items() {
@@ -228,7 +227,7 @@ impl Reflector {
             listing = Some(Listing::default());
         }
         let silence = if listing.is_some() { LIST_SILENCE } else { lasts + OVERDUE };
-        let accept = if self.is_named() { NAMES } else { OBJECTS };
+        let accept = if self.is_metadata() { NAMES } else { OBJECTS };
         let mut lines = Lines::of(self.common.api.watch(&path, accept, silence).await?);
         self.reached(place);
         self.common.health.update(self.resource, |kind| kind.watches += 1);
@@ -326,8 +325,9 @@ impl Reflector {
         self.resource.resource().path(self.version)
     }
 
-    fn is_named(&self) -> bool {
-        self.resource.resource().role == Role::Named
+    /// Servers can leave out the rest, of which a node's is ten times as much.
+    fn is_metadata(&self) -> bool {
+        self.resource.resource().is_metadata()
     }
 }
 

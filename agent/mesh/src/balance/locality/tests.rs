@@ -124,8 +124,8 @@ fn shares_that_the_user_gave() {
     setting.enabled = Some(false);
     assert_eq!(
         percent(&at(Some(&setting), "us/q/1", &places), 0, &[]),
-        [0, 0, 0, 0, 0, 100],
-        "shares hold all the same"
+        [17; 6],
+        "nor shares, where it is switched off"
     );
 }
 

@@ -12,10 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::compile::build::{Former, NO_HOSTS, PORT_OF_OTHER_HOSTS};
-use crate::compile::destinations::members;
+use crate::compile::destinations::{localities, members};
 use crate::compile::registry::{Registry, SERVICE_NAME, has_labels};
 use crate::compile::trace::{Trace, fqdn, service_of};
-use crate::compile::{CompileOptions, Compiled, Findings, budget, build, enrol, gateway_api, sort};
+use crate::compile::{CompileOptions, Compiled, Findings, budget, build, clients, enrol, gateway_api, sort};
 use crate::crd::{EndpointSlice, Object, Pod, Service, ServiceType};
 use crate::finding::Finding;
 use crate::plan::{EnrolledPod, KernelPlan, PlanKey, PlannedService};
@@ -29,7 +29,7 @@ const MAX_REACH: usize = 256;
 mod reach;
 mod rules;
 
-use reach::{Reach, is_rule, key_of, mentioned, parts, pod_table};
+use reach::{Reach, is_rule, key_of, mentioned, nodes, parts, pod_table};
 use rules::Patch;
 
 /// Compiles, and remembers what later changes need to know.
@@ -148,6 +148,7 @@ impl Compiler {
         let pods = is.pods(&was, changes, in_force.plan)?;
         let findings = is.findings(&was, changes, &reach, in_force.findings)?;
         let mut program = Program { pods: pods_by_address, generation: options.generation, ..in_force.program.clone() };
+        program.clients = clients::after(changes, &pods, snapshot, &in_force);
         for (id, cluster) in trace.members(&touched, &before, &after, &registry, in_force.program, options)? {
             program.clusters[id.index()] = Arc::new(cluster);
         }
@@ -307,6 +308,8 @@ impl Trace {
             cut.deployments.extend(within(&snapshot.deployments, namespace).map(pair));
         }
         cut.pods.extend(pods.iter().filter_map(|key| snapshot.pods.get_key_value(key)).map(pair));
+        let nodes = nodes(&cut, changes, snapshot);
+        cut.nodes = nodes;
         let namespaces: BTreeSet<&Arc<str>> = by_namespace.keys().chain(pods.iter().map(|(own, _)| own)).collect();
         for namespace in namespaces {
             let key = (Arc::default(), Arc::clone(namespace));
@@ -348,17 +351,21 @@ impl Trace {
                 let mut found = Vec::new();
                 for registry in [&was, is] {
                     let service = &registry.services[registry.find(&host)?];
-                    found.push(members(registry, service.ports.get(selection.position as usize)?, labels));
+                    let members = members(registry, service.ports.get(selection.position as usize)?, labels);
+                    let localities = localities(registry, service, &cluster.policy, &members);
+                    let (endpoints4, endpoints6) = members.addresses();
+                    found.push((endpoints4, endpoints6, localities));
                 }
                 let (is, was) = (found.pop()?, found.pop()?);
-                if was.0 != cluster.endpoints4 || was.1 != cluster.endpoints6 {
+                if was.0 != cluster.endpoints4 || was.1 != cluster.endpoints6 || was.2 != cluster.localities {
                     return None;
                 }
                 if is != was {
                     if !touched.contains(key) {
                         return None;
                     }
-                    let cluster = Cluster { endpoints4: is.0, endpoints6: is.1, ..Cluster::clone(cluster) };
+                    let (endpoints4, endpoints6, localities) = is;
+                    let cluster = Cluster { endpoints4, endpoints6, localities, ..Cluster::clone(cluster) };
                     changed.push((id, cluster));
                 }
             }

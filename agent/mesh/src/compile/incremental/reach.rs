@@ -1,14 +1,14 @@
 //! Which hosts have other rules when some VirtualServices change. Asked by [`super::Compiler::update`], which compiles
 //! those hosts alone; and where pods are after a change of some.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::named;
 use crate::compile::trace::{Trace, fqdn};
 use crate::compile::visibility::{expand, tell_alike};
 use crate::compile::{CompileOptions, budget};
-use crate::crd::{Object, Resolution, ServiceType, VirtualService};
+use crate::crd::{ClusterNode, Object, Resolution, ServiceType, VirtualService};
 use crate::program::{PodTable, Program};
 use crate::snapshot::{Key, Snapshot};
 use crate::store::Change;
@@ -149,6 +149,24 @@ impl Reach {
         self.others.insert(host);
         Some(())
     }
+}
+
+/// The nodes on which the pods and endpoints of a cut are, and were before the changes.
+pub(super) fn nodes(cut: &Snapshot, changes: &[Change], snapshot: &Snapshot) -> BTreeMap<Key, Arc<ClusterNode>> {
+    let before = || changes.iter().filter_map(|change| change.before.as_ref());
+    let former_slices = before().filter_map(|object| match object {
+        Object::EndpointSlice(slice) => Some(slice),
+        _ => None,
+    });
+    let former_pods = before().filter_map(|object| match object {
+        Object::Pod(pod) => Some(pod),
+        _ => None,
+    });
+    let told = cut.endpoint_slices.values().chain(former_slices).flat_map(|slice| &slice.endpoints);
+    let told = told.filter_map(|endpoint| Some(&endpoint.at.as_ref()?.node));
+    let nodes = told.chain(cut.pods.values().chain(former_pods).map(|pod| &pod.node));
+    let found = nodes.filter_map(|node| snapshot.nodes.get_key_value(&(Arc::default(), Arc::clone(node))));
+    found.map(|(key, node)| (key.clone(), Arc::clone(node))).collect()
 }
 
 /// Who is behind which address after the changes; `None` when a pod's change makes views others than they were.

@@ -33,10 +33,10 @@ fn fields_beyond_this_version_are_told_by_what_is_lost() {
 }
 
 #[test]
-fn no_retries_and_switched_off_localities_are_in_force() {
+fn no_retries_and_switched_off_zones_are_in_force() {
     let spec = "{hosts: [b], http: [{retries: {attempts: 0}, route: [{destination: {host: b}}]}]}";
     let policy =
-        "{host: b, trafficPolicy: {loadBalancer: {localityLbSetting: {enabled: false}}, tls: {mode: DISABLE}}}";
+        "{host: b, trafficPolicy: {loadBalancer: {zoneAwareLbSetting: {enabled: false}}, tls: {mode: DISABLE}}}";
     let compiled = compiled(&[shop(HTTP), vs("shop", "b", spec), dr("shop", "z", policy)].concat());
     assert_eq!(compiled.found(code::NOT_SUPPORTED), [""; 0]);
 }

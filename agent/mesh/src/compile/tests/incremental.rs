@@ -98,7 +98,8 @@ fn slice(random: &mut Random, namespace: &str, service: &str) -> String {
             let ready = random.below(4) > 0;
             let target =
                 if random.below(40) == 0 { String::new() } else { format!(", targetRef: {{kind: Pod, name: p{n}}}") };
-            format!("{{addresses: [{}], conditions: {{ready: {ready}}}{target}}}", address(namespace, n))
+            let spot = random.one(&["", "", ", nodeName: n0", ", nodeName: n1, zone: a", ", zone: b"]);
+            format!("{{addresses: [{}], conditions: {{ready: {ready}}}{target}{spot}}}", address(namespace, n))
         })
         .collect();
     format!(
@@ -114,7 +115,7 @@ fn address(namespace: &str, n: u64) -> String {
 
 fn walk_pod(random: &mut Random, namespace: &str, n: u64) -> String {
     let labels = format!("app: {}, version: {}", random.one(&SERVICES), random.one(&["v1", "v2"]));
-    let mode = random.one(&["", ", weir.mesh/mode: enabled", ", weir.mesh/mode: sideways"]);
+    let mode = random.one(&["", ", weir.mesh/mode: enabled", ", weir.mesh/mode: sideways", ", istio-locality: eu.a"]);
     let phase = random.one(&["Running", "Running", "Running", "Succeeded"]);
     let network = random.one(&["", "", "", ", hostNetwork: true"]);
     format!(
@@ -133,7 +134,13 @@ fn walk_service(random: &mut Random, namespace: &str, service: &str) -> String {
         1 => "10.96.9.9".to_owned(),
         _ => format!("10.96.{third}.{place}"),
     };
-    let more = random.one(&["", ", internalTrafficPolicy: Local", ", sessionAffinity: ClientIP"]);
+    let more = random.one(&[
+        "",
+        ", internalTrafficPolicy: Local",
+        ", sessionAffinity: ClientIP",
+        ", trafficDistribution: PreferClose",
+        ", trafficDistribution: PreferSameNode",
+    ]);
     format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: {service}, namespace: {namespace}}}\nspec: {{clusterIP: {ip}, selector: {{app: {service}}}, ports: [{{name: http, port: 80, targetPort: 8080}}, {{name: tcp-x, port: 81}}]{more}}}\n"
     )
@@ -216,7 +223,7 @@ fn walk_entry(random: &mut Random, namespace: &str) -> (String, String) {
 fn edit(random: &mut Random, world: &mut World, rules: bool) {
     let (namespace, service) = (random.one(&NAMESPACES), random.one(&SERVICES));
     let export = random.one(&["", "", ", exportTo: [\".\"]", ", exportTo: [\"*\"]", ", exportTo: [one]"]);
-    let dice = if rules && random.below(2) == 0 { VIRTUAL_SERVICE } else { random.below(41) };
+    let dice = if rules && random.below(2) == 0 { VIRTUAL_SERVICE } else { random.below(42) };
     let (name, text) = match dice {
         0..18 => (format!("EndpointSlice {namespace}/{service}-1"), slice(random, namespace, service)),
         18..32 => {
@@ -226,6 +233,14 @@ fn edit(random: &mut Random, world: &mut World, rules: bool) {
         32..34 => (format!("Service {namespace}/{service}"), walk_service(random, namespace, service)),
         VIRTUAL_SERVICE if random.below(2) == 0 => keeper(random, namespace),
         40 => walk_entry(random, namespace),
+        41 => {
+            let name = format!("n{}", random.below(2));
+            let (region, zone) = (random.one(&["eu", "us"]), random.one(&["a", "b"]));
+            let text = format!(
+                "apiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{topology.kubernetes.io/region: {region}, topology.kubernetes.io/zone: {zone}}}}}\n"
+            );
+            (format!("Node {name}"), text)
+        }
         VIRTUAL_SERVICE | 35 => {
             let (host, targets) = (host(random), [target(random), target(random)].join(", "));
             let matching =
@@ -248,6 +263,9 @@ fn edit(random: &mut Random, world: &mut World, rules: bool) {
                 "",
                 ", trafficPolicy: {loadBalancer: {simple: RANDOM}}",
                 ", trafficPolicy: {tls: {mode: SIMPLE}}",
+                ", trafficPolicy: {outlierDetection: {}}",
+                ", trafficPolicy: {outlierDetection: {}, loadBalancer: {localityLbSetting: {failoverPriority: [version]}}}",
+                ", trafficPolicy: {loadBalancer: {localityLbSetting: {distribute: [{from: eu, to: {us: 100}}]}}}",
             ]);
             let spec = format!(
                 "{{host: {}, subsets: [{{name: v1, labels: {{version: v1}}}}, {{name: v2, labels: {{version: v2}}}}]{policy}{export}}}",
@@ -279,7 +297,7 @@ fn edit(random: &mut Random, world: &mut World, rules: bool) {
 
 #[test]
 fn an_update_comes_to_what_everything_comes_to() {
-    let (mut updates, mut moved, mut ruled) = (0, 0, 0);
+    let (mut updates, mut moved, mut ruled, mut placed) = (0, 0, 0, 0);
     let mut kept = KEEPERS.map(|(name, _)| (name, 0));
     for (seed, steps, rules) in walks() {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -340,6 +358,8 @@ fn an_update_comes_to_what_everything_comes_to() {
                 in_force.program = delta.program;
                 in_force.findings = delta.findings.unwrap_or(in_force.findings);
                 assert_eq!(in_force.plan, whole.plan, "seed {seed}, step {step}: {changes:?}");
+                placed += in_force.program.clusters.iter().filter(|cluster| cluster.localities.is_some()).count();
+                assert_eq!(in_force.program.clients, whole.program.clients, "seed {seed}, step {step}: {changes:?}");
                 assert_eq!(in_force.findings, whole.findings, "seed {seed}, step {step}: {changes:?}");
                 assert_eq!(shape(&in_force), shape(&whole), "seed {seed}, step {step}: {changes:?}");
                 assert_eq!((in_force.views.clone(), options.generation), (whole.views, in_force.program.generation));
@@ -359,6 +379,7 @@ fn an_update_comes_to_what_everything_comes_to() {
     assert!(updates > WALKS as usize * STEPS / 8, "only {updates} updates");
     assert!(ruled > updates / 16, "only {ruled} of {updates} updates changed a rule");
     assert!(kept.iter().all(|(_, updates)| *updates as u64 > SHORT_WALKS / 100), "{kept:?} of {updates} updates");
+    assert!(placed > updates, "only {placed} clusters of {updates} updates by locality");
     assert!(moved > updates / 8, "only {moved} of {updates} updates changed an entry");
 }
 

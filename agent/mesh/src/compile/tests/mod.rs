@@ -30,6 +30,7 @@ mod gateways_any;
 mod headless;
 mod http2;
 mod incremental;
+mod locality;
 mod order;
 mod policy;
 mod protocols;

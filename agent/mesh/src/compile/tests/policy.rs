@@ -139,15 +139,6 @@ fn a_destination_is_drawn_for_each_request_whatever_the_hash_asks_for() {
 }
 
 #[test]
-fn locality_fails_over_only_with_outlier_detection() {
-    let setting = "loadBalancer: {localityLbSetting: {enabled: true}}";
-    assert!(!policies_of(&format!("{{{setting}}}"))[1].fails_over_by_locality());
-    assert!(policies_of(&format!("{{{setting}, outlierDetection: {{}}}}"))[1].fails_over_by_locality());
-    let off = "{loadBalancer: {localityLbSetting: {enabled: false}}, outlierDetection: {}}";
-    assert!(!policies_of(off)[1].fails_over_by_locality());
-}
-
-#[test]
 fn zero_is_as_if_a_limit_were_not_given() {
     let [_, plain] = policies_of("{connectionPool: {tcp: {maxConnections: 0}, http: {maxRequestsPerConnection: 1}}}");
     let pool = &plain.connection_pool.as_ref().expect("given").value;
