@@ -36,6 +36,7 @@ use crate::snapshot::Snapshot;
 
 mod budget;
 mod build;
+mod client_tls;
 mod delegate;
 pub(crate) mod describe;
 mod destinations;

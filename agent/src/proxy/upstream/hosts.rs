@@ -13,9 +13,10 @@ use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use weir_mesh::balance::{Candidates, Table, warmup};
 use weir_mesh::outlier::{self, Ejection, Gate, Health, Outcome};
-use weir_mesh::program::{Cluster, ClusterPolicy, HashTable, LoadBalancer, OutlierDetection};
+use weir_mesh::program::{ClientTls, Cluster, ClusterPolicy, HashTable, LoadBalancer, OutlierDetection};
 
 use super::breakers::Breakers;
+use super::tls::{Originator, TlsFiles};
 use crate::proxy::worker::monotonic;
 
 /// How often the weights of endpoints that are getting warm are made anew: a minute's warm-up then has sixty steps.
@@ -30,11 +31,19 @@ const NEVER: u64 = u64::MAX;
 pub(crate) struct Registry {
     health: HashMap<SocketAddr, Arc<Health>, RandomState>,
     ejections: Arc<AtomicU64>,
+    /// One for all clusters that ask for the same.
+    originators: Vec<Arc<Originator>>,
+    /// The files that rules may name.
+    tls_files: TlsFiles,
     /// The latest class of connections.
     class: u32,
 }
 
 impl Registry {
+    pub(crate) fn with_files(tls_files: TlsFiles) -> Self {
+        Self { tls_files, ..Self::default() }
+    }
+
     fn class(&mut self) -> u32 {
         // The number of publications that take four billion outlives no connection.
         self.class = self.class.wrapping_add(1).max(1);
@@ -44,6 +53,25 @@ impl Registry {
     /// Forgets endpoints that no cluster has any more.
     pub(crate) fn forget(&mut self) {
         self.health.retain(|_, health| Arc::strong_count(health) > 1);
+        self.originators.retain(|originator| Arc::strong_count(originator) > 1);
+    }
+
+    /// Looks at files again; true when any changed.
+    pub(crate) fn refresh(&self) -> bool {
+        // Each of them, whatever the others say.
+        self.originators.iter().filter(|originator| originator.refresh()).count() > 0
+    }
+
+    fn originator(&mut self, policy: &ClusterPolicy) -> Option<Arc<Originator>> {
+        let tls = policy.originates()?;
+        let namespace = &tls.origin.object.namespace;
+        if let Some(known) = self.originators.iter().find(|known| known.is_for(&tls.value, namespace)) {
+            return Some(Arc::clone(known));
+        }
+        let new = Originator::new(ClientTls::clone(&tls.value), Arc::clone(namespace), self.tls_files.clone());
+        let new = Arc::new(new);
+        self.originators.push(Arc::clone(&new));
+        Some(new)
     }
 
     fn of(&mut self, endpoint: SocketAddr) -> Arc<Health> {
@@ -65,6 +93,8 @@ pub(crate) struct ClusterState {
     outliers: Option<Outliers>,
     /// Where a limit is given.
     breakers: Option<Arc<Breakers>>,
+    /// How connections are encrypted, where they are.
+    originator: Option<Arc<Originator>>,
     /// Connections of different classes are never taken for one another; 0 = those of clusters that ask for nothing.
     class: u32,
 }
@@ -125,7 +155,11 @@ impl ClusterState {
     pub(crate) fn is_needed(policy: &ClusterPolicy) -> bool {
         let connects = policy.connection_pool.as_ref().is_some_and(|pool| pool.value.has_terms());
         let balances = policy.hash().is_some() || policy.warmup().is_some();
-        balances || connects || policy.outlier_detection.is_some() || Breakers::are_needed(policy)
+        balances
+            || connects
+            || policy.originates().is_some()
+            || policy.outlier_detection.is_some()
+            || Breakers::are_needed(policy)
     }
 
     /// `former` is what was known of the cluster until now.
@@ -148,9 +182,14 @@ impl ClusterState {
             before.map_or_else(Arc::default, Arc::clone)
         });
         let has_terms = policy.connection_pool.as_ref().is_some_and(|pool| pool.value.has_terms());
-        let same_terms = |former: &&Self| former.cluster.policy.connection_pool == policy.connection_pool;
+        let originator = registry.originator(policy);
+        let same_terms = |former: &&Self| {
+            let before = &former.cluster.policy;
+            let same = former.originator.as_ref().map(Arc::as_ptr) == originator.as_ref().map(Arc::as_ptr);
+            before.connection_pool == policy.connection_pool && same
+        };
         let class = match former.filter(same_terms) {
-            _ if !has_terms => 0,
+            _ if !has_terms && originator.is_none() => 0,
             Some(former) => former.class,
             None => registry.class(),
         };
@@ -159,8 +198,8 @@ impl ClusterState {
             HostSet::new(Arc::clone(addresses), &cluster.policy, former, outliers.as_ref(), now)
         };
         let families = [family(0, &cluster.endpoints4), family(1, &cluster.endpoints6)];
-        let state =
-            Self { cluster, families, due: AtomicU64::new(NEVER), making: Mutex::new(()), outliers, breakers, class };
+        let (due, making) = (AtomicU64::new(NEVER), Mutex::new(()));
+        let state = Self { cluster, families, due, making, outliers, breakers, originator, class };
         state.look(now);
         state
     }
@@ -181,6 +220,10 @@ impl ClusterState {
 
     pub(crate) fn breakers(&self) -> Option<&Arc<Breakers>> {
         self.breakers.as_ref()
+    }
+
+    pub(crate) fn originator(&self) -> Option<&Arc<Originator>> {
+        self.originator.as_ref()
     }
 
     pub(crate) fn class(&self) -> u32 {

@@ -12,6 +12,8 @@ use foldhash::fast::RandomState;
 use super::breakers::{Breakers, Terms};
 #[cfg(doc)]
 use super::target::Target;
+#[cfg(doc)]
+use super::tls::Names;
 use super::wire::Wire;
 use crate::proxy::limits::Limits;
 
@@ -21,8 +23,8 @@ pub(crate) struct Key {
     /// The pod's network namespace cookie.
     pub(crate) pod: u64,
     pub(crate) endpoint: SocketAddr,
-    /// See [`Target::class`].
-    pub(crate) class: u32,
+    /// See [`Target::class`] and [`Names::class`].
+    pub(crate) class: u64,
 }
 
 /// A connection that waits.

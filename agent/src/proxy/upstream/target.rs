@@ -15,6 +15,7 @@ use weir_mesh::program::{Cluster, ClusterId, ConnectionPool, LoadBalancer, PortI
 
 use super::breakers::Breakers;
 use super::hosts::{ClusterState, REROLLS, Wanted};
+use super::tls::Originator;
 use crate::proxy::programs::Running;
 use crate::proxy::worker::Worker;
 
@@ -85,6 +86,11 @@ impl Target {
     /// Connections that may be taken for one another have the same.
     pub(crate) fn class(&self) -> u32 {
         self.state().map_or(0, |state| state.class())
+    }
+
+    /// How connections are encrypted, where they are.
+    pub(crate) fn originator(&self) -> Option<&Arc<Originator>> {
+        self.state().and_then(|state| state.originator())
     }
 
     /// `connectionPool`, where it is given.
