@@ -24,6 +24,8 @@ pub const MAX_WORKERS: usize = 256;
 pub const DEFAULT_DRAIN: Duration = Duration::from_secs(20);
 /// Istio's outbound port; another one is taken where an application has it.
 pub const OUTBOUND_PORT: u16 = 15001;
+/// Where files for TLS are mounted, by namespace.
+pub const DEFAULT_TLS_FILES: &str = "/etc/weir/tls";
 /// Where the kernel's pins live.
 pub const BPFFS: &str = "/sys/fs/bpf";
 
@@ -83,6 +85,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Where spans go, and which share of the requests; `None` = tracing is off.
     pub tracing: Option<(String, Share)>,
+    /// With an API server: where files for TLS are, in a subdirectory for each namespace whose rules may name them.
+    pub tls_files: PathBuf,
     /// This node's name.
     pub node: Option<String>,
     /// How long requests in flight may take after SIGTERM.

@@ -128,6 +128,8 @@ pub mod code {
     pub const SPIFFE_SCHEME: &str = "WEIR0032";
     /// A policy that names the port of a Service, not of its pods.
     pub const SERVICE_PORT_IN_POLICY: &str = "WEIR0033";
+    /// TLS that is asked for around TLS.
+    pub const TLS_TWICE: &str = "WEIR0034";
     /// A field or kind that is deprecated.
     pub const DEPRECATED: &str = "IST0002";
     /// Something that is referred to does not exist.

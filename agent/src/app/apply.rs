@@ -15,6 +15,7 @@ use weir_mesh::finding::{Finding, Severity, code};
 use weir_mesh::plan::KernelPlan;
 
 mod change;
+mod tls;
 
 pub(super) use super::explain::Asked;
 
@@ -90,6 +91,8 @@ pub(super) struct Applier {
     retry_at: Option<Instant>,
     /// When the heap is to be trimmed.
     trim_at: Option<Instant>,
+    /// When files for TLS were last looked at.
+    looked: Instant,
     pub(super) pods: Pods,
     /// What was last said of taking over.
     said: Said,
@@ -123,6 +126,7 @@ impl Applier {
             uncompiled: false,
             retry_at: None,
             trim_at: None,
+            looked: Instant::now(),
             pods,
             said: Said::default(),
             refusals: None,
@@ -303,6 +307,7 @@ impl Applier {
             self.recompile(now);
             return;
         }
+        self.look_at_files(now);
         if self.retry_at.is_some_and(|at| at <= now) {
             self.write_maps();
         }
@@ -341,11 +346,12 @@ impl Applier {
         let mut findings = self.source.file_findings();
         if let Ok((compiled, of_files)) = compiled {
             findings.extend(of_files);
-            self.compiled_from = findings.len();
-            findings.extend(compiled.findings);
             self.plan = compiled.plan;
             self.options.views = compiled.views;
             self.parts.program.store(Arc::new(compiled.program));
+            findings.extend(self.tls_findings());
+            self.compiled_from = findings.len();
+            findings.extend(compiled.findings);
             self.uncompiled = false;
         } else {
             self.uncompiled = true;

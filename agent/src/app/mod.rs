@@ -42,7 +42,7 @@ use crate::cgroup::{Hierarchy, OwnCgroup, is_kubepods};
 use crate::config::{self, Config};
 use crate::datapath::{Datapath, DatapathConfig, DatapathError, Flows};
 use crate::netns::NetNs;
-use crate::proxy::{self, OriginalDestinations, Programs, Proxy, ProxyConfig, Tracing};
+use crate::proxy::{self, OriginalDestinations, Programs, Proxy, ProxyConfig, TlsFiles, Tracing};
 use crate::sandbox::{Sandboxes, Trees};
 use crate::telemetry;
 use crate::watch::directory::Directory;
@@ -75,7 +75,7 @@ pub fn run(config: &Config) -> Result<()> {
         cgroup: ground.attach.clone(),
         kernel_log: config.kernel_log,
     })?;
-    let program = Programs::new(Program::default());
+    let program = Programs::with_files(Program::default(), tls_files(config));
     let proxy_config = proxy_config(config, &control)?;
     let destinations = Arc::new(FlowTable(datapath.flows()));
     let proxy =
@@ -325,6 +325,14 @@ struct FlowTable(Flows);
 impl OriginalDestinations for FlowTable {
     fn take(&self, netns_cookie: u64, peer: SocketAddr, listener_port: u16) -> Option<SocketAddr> {
         self.0.take(netns_cookie, peer, listener_port)
+    }
+}
+
+/// Manifests in a directory are the operator's own words; rules in a cluster are its tenants'.
+fn tls_files(config: &Config) -> TlsFiles {
+    match config.source {
+        config::Source::Manifests(_) => TlsFiles::Any,
+        config::Source::Kubernetes(_) => TlsFiles::Below(config.tls_files.clone()),
     }
 }
 

@@ -67,6 +67,9 @@ pub(super) struct Args {
     /// Which share of the requests, for which nobody has decided it yet, in percent
     #[arg(long, default_value_t = config::DEFAULT_TRACE_SAMPLING, value_name = "PERCENT", env = "WEIR_TRACE_SAMPLING")]
     trace_sampling: f64,
+    /// With --kubernetes: directory of the files that `tls` of DestinationRules may name, in a subdirectory for each namespace
+    #[arg(long, default_value = config::DEFAULT_TLS_FILES, value_name = "DIR", requires = "kubernetes")]
+    tls_files: PathBuf,
     /// Name of this node: only pods with this spec.nodeName are enrolled [default: pods with weir.mesh/netns]
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
@@ -137,6 +140,7 @@ fn check(args: Args) -> Result<Config> {
             Format::Json => LogFormat::Json,
         },
         tracing: args.trace_collector.map(|collector| (collector, Share::of_percent(args.trace_sampling))),
+        tls_files: args.tls_files,
         node: args.node,
         drain: Duration::from_secs(args.drain),
         accept_istio_labels: !args.no_istio_labels,

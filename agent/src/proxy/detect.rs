@@ -5,7 +5,8 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -66,6 +67,13 @@ pub(crate) async fn greeting(stream: &TcpStream, stall: Duration) -> Spoken {
         read = stream.peek(&mut head).await.unwrap_or(0);
     }
     if is_settings(&head[..read]) == Some(true) { Spoken::Http2 } else { Spoken::Other }
+}
+
+/// The same of one whose bytes have to be decrypted; they are added to `ahead`.
+pub(crate) async fn sealed_greeting(stream: &mut (impl AsyncRead + Unpin), ahead: &mut BytesMut) -> Spoken {
+    // Servers encrypt such a head in one piece. What ends or fails here is found once more by who serves it.
+    let _ = stream.read_buf(ahead).await;
+    if is_settings(ahead) == Some(true) { Spoken::Http2 } else { Spoken::Other }
 }
 
 /// Whether bytes begin an HTTP/2 SETTINGS frame of stream 0, and no acknowledgement; `None` = too few to tell.

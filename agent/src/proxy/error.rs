@@ -134,6 +134,8 @@ pub(crate) enum Kind {
     Overflow,
     ConnectFailed,
     ConnectTimeout,
+    /// TLS is asked for, and what it takes is not there.
+    NotEncrypted,
     UpstreamClosed,
     UpstreamProtocol,
     /// Of the whole request.
@@ -189,6 +191,13 @@ impl Kind {
                 Side::Upstream,
                 "upstream_reset_before_response_started{connection_timeout}",
                 "upstream connect error or disconnect/reset before headers. reset reason: connection timeout",
+            ),
+            K::NotEncrypted => (
+                S::SERVICE_UNAVAILABLE,
+                Flag::UpstreamFailure,
+                Side::Local,
+                "upstream_reset_before_response_started{connection_failure}",
+                "upstream connect error or disconnect/reset before headers. reset reason: connection failure",
             ),
             K::UpstreamClosed => (
                 S::SERVICE_UNAVAILABLE,

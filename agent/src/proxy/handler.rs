@@ -181,7 +181,7 @@ impl Answer {
             let Some(client) = client.await.ok().and_then(socket) else {
                 return;
             };
-            let (server, ahead, counted) = lease.into_stream();
+            let (server, ahead, counted) = lease.into_link();
             let (flag, moved) = tcp::splice(&record.connection.worker, client, (server, ahead)).await;
             record.upgraded(flag, &moved);
             drop(counted);

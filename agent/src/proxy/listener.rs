@@ -127,10 +127,10 @@ async fn detected(connection: Rc<Connection>, mut stream: TcpStream, by_name: bo
                 Err(refused) => return refused.reset(stream),
             }
         }
-        let Some(upstream) = &waiting else { return };
+        let Some(upstream) = &mut waiting else { return };
         tokio::select! {
             readable = stream.readable() => if readable.is_err() { return },
-            greeting = detect::greeting(&upstream.stream, limits.detect_stall) => break greeting,
+            greeting = upstream.greeting(limits.detect_stall) => break greeting,
             () = connection.worker.draining.wait() => return,
             () = tokio::time::sleep(limits.tcp_idle) => return,
         }

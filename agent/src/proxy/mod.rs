@@ -6,7 +6,7 @@
 //! - `limits`: every number; `counters`, `metrics`, `access_log`, `trace`: what is told about it all
 //! - `worker`: one pinned thread each, with a runtime, a pool and counters of its own
 //! - `listener`: accept, original destination, protocol; `detect`: the protocol by the first bytes
-//! - `tcp`: bytes in both directions; `bulk`: where they are many
+//! - `tcp`: bytes in both directions; `bulk`: where they are many; `relay`: where the server's side is encrypted
 //! - `http1`: serving a connection; `handler`: the life of one request; `plan`: what was decided of it
 //! - `rate_limit`, `fault`, `cors`, `respond`, `rewrite`, `headers` (with `format`), `mirror`: what a rule asks for, one file each; `forward`: header hygiene
 //! - `retry` (with `replay` and `budget`): how often, how long and where; `upstream`: endpoint, pool, connect
@@ -34,6 +34,7 @@ mod mirror;
 mod plan;
 mod programs;
 mod rate_limit;
+mod relay;
 mod replay;
 mod respond;
 mod retry;
@@ -65,6 +66,7 @@ use self::metrics::Registry;
 pub use self::metrics::{DEFAULT_MAX_SERIES, Pieces};
 pub use self::programs::Programs;
 pub use self::trace::{Collector, Span, Tracing, export};
+pub use self::upstream::tls::TlsFiles;
 use self::worker::{Command, Shared};
 use crate::config::LogFormat;
 use crate::netns::NetNs;

@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Cache};
 use foldhash::fast::RandomState;
-use weir_mesh::program::{Clients, Cluster, ClusterId, Program};
+use weir_mesh::program::{Clients, Cluster, ClusterId, Origin, Program};
 
 use super::upstream::breakers::Breakers;
 use super::upstream::hosts::{ClusterState, Registry};
+use super::upstream::tls::TlsFiles;
 use super::worker::monotonic;
 
 /// See the module.
@@ -48,9 +49,15 @@ struct Known {
 }
 
 impl Programs {
-    /// A program that is in force from the beginning.
+    /// A program that is in force from the beginning. Its rules may name any file for TLS.
     pub fn new(program: Program) -> Arc<Self> {
-        let known = Mutex::new(Known::default());
+        Self::with_files(program, TlsFiles::Any)
+    }
+
+    /// The same, with rules that may name these files.
+    pub fn with_files(program: Program, files: TlsFiles) -> Arc<Self> {
+        let registry = Registry::with_files(files);
+        let known = Mutex::new(Known { registry, ..Known::default() });
         let running = Arc::new(ArcSwap::from_pointee(Running::default()));
         let programs = Self { running, known };
         programs.store(Arc::new(program));
@@ -62,6 +69,24 @@ impl Programs {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         self.running.store(Arc::new(known.run(program, monotonic())));
         known.registry.forget();
+    }
+
+    /// Looks at the files that TLS is made with; true when any changed. Reads files: not for workers.
+    pub fn refresh_tls(&self) -> bool {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).registry.refresh()
+    }
+
+    /// What is asked for by `tls` and cannot be done, each with where it is asked for.
+    pub fn tls_problems(&self) -> Vec<(Arc<Origin>, String)> {
+        let running = self.running.load();
+        let of_state = |state: &Arc<ClusterState>| {
+            let origin = &state.cluster().policy.originates()?.origin;
+            Some((Arc::clone(origin), state.originator()?.problem()?))
+        };
+        let mut problems: Vec<_> = running.states.iter().flatten().filter_map(of_state).collect();
+        problems.sort_by(|(a, of_a), (b, of_b)| (&a.object, &a.at, of_a).cmp(&(&b.object, &b.at, of_b)));
+        problems.dedup_by(|(a, of_a), (b, of_b)| (&a.object, &a.at, of_a) == (&b.object, &b.at, of_b));
+        problems
     }
 
     /// The program in force.

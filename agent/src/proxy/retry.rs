@@ -211,8 +211,8 @@ impl Tries<'_> {
                 let response = lease.head();
                 self.given && self.policy.repeats_answer(response.status().as_u16(), response.headers())
             }
-            // What is too much is not made less by repeating it.
-            Err(failed) if failed.error.kind == Kind::Overflow => false,
+            // What is too much is not made less by repeating it, and what is missing is not there for another endpoint.
+            Err(failed) if matches!(failed.error.kind, Kind::Overflow | Kind::NotEncrypted) => false,
             Err(Failed { error, unsent }) => {
                 let no_connection = matches!(error.kind, Kind::ConnectFailed | Kind::ConnectTimeout);
                 self.policy.repeats_reset(no_connection, !unsent)

@@ -1,14 +1,15 @@
 //! Connections whose bytes are not HTTP: to an endpoint, and then both ways until both ends are done. A FIN is passed
 //! on as a FIN, a reset as a reset. Called by `listener`, and by `handler` for upgraded connections.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,12 +22,16 @@ use weir_mesh::route;
 use super::access_log::Entry;
 use super::bulk::{self, Pipe};
 use super::counters::Counter;
+use super::detect::{self, Spoken};
 use super::error::{Flag, Flags, Kind, ProxyError};
 use super::limits::Limits;
 use super::metrics::{Edge, Place, Shard};
+use super::relay::{self, Broke};
 use super::upstream::breakers::{self, Permit};
 use super::upstream::connect;
+use super::upstream::link::Link;
 use super::upstream::target::{Active, Target};
+use super::upstream::tls::{Sealing, Speaks};
 use super::worker::{Connection, Worker};
 
 /// As long as tokio's timers go.
@@ -46,12 +51,25 @@ pub(crate) enum Carries<'n> {
 /// An open connection to an endpoint, counted as its load.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    pub(crate) stream: TcpStream,
+    link: Link,
+    /// Read from it already.
+    ahead: BytesMut,
     entry: Option<Box<Entry>>,
     edge: Rc<Edge>,
     lifetime: Lifetime,
     active: Active,
     permit: Option<Permit>,
+}
+
+impl Upstream {
+    /// What a server that speaks first speaks; see [`detect::greeting`].
+    pub(crate) async fn greeting(&mut self, stall: Duration) -> Spoken {
+        match &mut self.link {
+            Link::Plain(stream) => detect::greeting(stream, stall).await,
+            // Nobody can look at it without taking it.
+            link @ Link::Tls(_) => detect::sealed_greeting(link, &mut self.ahead).await,
+        }
+    }
 }
 
 /// How long a connection may last.
@@ -111,10 +129,10 @@ pub(crate) async fn serve(
             Err(refused) => return refused.reset(client),
         },
     };
-    let Upstream { stream, entry, edge, lifetime, active, permit } = upstream;
+    let Upstream { link, ahead, entry, edge, lifetime, active, permit } = upstream;
     let worker = &connection.worker;
     let tally = Tally::begin(worker, &edge);
-    let (flag, moved) = splice_for(worker, (client, prefix), (stream, Bytes::new()), lifetime, Some(&tally)).await;
+    let (flag, moved) = splice_for(worker, (client, prefix), (link, ahead.freeze()), lifetime, Some(&tally)).await;
     // Before anybody is told that it is over.
     drop((active, permit));
     tally.end(flag);
@@ -128,6 +146,9 @@ fn record(worker: &Worker, entry: Option<Box<Entry>>, flag: Flag, moved: &Moved)
         entry.flags = flag.into();
         entry.bytes_received = moved.received.get();
         entry.bytes_sent = moved.sent.get();
+        if let Some(failure) = moved.failure.take() {
+            entry.transport_failure = Some(failure);
+        }
         worker.log(|format| entry.line(format));
     }
 }
@@ -152,18 +173,18 @@ pub(crate) async fn connect(connection: &Rc<Connection>, carries: Carries<'_>) -
                 entry.upstream_cluster = Some(target.name());
             }
             lifetime = Lifetime::of(&target, &worker.limits);
-            connect_to(connection, &target).await
+            connect_to(connection, &target, carries).await
         }
         Err(error) => Err(error),
     };
     let edge = |endpoint| worker.edges.edge(program.program(), &connection.pod.source, place, endpoint, true);
     match connected {
-        Ok((stream, endpoint, permit)) => {
+        Ok((link, endpoint, permit)) => {
             if let Some(entry) = &mut entry {
                 entry.upstream_host = Some(endpoint);
             }
             let (edge, active) = (edge(Some(endpoint)), worker.balancing.begin(endpoint));
-            Ok(Upstream { stream, entry, edge, lifetime, active, permit })
+            Ok(Upstream { link, ahead: BytesMut::new(), entry, edge, lifetime, active, permit })
         }
         Err(error) => Err(Refused { error, entry, edge: edge(None), connection: Rc::clone(connection) }),
     }
@@ -190,7 +211,8 @@ fn target(connection: &Connection, carries: Carries<'_>) -> Result<Target, Proxy
 async fn connect_to(
     connection: &Connection,
     target: &Target,
-) -> Result<(TcpStream, SocketAddr, Option<Permit>), ProxyError> {
+    carries: Carries<'_>,
+) -> Result<(Link, SocketAddr, Option<Permit>), ProxyError> {
     let place = breakers::admit_bytes(target)?;
     let worker = &connection.worker;
     let ipv6 = connection.destination.ip().to_canonical().is_ipv6();
@@ -199,10 +221,12 @@ async fn connect_to(
     while tried.len() <= worker.limits.connect_retries
         && let Some(endpoint) = target.pick(worker, &connection.pod.source, ipv6, &tried)
     {
-        match connect::connect(worker, &connection.pod.source, endpoint, target).await {
-            Ok(stream) => {
+        let speaks = if carries == Carries::Http2 { Speaks::Http2 } else { Speaks::Bytes };
+        let sealing = Sealing::of(target, None, endpoint, speaks);
+        match connect::connect(worker, &connection.pod.source, endpoint, target, sealing).await {
+            Ok(link) => {
                 target.record(worker, endpoint, || Outcome::Connected);
-                return Ok((stream, endpoint, place));
+                return Ok((link, endpoint, place));
             }
             Err(error) => {
                 target.record(worker, endpoint, || error.outcome());
@@ -219,11 +243,23 @@ async fn connect_to(
 pub(crate) struct Moved {
     pub(crate) received: Cell<u64>,
     pub(crate) sent: Cell<u64>,
+    /// What broke an encrypted connection.
+    pub(super) failure: RefCell<Option<String>>,
+}
+
+impl Moved {
+    /// Notes what broke the server's side; says whether reading failed.
+    fn broke(&self, broke: &Broke, of_server: bool) -> bool {
+        if of_server {
+            *self.failure.borrow_mut() = Some(format!("TLS_error: {}", broke.error));
+        }
+        broke.reading
+    }
 }
 
 /// Copies both ways until both ends have finished, one has failed, or nothing moved for long. Each side comes with
 /// bytes that were read from it already.
-pub(crate) async fn splice(worker: &Worker, client: (TcpStream, Bytes), server: (TcpStream, Bytes)) -> (Flag, Moved) {
+pub(crate) async fn splice(worker: &Worker, client: (TcpStream, Bytes), server: (Link, Bytes)) -> (Flag, Moved) {
     let lifetime = Lifetime { idle: worker.limits.tcp_idle, longest: None };
     splice_for(worker, client, server, lifetime, None).await
 }
@@ -231,31 +267,34 @@ pub(crate) async fn splice(worker: &Worker, client: (TcpStream, Bytes), server: 
 async fn splice_for(
     worker: &Worker,
     (mut client, from_client): (TcpStream, Bytes),
-    (mut server, from_server): (TcpStream, Bytes),
+    (mut server, from_server): (Link, Bytes),
     lifetime: Lifetime,
     tally: Option<&Tally<'_>>,
 ) -> (Flag, Moved) {
     let moved = Moved::default();
     let limits = &worker.limits;
     let end = {
+        let told_up = |bytes| tally.into_iter().for_each(|tally| tally.moved(|shard| shard.received(bytes)));
+        let told_down = |bytes| tally.into_iter().for_each(|tally| tally.moved(|shard| shard.sent(bytes)));
+        let counters = &worker.counters;
+        let up = Meter(&moved.received, &counters.bytes_received, &counters.tcp_spliced, &told_up);
+        let down = Meter(&moved.sent, &counters.bytes_sent, &counters.tcp_spliced, &told_down);
         let (client_read, client_write) = client.split();
-        let (server_read, server_write) = server.split();
-        let up = async {
-            let told = |bytes| tally.into_iter().for_each(|tally| tally.moved(|shard| shard.received(bytes)));
-            let meter = Meter(&moved.received, &worker.counters.bytes_received, &worker.counters.tcp_spliced, &told);
-            let copied = one_way(client_read, server_write, from_client, meter, limits).await;
-            copied.map_err(|end| if end { Flag::DownstreamClosed } else { Flag::UpstreamClosed })
-        };
-        let down = async {
-            let told = |bytes| tally.into_iter().for_each(|tally| tally.moved(|shard| shard.sent(bytes)));
-            let meter = Meter(&moved.sent, &worker.counters.bytes_sent, &worker.counters.tcp_spliced, &told);
-            let copied = one_way(server_read, client_write, from_server, meter, limits).await;
-            copied.map_err(|end| if end { Flag::UpstreamClosed } else { Flag::DownstreamClosed })
-        };
-        tokio::select! {
-            both = futures_util::future::try_join(up, down) => both.map(|_| Flag::None),
-            () = idle(&moved, lifetime.idle) => Ok(Flag::None),
-            () = tokio::time::sleep(lifetime.longest.unwrap_or(FOREVER)) => Ok(Flag::MaxDuration),
+        match &mut server {
+            Link::Plain(server) => {
+                let (server_read, server_write) = server.split();
+                let up = one_way(client_read, server_write, from_client, up, limits);
+                let down = one_way(server_read, client_write, from_server, down, limits);
+                until_end(up, down, &moved, lifetime).await
+            }
+            Link::Tls(server) => {
+                let (server_read, server_write) = tokio::io::split(&mut **server);
+                let up = relay::one_way(client_read, server_write, from_client, limits, |bytes| up.add(bytes));
+                let down = relay::one_way(server_read, client_write, from_server, limits, |bytes| down.add(bytes));
+                let up = async { up.await.map_err(|broke| moved.broke(&broke, !broke.reading)) };
+                let down = async { down.await.map_err(|broke| moved.broke(&broke, broke.reading)) };
+                until_end(up, down, &moved, lifetime).await
+            }
         }
     };
     match end {
@@ -263,9 +302,25 @@ async fn splice_for(
         Err(flag) => {
             // An end that failed did not finish: the other must not take it for one that did.
             reset(client);
-            reset(server);
+            server.reset();
             (flag, moved)
         }
+    }
+}
+
+/// Both directions to their ends, which say whether reading failed; or as long as the connection may last.
+async fn until_end(
+    up: impl Future<Output = Result<(), bool>>,
+    down: impl Future<Output = Result<(), bool>>,
+    moved: &Moved,
+    lifetime: Lifetime,
+) -> Result<Flag, Flag> {
+    let up = async { up.await.map_err(|end| if end { Flag::DownstreamClosed } else { Flag::UpstreamClosed }) };
+    let down = async { down.await.map_err(|end| if end { Flag::UpstreamClosed } else { Flag::DownstreamClosed }) };
+    tokio::select! {
+        both = futures_util::future::try_join(up, down) => both.map(|_| Flag::None),
+        () = idle(moved, lifetime.idle) => Ok(Flag::None),
+        () = tokio::time::sleep(lifetime.longest.unwrap_or(FOREVER)) => Ok(Flag::MaxDuration),
     }
 }
 

@@ -30,6 +30,7 @@ use super::steering::Steering;
 use super::trace::Tracing;
 use super::upstream::pool::Pool;
 use super::upstream::target::{Balancing, Held};
+use super::upstream::tls::Names;
 use super::upstream::wire::Buffers;
 use super::{OriginalDestinations, SourcePod, listener};
 use crate::config::LogFormat;
@@ -105,6 +106,7 @@ pub(crate) struct Worker {
     pub(crate) log_format: LogFormat,
     pub(crate) tracing: Option<Tracing>,
     pub(crate) pool: Pool,
+    pub(crate) names: Names,
     pub(crate) buffers: Buffers,
     pub(crate) balancing: Balancing,
     pub(crate) edges: Edges,
@@ -145,6 +147,7 @@ impl Worker {
             log_format: shared.log_format,
             tracing: shared.tracing,
             pool: Pool::default(),
+            names: Names::default(),
             buffers: Buffers::default(),
             balancing: Balancing::default(),
             edges,

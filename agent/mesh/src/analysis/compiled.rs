@@ -13,7 +13,7 @@ use crate::source::ObjectRef;
 use crate::store::STAND_IN;
 
 /// Codes of the compiler that the analyzers do not have themselves.
-const CODES: [&str; 7] = [
+const CODES: [&str; 8] = [
     code::INVALID,
     code::NOT_SUPPORTED,
     code::NOT_ENFORCED,
@@ -21,6 +21,7 @@ const CODES: [&str; 7] = [
     code::BAD_SETTING,
     code::UNKNOWN_HOST,
     code::NO_EFFECT,
+    code::TLS_TWICE,
 ];
 
 /// `refused` are those whose faults have been told of by validation.

@@ -197,7 +197,8 @@ impl<'s> Describer<'s> {
         })
     }
 
-    /// The DestinationRules in force for a service, and the one that asks for encryption toward a port of a subset.
+    /// The DestinationRules in force for a service, and the one that asks for encryption that is not done, toward a port of
+    /// a subset.
     pub(crate) fn rules(
         &mut self,
         view: u32,
@@ -212,8 +213,7 @@ impl<'s> Describer<'s> {
             return Default::default();
         };
         let policy = self.policies.get(id);
-        let encryption = policy.encryption(subset, port);
-        let encryption = encryption.map(|(rule, tls)| (rule.meta.object.clone(), Arc::clone(&tls.mode)));
+        let encryption = policy.closing(&policy.settings(policy.subset(subset), port));
         (policy.rules.iter().map(|rule| rule.meta.object.clone()).collect(), encryption)
     }
 

@@ -14,7 +14,8 @@ use super::{CompileOptions, Findings};
 use crate::crd::{Labels, RouteDestination, ServiceType, Subset, VirtualService};
 use crate::finding::{Severity, code};
 use crate::program::{
-    Cluster, ClusterId, ClusterPolicy, INVALID_BACKEND, Localities, Program, WeightedCluster, Whereabouts,
+    Block, ClientTls, Cluster, ClusterId, ClusterPolicy, INVALID_BACKEND, Localities, Origin, Program, Protocol,
+    WeightedCluster, Whereabouts,
 };
 use crate::source::ObjectRef;
 
@@ -111,16 +112,18 @@ impl Router<'_, '_, '_> {
             return *id;
         }
         let policy = in_force.map_or_else(ClusterPolicy::none, |id| self.settings(id, subset, number));
-        let encryption = in_force.and_then(|id| self.policies.get(id).encryption(&subset_name, number));
+        let policy = registered.entry.and_then(|entry| named(&policy, &entry.subject_alt_names)).unwrap_or(policy);
+        let closing = in_force.and_then(|id| self.policies.get(id).closing(&policy));
         // Whoever a guarded service is asked through, nobody gets to its endpoints.
-        let open = self.guards[service][position].is_none() && encryption.is_none();
+        let open = self.guards[service][position].is_none() && closing.is_none();
         let members = if open { members(self.registry, port, subset.map(|s| &s.labels)) } else { Members::default() };
         let localities = localities(self.registry, registered, &policy, &members);
         let (endpoints4, endpoints6) = members.addresses();
         let id = ClusterId(self.clusters.all.len() as u32);
-        if let Some((rule, tls)) = encryption {
-            let closed = Closed { rule: rule.meta.object.clone(), mode: Arc::clone(&tls.mode) };
-            self.clusters.closed.insert(id, closed);
+        if let Some((rule, mode)) = closing {
+            self.clusters.closed.insert(id, Closed { rule, mode });
+        } else if let Some(tls) = policy.originates().filter(|_| port.protocol == Protocol::Tls) {
+            self.twice(&tls.origin, &registered.fqdn, number);
         }
         let rule = subset.zip(in_force).and_then(|(subset, id)| self.policies.get(id).definition(subset));
         self.clusters.selections.push(Selection {
@@ -144,6 +147,15 @@ impl Router<'_, '_, '_> {
         self.clusters.all.push(cluster);
         self.clusters.ids.insert(key, id);
         id
+    }
+
+    /// Connections of clients that encrypt themselves are encrypted once more, as the rule says.
+    fn twice(&mut self, origin: &Origin, host: &str, port: u16) {
+        let message = format!(
+            "port {port} of {host} carries TLS already: its clients' connections are encrypted twice, which hardly any \
+             server expects; leave out `tls`, or let clients ask for a port of plain HTTP whose targetPort is this one"
+        );
+        self.findings.at_origin(Severity::Warning, code::TLS_TWICE, origin, message);
     }
 
     fn settings(&mut self, id: PolicyId, subset: Option<&Subset>, port: u16) -> Arc<ClusterPolicy> {
@@ -336,6 +348,15 @@ pub(super) fn members<'r>(
     });
     let (four, six): (Vec<_>, Vec<_>) = chosen.partition(|backend| backend.address.is_ipv4());
     Members([by_weight(&four), by_weight(&six)])
+}
+
+/// The policy with the names that a ServiceEntry gives, where its rule gives none. `None` = as it is.
+fn named(policy: &ClusterPolicy, names: &[Arc<str>]) -> Option<Arc<ClusterPolicy>> {
+    let tls = policy.originates().filter(|tls| !names.is_empty() && tls.value.takes_names())?;
+    let mut value = ClientTls::clone(&tls.value);
+    value.more.get_or_insert_default().subject_alt_names = names.iter().map(|name| (**name).into()).collect();
+    let tls = Block { value: Arc::new(value), origin: Arc::clone(&tls.origin) };
+    Some(Arc::new(ClusterPolicy { tls: Some(tls), ..policy.clone() }))
 }
 
 /// Each endpoint as often as its weight says, by turns, so that going round serves them by weight.

@@ -92,6 +92,12 @@ pub(crate) fn connection_pool(pool: &ConnectionPool) -> Vec<Undone> {
 
 /// Of `tls`.
 pub(crate) fn tls(tls: &ClientTls) -> Vec<Undone> {
-    let instead = "connections that it is for are refused, as they would not be encrypted";
-    if tls.encrypts() { vec![(Severity::Error, "tls", instead)] } else { Vec::new() }
+    if !tls.is_refused() {
+        Vec::new()
+    } else if tls.has_credential() {
+        vec![(Severity::Error, "tls.credentialName", "no Secret is read: connections that it is for are refused")]
+    } else {
+        let instead = "connections that it is for are refused, as they would not be encrypted";
+        vec![(Severity::Error, "tls", instead)]
+    }
 }

@@ -7,7 +7,7 @@ use super::build::PORT_OF_OTHER_HOSTS;
 use super::destinations::host_help;
 use super::registry::{LOCALITY, Registered, Registry, has_labels, protocol_of};
 use super::visibility::expand;
-use super::{CompileOptions, EXCLUDED_NAMESPACES, Findings, enforced, entries};
+use super::{CompileOptions, EXCLUDED_NAMESPACES, Findings, client_tls, enforced, entries};
 use crate::crd::rate_limit::{Limits, RATE_LIMIT};
 use crate::crd::{
     DestinationRule, HttpMatchItem, HttpRoute, Labels, Mark, ServiceType, Sidecar, Subset, VirtualService,
@@ -41,6 +41,7 @@ pub(super) fn lint(snapshot: &Snapshot, registry: &Registry<'_>, options: &Compi
     for rule in snapshot.destination_rules.values() {
         enforced::destination_rule(rule, findings);
         places(rule, snapshot, findings);
+        client_tls::plain_ports(rule, findings);
         destination_rule(rule, snapshot, registry, options, findings);
     }
 }
@@ -287,6 +288,7 @@ fn destination_rule(
         return;
     };
     let service = &registry.services[service];
+    client_tls::out_of_reach(rule, service, findings);
     if rule.subsets.iter().all(|subset| subset.labels.is_empty()) {
         return;
     }

@@ -37,6 +37,7 @@ use crate::snapshot::Snapshot;
 
 mod budget;
 mod build;
+mod client_tls;
 mod clients;
 mod delegate;
 pub(crate) mod describe;

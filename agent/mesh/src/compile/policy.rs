@@ -9,8 +9,9 @@ use super::visibility::{Client, expand, is_public, sees};
 use super::{CompileOptions, Findings};
 use crate::crd::{Blocks, DestinationRule, Marked, Subset, TrafficPolicy};
 use crate::finding::{Severity, code};
-use crate::program::{Block, ClientTls, ClusterPolicy, Level, Origin};
+use crate::program::{Block, ClusterPolicy, Level, Origin};
 use crate::snapshot::Snapshot;
+use crate::source::ObjectRef;
 
 /// Index into [`Policies::merged`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,15 +101,14 @@ impl<'s> Policy<'s> {
         common.into_iter().chain(own).any(|policy| policy.port(port).is_some())
     }
 
-    /// The rule that asks for encryption, which this version does not do, toward a port of the service or of a subset.
-    pub(super) fn encryption(&self, subset: &str, port: u16) -> Option<(&'s DestinationRule, &'s ClientTls)> {
+    /// The rule that asks for encryption which this version does not do, and its mode. `settings` are those of a port of
+    /// the service, or of a subset.
+    pub(super) fn closing(&self, settings: &ClusterPolicy) -> Option<(ObjectRef, Arc<str>)> {
         if let Some(rule) = self.closed_by {
-            return Some((rule, rule.encryption()?));
+            return Some((rule.meta.object.clone(), Arc::clone(&rule.encryption()?.mode)));
         }
-        let own = self.subsets.iter().find(|(one, _)| !subset.is_empty() && *one.name == *subset);
-        let own = own.and_then(|(subset, rule)| Some((*rule, subset.policy.as_ref()?.tls_of(port)?)));
-        let common = || self.ruled_by.and_then(|rule| Some((rule, rule.policy.as_ref()?.tls_of(port)?)));
-        own.or_else(common).filter(|(_, tls)| tls.encrypts())
+        let tls = settings.tls.as_ref().filter(|tls| tls.value.is_refused())?;
+        Some((tls.origin.object.clone(), Arc::clone(&tls.value.mode)))
     }
 }
 

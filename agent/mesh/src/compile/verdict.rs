@@ -1,6 +1,6 @@
 //! What the kernel does with a service port: the shortest way that its rules allow, and why it is no shorter.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::routes::HttpRules;
 use crate::crd::{Mark, Protection};
 use crate::finding::{Severity, code};
 use crate::plan::{OnFailure, PlannedService, Verdict, WeightedGroup};
-use crate::program::{ClusterPolicy, LoadBalancer, Origin, Protocol, WeightedCluster};
+use crate::program::{ClusterId, ClusterPolicy, LoadBalancer, Origin, Protocol, WeightedCluster};
 use crate::source::ObjectRef;
 
 /// Label or annotation of a Service: what its proxied ports do while no proxy is alive.
@@ -73,8 +73,31 @@ impl Facts<'_, '_> {
         } else if verdict == Verdict::Proxy && self.tls.is_some() && !self.tcp.is_some_and(TcpRules::takes_everything) {
             decision.on_failure = OnFailure::Refuse;
             decision.why.push_str("; refused while no proxy is alive, as the kernel does not read names");
+        } else if verdict == Verdict::Proxy {
+            self.refuse_plain_text(&mut decision);
         }
         decision
+    }
+
+    /// What is to be encrypted has no fallback: the kernel would send plain text.
+    fn refuse_plain_text(&self, decision: &mut Decision) {
+        let encrypted = |one: &&WeightedCluster| one.cluster.is_some_and(|id| self.is_encrypted(id));
+        let names: BTreeSet<&str> = self.destinations().filter(encrypted).map(|one| &*one.name).collect();
+        if names.is_empty() {
+            return;
+        }
+        if self.destinations().all(|one| encrypted(&one)) {
+            decision.on_failure = OnFailure::Refuse;
+            decision.why.push_str("; refused while no proxy is alive, as the kernel does not encrypt");
+            return;
+        }
+        for name in names {
+            let _ = write!(decision.why, "; {name} is refused while no proxy is alive, as the kernel does not encrypt");
+        }
+    }
+
+    fn is_encrypted(&self, id: ClusterId) -> bool {
+        self.clusters.all[id.index()].policy.originates().is_some()
     }
 
     fn verdict(&self, findings: &mut Findings) -> (Verdict, String, Option<ObjectRef>) {
@@ -97,6 +120,11 @@ impl Facts<'_, '_> {
         }
         if self.service.is_headless() {
             return self.headless();
+        }
+        if let Some(tls) = self.plain_policy().originates().filter(|_| object.local_only && !self.knows_node) {
+            let rule = tls.origin.object.clone();
+            let why = format!("internalTrafficPolicy Local needs the name of this node, and {rule} asks for TLS");
+            return (Verdict::Reject, why, Some(rule));
         }
         if object.local_only && !self.knows_node {
             let why = "internalTrafficPolicy Local needs the name of this node, which is not known".to_owned();
@@ -329,7 +357,8 @@ impl Facts<'_, '_> {
             .map(|destination| WeightedGroup {
                 subset: subset_of(&destination.name).into(),
                 weight: destination.weight,
-                endpoints: destination.cluster.map_or_else(Arc::default, |id| {
+                // Nobody is sent past the proxy that encrypts.
+                endpoints: destination.cluster.filter(|id| !self.is_encrypted(*id)).map_or_else(Arc::default, |id| {
                     let cluster = &self.clusters.all[id.index()];
                     let own = if ipv6 { &cluster.endpoints6 } else { &cluster.endpoints4 };
                     Arc::clone(own)

@@ -401,7 +401,16 @@ impl<'m> Explainer<'m> {
                 };
             }
         }
-        allowed("no policy protects it")
+        let sealed = explanation.destinations.iter().filter_map(|destination| {
+            let tls = destination
+                .settings
+                .iter()
+                .find(|one| one.field == "tls" && one.instead.is_none() && one.value != "DISABLE")?;
+            Some(format!("TLS toward {}: {}", destination.name, tls.value))
+        });
+        let sealed: Vec<String> = sealed.collect();
+        let encryption = if sealed.is_empty() { plain.clone() } else { sealed.join("; ") };
+        PolicyVerdict { encryption, ..allowed("no policy protects it") }
     }
 }
 

@@ -200,8 +200,12 @@ pub(crate) fn of_cluster(policy: &ClusterPolicy, by_kernel: bool, headless: bool
         settings.push(setting(outlier, "outlierDetection", ejected(&outlier.value), None));
     }
     if let Some(tls) = &policy.tls {
-        let mode = if tls.value.mode.is_empty() { "mode not given" } else { &*tls.value.mode };
-        settings.push(setting(tls, "tls", mode.to_owned(), joined(&enforced::tls(&tls.value))));
+        let value = match &*tls.value.mode {
+            _ if tls.value.is_originated() => tls.value.to_string(),
+            "" => "mode not given".to_owned(),
+            mode => mode.to_owned(),
+        };
+        settings.push(setting(tls, "tls", value, joined(&enforced::tls(&tls.value))));
     }
     if let Some(tunnel) = &policy.tunnel {
         let instead = Some("connections are not tunnelled".to_owned());

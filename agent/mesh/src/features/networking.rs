@@ -122,14 +122,16 @@ const IN_KERNEL: &str = "verdicts::what_the_kernel_does_without_is_told";
 const OF_SUBSET: &str = "fields::a_subset_has_its_own_balancer_and_timeout";
 const OF_PORT: &str = "fields::a_port_has_its_own_balancer_and_timeout";
 const TIMEOUT: &str = "verdicts::a_load_balancer_on_a_tcp_port_stays_in_the_kernel";
-const TLS: &str = "encryption::every_mode_but_disable_closes_every_kind_of_port";
-const SUBSET_TLS: &str = "encryption::a_subset_closes_what_leads_to_it_and_nothing_else";
-const PORT_TLS: &str = "encryption::the_most_specific_level_decides";
+const TLS: &str = "tls::a_good_server_gets_requests_over_one_connection_that_was_asked_for_by_its_name";
+const LEVEL_TLS: &str = "tls::a_port_and_a_subset_have_their_own";
+const TRUST: &str = "tls::a_certificate_that_proves_nothing_is_refused";
+const MUTUAL: &str = "tls::mutual_presents_the_clients_certificate_and_without_one_the_server_hangs_up";
 
 const LB: &str = "in force; where the kernel balances, ROUND_ROBIN and LEAST_REQUEST are at random (Info)";
 const CONNECT: &str = "in force in the proxy; where the kernel balances, the client's own timeout is (Info)";
-const DISABLE: &str = "DISABLE is in force; of any other mode, connections that it is for are refused, as they would not be encrypted \
-                       (Error)";
+const MODES: &str = "SIMPLE, MUTUAL and DISABLE are in force; of ISTIO_MUTUAL, connections that it is for are refused, as \
+                     they would not be encrypted (Error)";
+const NO_SECRET: &str = "no Secret is read: connections that it is for are refused (Error)";
 const POOL: &str = "policy::zero_is_as_if_a_limit_were_not_given";
 const PER_NODE: &str =
     "in force, per node: its proxy counts for all of its pods together, and knows nothing of other nodes";
@@ -164,7 +166,6 @@ const LOCALITY: &str = "enforced::no_retries_and_switched_off_zones_are_in_force
 const NO_TUNNEL: &str = "connections are not tunnelled (Error)";
 const NO_PROXY_PROTOCOL: &str = "no PROXY header is sent (Error)";
 const BUDGET: &str = "retries::a_retry_budget_bounds_what_is_repeated_at_a_time";
-const NOT_SPOKEN: &str = "no TLS is spoken, so nothing of it is used";
 
 pub(super) const DESTINATION_RULE: &[Feature] = &[
     yes("host", "views::the_clients_destination_rule_comes_first_even_by_a_wildcard_and_hides_the_owners_subsets"),
@@ -291,13 +292,20 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection.outlierDetectionHttpErrorCodes",
         "tests::codes_in_the_place_of_5xx",
     ),
-    part("trafficPolicy.tls{,.mode}", TLS, DISABLE),
-    part("subsets[].trafficPolicy.tls{,.mode}", SUBSET_TLS, DISABLE),
-    part("{,subsets[].}trafficPolicy.portLevelSettings[].tls{,.mode}", PORT_TLS, DISABLE),
-    no(
-        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.tls.{caCertificates,caCrl,clientCertificate,credentialName,insecureSkipVerify,privateKey,sni,subjectAltNames}",
-        NOT_SPOKEN,
+    part("trafficPolicy.tls{,.mode}", TLS, MODES),
+    part("subsets[].trafficPolicy.tls{,.mode}", LEVEL_TLS, MODES),
+    part("{,subsets[].}trafficPolicy.portLevelSettings[].tls{,.mode}", LEVEL_TLS, MODES),
+    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.tls.{caCertificates,caCrl,insecureSkipVerify}", TRUST),
+    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.tls.{clientCertificate,privateKey}", MUTUAL),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.tls.sni",
+        "tls::without_a_name_of_the_rule_the_request_says_for_whom_and_no_connection_serves_two_names",
     ),
+    yes(
+        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.tls.subjectAltNames",
+        "tls::names_of_the_rule_stand_for_the_name_that_was_asked_for",
+    ),
+    no("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.tls.credentialName", NO_SECRET),
     decided(
         "{,subsets[].}trafficPolicy.proxyProtocol",
         "policy::settings_of_a_port_replace_their_level_and_drop_what_they_do_not_give",
@@ -369,7 +377,7 @@ pub(super) const SERVICE_ENTRY: &[Feature] = &[
     yes("workloadSelector{,.labels}", SELECTED),
     yes("exportTo", "entries::what_is_not_for_everybody_is_for_those_who_see_it"),
     no("location", "clients see no difference: no mutual TLS is spoken"),
-    no("subjectAltNames", "no TLS is spoken, so nothing of it is looked at"),
+    yes("subjectAltNames", "tls::a_client_of_plain_http_reaches_a_host_beyond_the_mesh_by_tls"),
 ];
 
 pub(super) const WORKLOAD_ENTRY: &[Feature] = &[

@@ -8,6 +8,7 @@ use crate::route::HostTable;
 use crate::source::{Location, ObjectRef};
 
 mod action;
+mod client_tls;
 mod gateways;
 mod locality;
 mod policy;
@@ -20,6 +21,7 @@ pub use action::{
     Abort, Action, Chance, CorsPolicy, DirectResponse, FaultInjection, HeaderChanges, HeaderOperations, Mirror,
     RetryOn, RetryPolicy, RouteSettings, Share,
 };
+pub use client_tls::{ClientTls, ClientTlsFiles};
 pub use gateways::{
     Connection, FilterChain, GatewayDecision, GatewayHost, Handler, HttpHandler, Listener, ListenerId, Termination,
     decide_gateway, decide_gateway_observed,
@@ -28,9 +30,8 @@ pub use locality::{
     Clients, HOSTNAME, Localities, NETWORK, REGION, SUBZONE, TrafficDistribution, Whereabouts, ZONE, canonical_place,
 };
 pub use policy::{
-    Block, ClientTls, ClientTlsFiles, ClusterPolicy, ConnectionPool, ConsistentHash, Cookie, Distribute, Failover,
-    HashKey, HashTable, HttpPool, Level, LoadBalancer, LoadBalancing, Locality, Origin, OutlierDetection, RetryBudget,
-    Tunnel, Warmup, ZoneAware,
+    Block, ClusterPolicy, ConnectionPool, ConsistentHash, Cookie, Distribute, Failover, HashKey, HashTable, HttpPool,
+    Level, LoadBalancer, LoadBalancing, Locality, Origin, OutlierDetection, RetryBudget, Tunnel, Warmup, ZoneAware,
 };
 pub use rate_limit::{Drawn, RateLimit};
 pub use rewrite::{Redirect, RedirectPath, RedirectPort, Rewrite, Substitution, UriRewrite};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::action::Share;
+use super::client_tls::ClientTls;
 use super::locality::TrafficDistribution;
 use crate::source::{Location, ObjectRef};
 
@@ -251,36 +252,6 @@ impl Default for OutlierDetection {
     }
 }
 
-/// `tls`: how connections to the host are to be encrypted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ClientTls {
-    /// `tls.mode` as written; empty when it is not given.
-    pub mode: Arc<str>,
-    /// Everything else; absent where nothing else is given.
-    pub more: Option<Box<ClientTlsFiles>>,
-}
-
-/// The rarer fields of a [`ClientTls`]; empty = not given.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each field is Istio's")]
-pub struct ClientTlsFiles {
-    pub client_certificate: Box<str>,
-    pub private_key: Box<str>,
-    pub ca_certificates: Box<str>,
-    pub ca_crl: Box<str>,
-    pub credential_name: Box<str>,
-    pub subject_alt_names: Box<[Box<str>]>,
-    pub sni: Box<str>,
-    pub insecure_skip_verify: bool,
-}
-
-impl ClientTls {
-    /// False for `DISABLE` alone: whatever else is written, plain text is not what was asked for.
-    pub fn encrypts(&self) -> bool {
-        &*self.mode != "DISABLE"
-    }
-}
-
 /// `tunnel`: connections go through another host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tunnel {
@@ -434,8 +405,16 @@ impl ClusterPolicy {
         Some((&balancer.origin, name))
     }
 
+    /// How connections are encrypted by the proxy, where they are.
+    pub fn originates(&self) -> Option<&Block<ClientTls>> {
+        self.tls.as_ref().filter(|tls| tls.value.is_originated())
+    }
+
     /// What is asked for that the kernel does not do for connections, likewise.
     pub fn beyond_kernel(&self, headless: bool) -> Option<(&Origin, &'static str)> {
+        if let Some(tls) = self.originates() {
+            return Some((&tls.origin, "TLS toward its endpoints"));
+        }
         let pool = || {
             let pool = self.connection_pool.as_ref().filter(|pool| pool.value.is_beyond_kernel())?;
             Some((&*pool.origin, "connectionPool"))

@@ -82,6 +82,7 @@ impl Applier {
         if let Some(compiled) = findings {
             let mut findings = self.source.file_findings();
             findings.extend(self.source.assemble().1);
+            findings.extend(self.tls_findings());
             self.compiled_from = findings.len();
             findings.extend(compiled);
             self.find(findings);

@@ -1,5 +1,6 @@
 //! The proxy over real sockets on the loopback: no cluster, no eBPF, no rights needed.
 
+mod authority;
 mod balancing;
 mod faults;
 mod harness;
@@ -14,4 +15,5 @@ mod retries;
 mod rules;
 mod tcp;
 mod telemetry;
+mod tls;
 mod wire;

@@ -3,25 +3,54 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
+use super::link::Link;
 use super::target::Target;
+use super::tls::{self, Sealing};
 use crate::netns::NetNs;
 use crate::proxy::SourcePod;
 use crate::proxy::error::{Kind, ProxyError};
 use crate::proxy::worker::Worker;
 
-/// Connects to `address` for `pod`. The kernel picks the source address, which is the pod's.
+/// Connects to `address` for `pod`, and encrypts where that is asked for. The kernel picks the source address, which is
+/// the pod's.
 pub(crate) async fn connect(
     worker: &Worker,
     pod: &SourcePod,
     address: SocketAddr,
     target: &Target,
-) -> Result<TcpStream, ProxyError> {
+    sealing: Option<Sealing>,
+) -> Result<Link, ProxyError> {
+    let Some(Sealing { originator, name, speaks }) = sealing else {
+        return open(worker, pod, address, target).await.map(Link::Plain);
+    };
+    let config = match originator.config(speaks) {
+        Ok(config) => config,
+        Err(problem) => {
+            worker.counters.upstream_connect_failures.add(1);
+            return Err(ProxyError::new(Kind::NotEncrypted).caused_by(format!("TLS_error: {problem}")));
+        }
+    };
+    let started = Instant::now();
+    let stream = open(worker, pod, address, target).await?;
+    // The handshake is a part of the connect, and has what is left of its time.
+    let patience = target.connect_timeout(worker).saturating_sub(started.elapsed());
+    let failure = match timeout(patience, TlsConnector::from(config).connect(name, stream)).await {
+        Ok(Ok(stream)) => return Ok(Link::Tls(Box::new(stream))),
+        Ok(Err(error)) => ProxyError::new(Kind::ConnectFailed).caused_by(format!("TLS_error: {}", tls::told(&error))),
+        Err(_) => ProxyError::new(Kind::ConnectTimeout).caused_by("TLS_error: no end of the handshake in time"),
+    };
+    worker.counters.upstream_connect_failures.add(1);
+    Err(failure)
+}
+
+async fn open(worker: &Worker, pod: &SourcePod, address: SocketAddr, target: &Target) -> Result<TcpStream, ProxyError> {
     let patience = target.connect_timeout(worker);
     let attempt = async {
         let socket = socket(&pod.netns, &worker.home, address)?;

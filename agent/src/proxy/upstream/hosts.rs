@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use weir_mesh::outlier::{self, Ejection, Gate, Health, Outcome};
-use weir_mesh::program::{Clients, Cluster, LoadBalancer, OutlierDetection};
+use weir_mesh::program::{ClientTls, Clients, Cluster, ClusterPolicy, LoadBalancer, OutlierDetection};
 
 use super::breakers::Breakers;
 use super::host_set::{HostSet, NEVER, Usable, Vantages, Wanted};
+use super::tls::{Originator, TlsFiles};
 use crate::proxy::worker::monotonic;
 
 /// The health of endpoints, whatever cluster they are in: what fails, fails for all that look at it.
@@ -22,11 +23,19 @@ use crate::proxy::worker::monotonic;
 pub(crate) struct Registry {
     health: HashMap<SocketAddr, Arc<Health>, RandomState>,
     ejections: Arc<AtomicU64>,
+    /// One for all clusters that ask for the same.
+    originators: Vec<Arc<Originator>>,
+    /// The files that rules may name.
+    tls_files: TlsFiles,
     /// The latest class of connections.
     class: u32,
 }
 
 impl Registry {
+    pub(crate) fn with_files(tls_files: TlsFiles) -> Self {
+        Self { tls_files, ..Self::default() }
+    }
+
     fn class(&mut self) -> u32 {
         // The number of publications that take four billion outlives no connection.
         self.class = self.class.wrapping_add(1).max(1);
@@ -36,6 +45,25 @@ impl Registry {
     /// Forgets endpoints that no cluster has any more.
     pub(crate) fn forget(&mut self) {
         self.health.retain(|_, health| Arc::strong_count(health) > 1);
+        self.originators.retain(|originator| Arc::strong_count(originator) > 1);
+    }
+
+    /// Looks at files again; true when any changed.
+    pub(crate) fn refresh(&self) -> bool {
+        // Each of them, whatever the others say.
+        self.originators.iter().filter(|originator| originator.refresh()).count() > 0
+    }
+
+    fn originator(&mut self, policy: &ClusterPolicy) -> Option<Arc<Originator>> {
+        let tls = policy.originates()?;
+        let namespace = &tls.origin.object.namespace;
+        if let Some(known) = self.originators.iter().find(|known| known.is_for(&tls.value, namespace)) {
+            return Some(Arc::clone(known));
+        }
+        let new = Originator::new(ClientTls::clone(&tls.value), Arc::clone(namespace), self.tls_files.clone());
+        let new = Arc::new(new);
+        self.originators.push(Arc::clone(&new));
+        Some(new)
     }
 
     fn of(&mut self, endpoint: SocketAddr) -> Arc<Health> {
@@ -59,6 +87,8 @@ pub(crate) struct ClusterState {
     outliers: Option<Outliers>,
     /// Where a limit is given.
     breakers: Option<Arc<Breakers>>,
+    /// How connections are encrypted, where they are.
+    originator: Option<Arc<Originator>>,
     /// Connections of different classes are never taken for one another; 0 = those of clusters that ask for nothing.
     class: u32,
 }
@@ -82,7 +112,11 @@ impl ClusterState {
         let policy = &cluster.policy;
         let connects = policy.connection_pool.as_ref().is_some_and(|pool| pool.value.has_terms());
         let balances = policy.hash().is_some() || policy.warmup().is_some() || cluster.localities.is_some();
-        balances || connects || policy.outlier_detection.is_some() || Breakers::are_needed(policy)
+        balances
+            || connects
+            || policy.originates().is_some()
+            || policy.outlier_detection.is_some()
+            || Breakers::are_needed(policy)
     }
 
     /// `former` is what was known of the cluster until now.
@@ -111,9 +145,14 @@ impl ClusterState {
             before.map_or_else(Arc::default, Arc::clone)
         });
         let has_terms = policy.connection_pool.as_ref().is_some_and(|pool| pool.value.has_terms());
-        let same_terms = |former: &&Self| former.cluster.policy.connection_pool == policy.connection_pool;
+        let originator = registry.originator(policy);
+        let same_terms = |former: &&Self| {
+            let before = &former.cluster.policy;
+            let same = former.originator.as_ref().map(Arc::as_ptr) == originator.as_ref().map(Arc::as_ptr);
+            before.connection_pool == policy.connection_pool && same
+        };
         let class = match former.filter(same_terms) {
-            _ if !has_terms => 0,
+            _ if !has_terms && originator.is_none() => 0,
             Some(former) => former.class,
             None => registry.class(),
         };
@@ -126,7 +165,7 @@ impl ClusterState {
         let families = [family(0, &cluster.endpoints4), family(1, &cluster.endpoints6)];
         let clients = cluster.localities.is_some().then_some(clients);
         let (due, making) = (AtomicU64::new(NEVER), Mutex::new(()));
-        let state = Self { cluster, clients, families, due, making, outliers, breakers, class };
+        let state = Self { cluster, clients, families, due, making, outliers, breakers, originator, class };
         state.look(now);
         state
     }
@@ -148,6 +187,10 @@ impl ClusterState {
 
     pub(crate) fn breakers(&self) -> Option<&Arc<Breakers>> {
         self.breakers.as_ref()
+    }
+
+    pub(crate) fn originator(&self) -> Option<&Arc<Originator>> {
+        self.originator.as_ref()
     }
 
     pub(crate) fn class(&self) -> u32 {

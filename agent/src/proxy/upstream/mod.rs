@@ -5,9 +5,11 @@ pub(crate) mod breakers;
 pub(crate) mod connect;
 mod host_set;
 pub(crate) mod hosts;
+pub(crate) mod link;
 pub(crate) mod pool;
 mod spare;
 pub(crate) mod target;
+pub(crate) mod tls;
 pub(crate) mod wire;
 
 use std::net::SocketAddr;
@@ -17,18 +19,18 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use hyper::body::{Body as _, Frame};
-use tokio::net::TcpStream;
 use weir_mesh::outlier::Outcome;
 
 use self::breakers::Terms;
+use self::link::Link;
 use self::pool::{Idle, Key};
 pub(crate) use self::spare::Spare;
 use self::target::{Active, Target};
+use self::tls::{Sealing, Speaks};
 use self::wire::{Fault, Wire};
 use super::body::Body;
 use super::budget::Load;
 use super::error::{Kind, ProxyError};
-use super::io::Io;
 use super::worker::{Pod, Worker};
 
 /// A connection that a request is using, and the rest of its answer. Dropped, it closes; [`Lease::give_back`] lets the
@@ -95,10 +97,10 @@ impl Lease {
         }
     }
 
-    /// The socket after a 101, what was read from it already, and what counts as long as it is used.
-    pub(crate) fn into_stream(self) -> (TcpStream, Bytes, Counted) {
-        let (stream, ahead) = self.wire.into_stream();
-        (stream, ahead, (self.active, self.load, self.terms))
+    /// The connection after a 101, what was read from it already, and what counts as long as it is used.
+    pub(crate) fn into_link(self) -> (Link, Bytes, Counted) {
+        let (link, ahead) = self.wire.into_link();
+        (link, ahead, (self.active, self.load, self.terms))
     }
 }
 
@@ -138,7 +140,12 @@ async fn exchange(
     request: &mut Request<Body>,
     race: bool,
 ) -> Result<Lease, Failed> {
-    let key = Key { pod: pod.source.netns.cookie(), endpoint, class: target.class() };
+    let sealing = Sealing::of(target, Some(request.headers()), endpoint, Speaks::Http1);
+    let class = match &sealing {
+        None => u64::from(target.class()),
+        Some(sealing) => worker.names.class(target.class(), &sealing.name),
+    };
+    let key = Key { pod: pod.source.netns.cookie(), endpoint, class };
     if let Some(lease) = reuse(worker, pod, key) {
         match ask(lease, request, race).await {
             Ok(lease) => {
@@ -149,7 +156,7 @@ async fn exchange(
             Err(failed) => return Err(failed),
         }
     }
-    match open(worker, pod, target, key).await {
+    match open(worker, pod, target, key, sealing).await {
         Ok(lease) => ask(lease, request, race).await,
         Err(error) => Err(Failed { error, unsent: true }),
     }
@@ -175,11 +182,17 @@ fn reuse(worker: &Rc<Worker>, pod: &Rc<Pod>, key: Key) -> Option<Lease> {
     Some(lease(worker, pod, key, (idle.wire, idle.terms), true))
 }
 
-async fn open(worker: &Rc<Worker>, pod: &Rc<Pod>, target: &Target, key: Key) -> Result<Lease, ProxyError> {
+async fn open(
+    worker: &Rc<Worker>,
+    pod: &Rc<Pod>,
+    target: &Target,
+    key: Key,
+    sealing: Option<Sealing>,
+) -> Result<Lease, ProxyError> {
     let admitted = breakers::admit(worker, target).await?;
-    let stream = connect::connect(worker, &pod.source, key.endpoint, target).await?;
+    let link = connect::connect(worker, &pod.source, key.endpoint, target, sealing).await?;
     drop(admitted.pending);
-    let wire = Wire::new(Io::new(stream, Bytes::new()));
+    let wire = Wire::new(link);
     Ok(lease(worker, pod, key, (Box::new(wire), admitted.terms), false))
 }
 

@@ -14,6 +14,8 @@ use super::address::Address;
 use super::breakers::{Breakers, Terms};
 #[cfg(doc)]
 use super::target::Target;
+#[cfg(doc)]
+use super::tls::Names;
 use super::wire::Wire;
 use crate::proxy::limits::Limits;
 
@@ -23,15 +25,15 @@ pub(crate) struct Key {
     /// The pod's network namespace cookie.
     pub(crate) pod: u64,
     pub(crate) endpoint: SocketAddr,
-    /// See [`Target::class`].
-    pub(crate) class: u32,
+    /// See [`Target::class`] and [`Names::class`].
+    pub(crate) class: u64,
 }
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         Address(self.endpoint).hash(state);
         // Cookies are counted up, and so are classes: one number tells most of them apart.
-        state.write_u64(self.pod << 32 ^ u64::from(self.class));
+        state.write_u64(self.pod.rotate_left(32) ^ self.class);
     }
 }
 

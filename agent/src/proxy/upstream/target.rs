@@ -17,6 +17,7 @@ use super::address::Address;
 use super::breakers::Breakers;
 use super::host_set::{REROLLS, Wanted};
 use super::hosts::ClusterState;
+use super::tls::Originator;
 use crate::proxy::SourcePod;
 use crate::proxy::programs::Running;
 use crate::proxy::worker::Worker;
@@ -88,6 +89,11 @@ impl Target {
     /// Connections that may be taken for one another have the same.
     pub(crate) fn class(&self) -> u32 {
         self.state().map_or(0, |state| state.class())
+    }
+
+    /// How connections are encrypted, where they are.
+    pub(crate) fn originator(&self) -> Option<&Arc<Originator>> {
+        self.state().and_then(|state| state.originator())
     }
 
     /// `connectionPool`, where it is given.

@@ -155,4 +155,48 @@ spec:
 ",
         }),
     },
+    Entry {
+        code: code::TLS_TWICE,
+        name: "TlsTwice",
+        severity: Severity::Warning,
+        title: "TLS around TLS",
+        effect: "Clients of a port whose protocol is HTTPS or TLS encrypt themselves. With SIMPLE or MUTUAL for that port their connections are encrypted once more, as in Istio, and hardly any server expects that.",
+        fix: "Leave out `tls`, or have clients ask for a port of plain HTTP whose `targetPort` is this one.",
+        example: Some(Example {
+            fires: r"apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: api, namespace: shop}
+spec:
+  hosts: [api.example.com]
+  addresses: [240.240.0.1]
+  ports: [{number: 443, name: https, protocol: HTTPS}]
+  resolution: STATIC
+  endpoints: [{address: 192.0.2.1}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: api, namespace: shop}
+spec:
+  host: api.example.com
+  trafficPolicy: {tls: {mode: SIMPLE, caCertificates: /etc/ssl/certs/ca-certificates.crt}}
+",
+            silent: r"apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: api, namespace: shop}
+spec:
+  hosts: [api.example.com]
+  addresses: [240.240.0.1]
+  ports: [{number: 80, targetPort: 443, name: http, protocol: HTTP}]
+  resolution: STATIC
+  endpoints: [{address: 192.0.2.1}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: api, namespace: shop}
+spec:
+  host: api.example.com
+  trafficPolicy: {tls: {mode: SIMPLE, caCertificates: /etc/ssl/certs/ca-certificates.crt}}
+",
+        }),
+    },
 ];

@@ -1,14 +1,19 @@
-//! DestinationRules that ask for TLS, which would be plain text: what they are for refuses.
+//! DestinationRules that ask for TLS: SIMPLE and MUTUAL are the proxy's, which never lets the kernel send plain text in its
+//! place; what is for any other mode refuses.
 
 use super::*;
 
 const TCP: &str = "{name: tcp, port: 80, targetPort: 8080}";
 
-/// Compiles, which says that TLS is not supported.
+/// Compiles, which says that such TLS is not supported.
 fn with_tls(texts: &[&str]) -> Compiled {
     let compiled = compiled(&texts.concat());
     let mut errors = compiled.findings.iter().filter(|f| f.severity == Severity::Error);
-    assert!(errors.any(|f| f.message.contains("tls`")), "{:?}", compiled.findings);
+    assert!(
+        errors.any(|f| f.message.contains("tls`") || f.message.contains("tls.credentialName`")),
+        "{:?}",
+        compiled.findings
+    );
     compiled
 }
 
@@ -22,9 +27,11 @@ fn client() -> String {
 }
 
 #[test]
-fn every_mode_but_disable_closes_every_kind_of_port() {
+fn every_mode_that_is_not_done_closes_every_kind_of_port() {
     for port in [HTTP, TCP, "{name: web, port: 80}", "{name: grpc, port: 80}", "{name: https, port: 80}"] {
-        for mode in ["mode: SIMPLE", "mode: MUTUAL, credentialName: c", "mode: ISTIO_MUTUAL", "sni: b"] {
+        for mode in
+            ["mode: SIMPLE, credentialName: c", "mode: MUTUAL, credentialName: c", "mode: ISTIO_MUTUAL", "sni: b"]
+        {
             let compiled = with_tls(&[&shop(port), &tls(mode)]);
             let entry = compiled.entry(0, "10.96.0.2", 80).expect("planned");
             assert_eq!(entry.verdict, Verdict::Reject, "{port} {mode}");
@@ -42,7 +49,7 @@ fn a_subset_closes_what_leads_to_it_and_nothing_else() {
     let rule = dr(
         "shop",
         "b",
-        "{host: b, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}, trafficPolicy: {tls: {mode: SIMPLE}}}]}",
+        "{host: b, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}]}",
     );
     let base = shop(HTTP);
     let base = base.split("---\napiVersion: networking").next().expect("the rule is the last").to_owned();
@@ -55,7 +62,7 @@ fn a_subset_closes_what_leads_to_it_and_nothing_else() {
     assert_eq!(with_tls(&[&base, &rule]).verdict("10.96.0.2").0, Verdict::Balance, "nobody asks for the subset");
     assert_eq!(
         with_tls(&[&base, &rule, &only]).verdict("10.96.0.2"),
-        (Verdict::Reject, "DestinationRule shop/b asks for TLS (SIMPLE), and this version would send plain text")
+        (Verdict::Reject, "DestinationRule shop/b asks for TLS (ISTIO_MUTUAL), and this version would send plain text")
     );
     let compiled = with_tls(&[&base, &rule, &split]);
     let (verdict, why) = compiled.verdict("10.96.0.2");
@@ -77,15 +84,16 @@ fn the_most_specific_level_decides() {
     let ports = "{name: http, port: 80}, {name: tcp-s, port: 443}";
     let rule = |policy: &str| dr("shop", "a-tls", &format!("{{host: b, trafficPolicy: {policy}}}"));
     for (policy, plain, secured) in [
-        ("{portLevelSettings: [{port: {number: 443}, tls: {mode: SIMPLE}}]}", Verdict::Balance, Verdict::Reject),
+        ("{portLevelSettings: [{port: {number: 443}, tls: {mode: ISTIO_MUTUAL}}]}", Verdict::Balance, Verdict::Reject),
         (
-            "{tls: {mode: SIMPLE}, portLevelSettings: [{port: {number: 80}, tls: {mode: DISABLE}}]}",
+            "{tls: {mode: ISTIO_MUTUAL}, portLevelSettings: [{port: {number: 80}, tls: {mode: DISABLE}}]}",
             Verdict::Balance,
             Verdict::Reject,
         ),
+        // What settings of a port leave out is as if nobody had said it.
         (
-            "{tls: {mode: SIMPLE}, portLevelSettings: [{port: {number: 80}, connectionPool: {tcp: {maxConnections: 1}}}]}",
-            Verdict::Reject,
+            "{tls: {mode: ISTIO_MUTUAL}, portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: RANDOM}}]}",
+            Verdict::Proxy,
             Verdict::Reject,
         ),
     ] {
@@ -114,7 +122,7 @@ fn headless_services_and_routes_of_others_are_closed_too() {
 
 #[test]
 fn a_rule_for_some_clients_closes_its_host_for_them() {
-    let spec = "{host: b.shop.svc.cluster.local, workloadSelector: {matchLabels: {app: c}}, trafficPolicy: {tls: {mode: SIMPLE}}}";
+    let spec = "{host: b.shop.svc.cluster.local, workloadSelector: {matchLabels: {app: c}}, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}";
     let other = client().replace("name: c,", "name: d,").replace("10.0.2.1", "10.0.2.2");
     let meant = client().replace("weir.mesh/mode: enabled", "weir.mesh/mode: enabled, app: c");
     let compiled = with_tls(&[&shop(HTTP), &meant, &other, &dr("clients", "some", spec)]);
@@ -146,4 +154,97 @@ fn a_rule_that_is_not_valid_closes_what_it_wanted_encrypted_and_does_nothing_els
         let verdict = |port| compiled.entry(0, "10.96.0.2", port).expect("planned").verdict;
         assert_eq!((verdict(80), verdict(443)), (plain, secured), "{policy}");
     }
+}
+
+#[test]
+fn simple_and_mutual_are_the_proxys_on_every_kind_of_port_and_have_no_fallback() {
+    let mutual = "mode: MUTUAL, clientCertificate: /c, privateKey: /k, caCertificates: /a";
+    for port in [HTTP, TCP, "{name: web, port: 80}", "{name: grpc, port: 80}", "{name: mysql, port: 80}"] {
+        for mode in ["mode: SIMPLE", mutual] {
+            let compiled = compiled(&[shop(port), tls(mode)].concat());
+            assert!(compiled.findings.iter().all(|f| f.severity != Severity::Error), "{:?}", compiled.findings);
+            let entry = compiled.entry(0, "10.96.0.2", 80).expect("planned");
+            assert_eq!((entry.verdict, entry.on_failure), (Verdict::Proxy, OnFailure::Refuse), "{port} {mode}");
+            assert!(
+                entry.why.starts_with("DestinationRule shop/a-tls asks for TLS toward its endpoints"),
+                "{}",
+                entry.why
+            );
+            assert!(entry.fallback.iter().all(|group| group.endpoints.is_empty()), "the kernel knows of nobody");
+            assert!(
+                compiled.program.clusters.iter().any(|c| c.endpoints4.len() == 3 && c.policy.originates().is_some())
+            );
+        }
+    }
+}
+
+#[test]
+fn beside_a_subset_in_plain_text_one_that_is_encrypted_loses_its_share_while_no_proxy_is_alive() {
+    let rule = dr(
+        "shop",
+        "b",
+        "{host: b, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}, trafficPolicy: {tls: {mode: SIMPLE}}}]}",
+    );
+    let base = shop(HTTP);
+    let base = base.split("---\napiVersion: networking").next().expect("the rule is the last").to_owned();
+    let split = vs(
+        "shop",
+        "b",
+        "{hosts: [b], http: [{route: [{destination: {host: b, subset: v1}, weight: 9}, {destination: {host: b, subset: v2}, weight: 1}]}]}",
+    );
+    let compiled = compiled(&[base, rule, split].concat());
+    let entry = compiled.entry(0, "10.96.0.2", 80).expect("planned");
+    assert_eq!((entry.verdict, entry.on_failure), (Verdict::Proxy, OnFailure::Balance));
+    assert!(entry.why.contains("|v2|b.shop.svc.cluster.local is refused while no proxy is alive"), "{}", entry.why);
+    assert_eq!(compiled.groups(0, "10.96.0.2", 80), ["v1:9:10.0.0.1:8080,10.0.0.2:8080", "v2:1:"]);
+    assert_eq!(compiled.ask(0, "shop", "10.96.0.2", "b", "/"), "default: b-v1/2=9 b-v2/1=1");
+}
+
+#[test]
+fn who_dials_a_pod_of_a_headless_service_has_no_fallback_either() {
+    let text = [
+        service("shop", "h", "None", TCP),
+        pod("shop", "h-1", "10.0.3.1", "app: h"),
+        dr("shop", "h-tls", "{host: h, trafficPolicy: {tls: {mode: SIMPLE}}}"),
+    ]
+    .concat();
+    let compiled = compiled(&text);
+    let entry = compiled.entry(0, "10.0.3.1", 8080).expect("planned");
+    assert_eq!((entry.verdict, entry.on_failure), (Verdict::Proxy, OnFailure::Refuse));
+    assert!(entry.fallback.iter().all(|group| group.endpoints.is_empty()));
+}
+
+#[test]
+fn settings_of_a_port_without_tls_are_plain_text_and_told() {
+    let ports = "{name: http, port: 80}, {name: tcp-s, port: 443}";
+    let policy =
+        "{tls: {mode: SIMPLE}, portLevelSettings: [{port: {number: 80}, connectionPool: {tcp: {connectTimeout: 1s}}}]}";
+    let rule = dr("shop", "a-tls", &format!("{{host: b, trafficPolicy: {policy}}}"));
+    let compiled = compiled(&[shop(ports), rule].concat());
+    let verdict = |port| compiled.entry(0, "10.96.0.2", port).expect("planned").verdict;
+    assert_eq!((verdict(80), verdict(443)), (Verdict::Balance, Verdict::Proxy));
+    let told = compiled.found(crate::finding::code::PORT_DROPS);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("connections to port 80 are plain text"), "{told:?}");
+}
+
+#[test]
+fn tls_around_tls_and_tls_for_a_host_that_is_out_of_reach_are_told() {
+    let told = compiled(&[shop("{name: https, port: 80}"), tls("mode: SIMPLE")].concat());
+    let twice = told.found(crate::finding::code::TLS_TWICE);
+    assert_eq!(twice.len(), 1, "{twice:?}");
+    assert_eq!(told.verdict("10.96.0.2").0, Verdict::Proxy);
+    let text = "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: api, namespace: shop}\n\
+                spec: {hosts: [api.example.com], resolution: DNS, ports: [{number: 443, name: http, protocol: HTTP}]}\n";
+    let rule = dr("shop", "api", "{host: api.example.com, trafficPolicy: {tls: {mode: SIMPLE}}}");
+    let (compiled, _) = with_store(&[("t", &[text.to_owned(), rule].concat())], &CompileOptions::default());
+    let told = compiled.found(crate::finding::code::NOT_SUPPORTED);
+    assert!(told.iter().any(|one| one.contains("nothing is encrypted for them")), "{told:?}");
+}
+
+#[test]
+fn a_local_service_on_a_node_without_a_name_is_never_plain_text() {
+    let local = shop(HTTP).replacen("spec: {clusterIP", "spec: {internalTrafficPolicy: Local, clusterIP", 1);
+    let compiled = compiled(&[local, tls("mode: SIMPLE")].concat());
+    assert_eq!(compiled.verdict("10.96.0.2").0, Verdict::Reject);
 }

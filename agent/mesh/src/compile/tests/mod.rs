@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use http::{HeaderMap, Method};
 
 use super::*;
-use crate::plan::{PlanKey, PlannedService, Verdict};
+use crate::plan::{OnFailure, PlanKey, PlannedService, Verdict};
 use crate::program::PortId;
 use crate::request::{RequestView, Source};
 use crate::route::{RouteDecision, decide};

@@ -146,7 +146,7 @@ fn only_tls(policy: &Node) -> TrafficPolicy {
     let blocks_of = |block: &Node| {
         let tls = block.get("tls").filter(|tls| !matches!(tls.value, Value::Null))?;
         let mode = tls.get("mode").and_then(Node::text).unwrap_or_default().into();
-        let tls = Marked::new(tls.mark, Arc::new(ClientTls { mode, more: None }));
+        let tls = Marked::new(tls.mark, Arc::new(ClientTls { mode, broken: true, more: None }));
         Some(Blocks { tls: Some(tls), ..Blocks::default() })
     };
     let ports = items(policy.get("portLevelSettings")).iter().filter_map(|settings| {

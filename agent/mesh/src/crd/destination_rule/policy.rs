@@ -50,13 +50,6 @@ pub struct Blocks {
 }
 
 impl TrafficPolicy {
-    /// The TLS that is asked for on a service port: the port's own, else the policy's, so that settings of a port which
-    /// do not speak of it never turn it off.
-    pub fn tls_of(&self, port: u16) -> Option<&ClientTls> {
-        let own = self.port(port).and_then(|settings| settings.blocks.tls.as_ref());
-        own.or(self.blocks.tls.as_ref()).map(|tls| &***tls)
-    }
-
     /// The settings of a service port.
     pub fn port(&self, port: u16) -> Option<&PortPolicy> {
         self.ports.iter().find(|settings| settings.port == port)

@@ -22,7 +22,7 @@ pub(super) fn client_tls(fields: &mut Fields<'_>, _: &mut Notes<'_>) -> Result<C
         subject_alt_names: fields.texts("subjectAltNames")?.into_iter().map(|(name, _)| name.into()).collect(),
         insecure_skip_verify: fields.boolean("insecureSkipVerify")?.unwrap_or(false),
     };
-    Ok(ClientTls { mode, more: (more != ClientTlsFiles::default()).then(|| Box::new(more)) })
+    Ok(ClientTls { mode, broken: false, more: (more != ClientTlsFiles::default()).then(|| Box::new(more)) })
 }
 
 pub(super) fn tunnel(fields: &mut Fields<'_>, _: &mut Notes<'_>) -> Result<Tunnel, Fault> {

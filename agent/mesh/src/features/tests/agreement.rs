@@ -70,7 +70,8 @@ const BLOCKS: [&str; 6] = [
       localityLbSetting: {failover: [{from: a, to: b}]}}, outlierDetection: {}, tls: {mode: SIMPLE, credentialName: a}",
     "loadBalancer: {consistentHash: {useSourceIp: true, minimumRingSize: 1}, zoneAwareLbSetting: {enabled: true, failoverPriority: [a], minClusterSize: 1}},
       outlierDetection: {}",
-    "loadBalancer: {consistentHash: {httpQueryParameterName: a}, zoneAwareLbSetting: {failover: [{from: a, to: b}]}}, outlierDetection: {}",
+    "loadBalancer: {consistentHash: {httpQueryParameterName: a}, zoneAwareLbSetting: {failover: [{from: a, to: b}]}}, outlierDetection: {},
+      tls: {mode: ISTIO_MUTUAL}",
     "loadBalancer: {simple: ROUND_ROBIN, localityLbSetting: {failoverPriority: [a]}}, outlierDetection: {}",
 ];
 /// What ports have none of.

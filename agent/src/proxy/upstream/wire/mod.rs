@@ -17,13 +17,12 @@ use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Frame;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
-use tokio::net::TcpStream;
 
 use self::decode::{Decoded, Decoder};
 use self::request::Sending;
 use crate::proxy::body::{Body, BodyError};
-use crate::proxy::io::Io;
 use crate::proxy::limits::Limits;
+use crate::proxy::upstream::link::Link;
 
 /// What is read at once before the length of the body is known: two pages hold most answers, head and body.
 const FIRST_READ: usize = 8 * 1024;
@@ -62,7 +61,7 @@ impl std::error::Error for Fault {}
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    io: Io,
+    io: Link,
     read: BytesMut,
     /// What the next read has room for, while no length says it.
     next_read: usize,
@@ -82,7 +81,7 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    pub(crate) fn new(io: Io) -> Self {
+    pub(crate) fn new(io: Link) -> Self {
         Self {
             io,
             read: BytesMut::new(),
@@ -259,11 +258,9 @@ impl Wire {
         true
     }
 
-    /// The socket, and what was read from it already: after a 101.
-    pub(crate) fn into_stream(self) -> (TcpStream, Bytes) {
-        let (stream, prefix) = self.io.into_parts();
-        let read = self.read.freeze();
-        (stream, if prefix.is_empty() { read } else { [read, prefix].concat().into() })
+    /// The connection, and what was read from it already: after a 101.
+    pub(crate) fn into_link(self) -> (Link, Bytes) {
+        (self.io, self.read.freeze())
     }
 }
 
