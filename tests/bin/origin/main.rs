@@ -3,8 +3,7 @@
 //! `serve --version V --pod P [--status S] [--http PORT]… [--closing PORT]… [--tcp PORT]… [--tcp-first PORT]…`
 //! - http: answers `V P`, to `/echo` with the request that it got, echoes the body of a POST (chunked when asked by
 //!   `x-reply: chunked`, with a trailer by `x-reply: trailers`), sleeps for `/sleep/MS`; `x-version`, `x-pod` and
-//!   `x-peer` say who answered and whom it saw, `x-served` how many requests came before,
-//!   those for `/served` not counted. The status is S, that of `/status/S`, or 200.
+//!   `x-peer` say who answered and whom it saw; `/served` is answered with how many other requests came. The status is S, that of `/status/S`, or 200.
 //! - closing: see `closing`.
 //! - tcp: after the client's first bytes a line `V P`, then an echo of everything, half-close included.
 //! - tcp-first: the line comes before the client has said anything.
@@ -97,18 +96,19 @@ fn http(stream: TcpStream, who: &Who) -> io::Result<()> {
         if let Some(ms) = path.strip_prefix("/sleep/").and_then(|ms| ms.parse().ok()) {
             thread::sleep(Duration::from_millis(ms));
         }
+        if path != "/served" {
+            who.served.fetch_add(1, Ordering::Relaxed);
+        }
         let status = path.strip_prefix("/status/").and_then(|s| s.parse().ok()).unwrap_or(who.status);
         let answer = match method {
             "POST" => body,
+            _ if path == "/served" => who.served.load(Ordering::Relaxed).to_string().into_bytes(),
             _ if path.starts_with("/echo") => echoed(&head),
             _ => format!("{} {}\n", who.version, who.pod).into_bytes(),
         };
         let mut reply = format!(
-            "HTTP/1.1 {status} S\r\nx-version: {}\r\nx-pod: {}\r\nx-peer: {peer_address}\r\nx-path: {path}\r\n\
-             x-served: {}\r\n",
-            who.version,
-            who.pod,
-            who.served.fetch_add(u64::from(path != "/served"), Ordering::Relaxed)
+            "HTTP/1.1 {status} S\r\nx-version: {}\r\nx-pod: {}\r\nx-peer: {peer_address}\r\nx-path: {path}\r\n",
+            who.version, who.pod
         )
         .into_bytes();
         if head.closes() {

@@ -54,7 +54,12 @@ fn users_stay_where_they_are_and_only_those_of_a_lost_pod_move() -> Result<()> {
     let lost = "b-v1-1";
     for (what, hash, header, percent) in [
         ("ring hash by header", "httpHeaderName: x-user", "x-user: user-{user}", 0.0),
-        ("Maglev by cookie", "httpCookie: {name: user}, maglev: {}", "cookie: a=b; user=user-{user}", 2.0),
+        (
+            "Maglev by cookie",
+            "httpCookie: {name: user}, maglev: {tableSize: 65537}",
+            "cookie: a=b; user=user-{user}",
+            2.0,
+        ),
     ] {
         let rules = destination(&format!("loadBalancer: {{consistentHash: {{{hash}}}}}"));
         let mut stage = Stage::furnished(&rules, |scene| more_pods(&mut scene.mesh, &MORE, "v1", ""))?;

@@ -91,7 +91,7 @@ impl Stage {
     pub(crate) fn served(&self, pod: &str) -> Result<u64> {
         let address = self.scene.mesh.pod(pod).at(80);
         let answer = self.curl_in("client", &format!("http://{address}/served"), &[])?;
-        Ok(answer.header("x-served").context("it counts")?.parse()?)
+        answer.body.parse().with_context(|| format!("it counts: {answer:?}"))
     }
 
     /// The access log's line of the request for this path.
