@@ -5,9 +5,9 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use weir_tests::canary::virtual_service;
 use weir_tests::require::Need;
-use weir_tests::{Process, Service, eventually, process, require};
+use weir_tests::{PodSpec, Process, Service, eventually, load, process, require};
 
-use super::stage::{Stage, destination};
+use super::stage::{SUBSETS, Stage, destination, object};
 
 /// A shop and a till behind one address, and whatever has no rule at the address itself.
 const BY_NAME: &str = "  tls:
@@ -103,5 +103,47 @@ fn plain_connections_keep_their_halves_and_their_order_of_speaking() -> Result<(
     }
     let said = stage.run("client", "sh", &["-c", "sleep 3 | socat -t 1 - TCP:10.96.0.5:7001"])?;
     ensure!(said.starts_with("v1 b-v1-") || said.starts_with("v2 b-v2-"), "who speaks first is heard: {said:?}");
+    Ok(())
+}
+
+#[test]
+fn tcp_rules_choose_their_clients_ports_and_addresses() -> Result<()> {
+    if !require("tcp_rules_choose_their_clients_ports_and_addresses", &[Need::Agent]) {
+        return Ok(());
+    }
+    let to = |subset: &str| {
+        format!("route: [{{destination: {{host: service-b-tcp, subset: {subset}, port: {{number: 9000}}}}}}]")
+    };
+    let rules = |condition: &str| {
+        let tcp = format!("tcp: [{{match: [{{{condition}}}], {}}}, {{{}}}]", to("v2"), to("v1"));
+        object("VirtualService", &format!("hosts: [service-b-tcp], {tcp}"))
+            + &object("DestinationRule", &format!("host: service-b-tcp, {SUBSETS}"))
+    };
+    let stage = Stage::furnished(&rules("sourceLabels: {app: web}"), |scene| {
+        scene.mesh.add_pod(PodSpec::new("web").label("app", "web"))?;
+        scene.mesh.add_pod(PodSpec::new("partner").namespace("partner"))?;
+        scene.manifests.namespaces(&[("default", true), ("partner", true)])
+    })?;
+    let clients = ["client", "web", "partner"];
+    for pod in clients {
+        stage.agent.await_enrolled(&stage.scene.mesh.pod(pod).key(), true)?;
+    }
+    for (condition, met) in [
+        ("sourceLabels: {app: web}", ["v1", "v2", "v1"]),
+        ("sourceNamespace: partner", ["v1", "v1", "v2"]),
+        ("port: 9000, gateways: [mesh]", ["v2", "v2", "v2"]),
+        ("port: 9001", ["v1", "v1", "v1"]),
+        ("destinationSubnets: [10.96.0.0/24]", ["v2", "v2", "v2"]),
+        ("destinationSubnets: [10.97.0.0/24]", ["v1", "v1", "v1"]),
+    ] {
+        stage.scene.manifests.write("rules.yaml", &rules(condition))?;
+        eventually(&format!("{condition} is in force"), std::time::Duration::from_secs(10), || {
+            for (pod, version) in clients.iter().zip(met) {
+                let report = load::tcp(stage.scene.mesh.pod(pod), stage.scene.tcp.at(9000), 20, 2)?;
+                ensure!(report.failed == 0 && report.version(version) == 20, "{pod}: {report:?}");
+            }
+            Ok(Some(()))
+        })?;
+    }
     Ok(())
 }

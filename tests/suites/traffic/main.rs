@@ -4,6 +4,7 @@
 mod answers;
 mod breaking;
 mod changes;
+mod gateway_api;
 mod http;
 mod layer4;
 mod patience;

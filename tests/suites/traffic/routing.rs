@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use weir_tests::require::Need;
 use weir_tests::{HttpLoad, PodSpec, require};
 
-use super::stage::{Stage, V1, V2, http, http_with, more_pods};
+use super::stage::{Stage, V1, V2, destination, http, http_with, more_pods, object};
 
 #[test]
 fn the_canary_is_chosen_by_what_a_request_says() -> Result<()> {
@@ -19,8 +19,13 @@ fn the_canary_is_chosen_by_what_a_request_says() -> Result<()> {
                    {uri: {exact: /exact}}, {uri: {prefix: /v2/}}, {uri: {regex: '/item/[0-9]+'}}, \
                    {uri: {prefix: /CASE}, ignoreUriCase: true}, {authority: {exact: 'service-b.default:80'}}, \
                    {uri: {prefix: /bare}, withoutHeaders: {x-stable: {}}}, {uri: {prefix: /scheme}, scheme: {exact: http}}, \
-                   {uri: {prefix: /secure}, scheme: {exact: https}}";
-    let stage = Stage::new(&http(&format!("{{match: [{matches}], {V2}}}, {{{V1}}}")))?;
+                   {uri: {prefix: /secure}, scheme: {exact: https}}, \
+                   {method: {regex: 'DEL.*'}}, {queryParams: {build: {regex: '[0-9]+'}}}, {queryParams: {stage: {prefix: be}}}, \
+                   {authority: {prefix: canary.}}, {authority: {regex: '.*[.]beta'}}, \
+                   {uri: {prefix: /without}, withoutHeaders: {x-tier: {regex: 'low|free'}}}";
+    let hosts = "[service-b, canary.example, stable.example, shop.beta]";
+    let rules = object("VirtualService", &format!("hosts: {hosts}, http: [{{match: [{matches}], {V2}}}, {{{V1}}}]"));
+    let stage = Stage::new(&(rules + &destination("")))?;
     for (path, arguments, version) in [
         ("/", &[][..], "v1"),
         ("/", &["-H", "X-User-Type: premium"], "v2"),
@@ -41,10 +46,20 @@ fn the_canary_is_chosen_by_what_a_request_says() -> Result<()> {
         ("/item/42/x", &[], "v1"),
         ("/case/x", &[], "v2"),
         ("/", &["-H", "Host: service-b.default:80"], "v2"),
+        ("/", &["-H", "Host: canary.example"], "v2"),
+        ("/", &["-H", "Host: shop.beta"], "v2"),
+        ("/", &["-H", "Host: stable.example"], "v1"),
         ("/bare", &[], "v2"),
         ("/bare", &["-H", "x-stable: yes"], "v1"),
         ("/scheme", &[], "v2"),
         ("/secure", &[], "v1"),
+        ("/", &["-X", "DELETE"], "v2"),
+        ("/?build=42", &[], "v2"),
+        ("/?build=42b", &[], "v1"),
+        ("/?stage=beta", &[], "v2"),
+        ("/?stage=alpha", &[], "v1"),
+        ("/without", &["-H", "x-tier: gold"], "v2"),
+        ("/without", &["-H", "x-tier: free"], "v1"),
     ] {
         let met = stage.version(path, arguments)?;
         ensure!(met == version, "{path} {arguments:?} met {met}, not {version}");
@@ -76,8 +91,34 @@ fn the_canary_is_chosen_by_who_asks() -> Result<()> {
     ensure!((met("client")?, met("web")?, met("partner")?) == ("v1".into(), "v2".into(), "v1".into()), "by labels");
     stage.rules(&http(&format!("{{match: [{{sourceNamespace: partner}}], {V2}}}, {{{V1}}}")))?;
     ensure!((met("client")?, met("web")?, met("partner")?) == ("v1".into(), "v1".into(), "v2".into()), "by namespace");
-    stage.rules(&http(&format!("{{match: [{{gateways: [mesh], port: 81}}], {V2}}}, {{{V1}}}")))?;
-    ensure!(met("web")? == "v1", "a rule for another port");
+    for (port, version) in [(81, "v1"), (80, "v2")] {
+        stage.rules(&http(&format!("{{match: [{{gateways: [mesh], port: {port}}}], {V2}}}, {{{V1}}}")))?;
+        ensure!(met("web")? == version, "a rule for port {port}");
+    }
+    // What is not exported does not exist for others: they get the plain service.
+    let rule = object("VirtualService", &format!("hosts: [service-b], exportTo: ['.'], http: [{{{V2}}}]"));
+    stage.rules(&(rule + &destination("")))?;
+    let versions = |pod: &str| -> Result<BTreeSet<String>> { (0..30).map(|_| met(pod)).collect() };
+    ensure!(versions("client")?.len() == 1 && versions("partner")?.len() == 2, "of its own namespace alone");
+    Ok(())
+}
+
+#[test]
+fn a_delegates_rules_stand_in_the_place_of_the_root() -> Result<()> {
+    let name = "a_delegates_rules_stand_in_the_place_of_the_root";
+    if !require(name, &[Need::Agent, Need::Program("curl")]) {
+        return Ok(());
+    }
+    let delegate = format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: cart, namespace: default}}\n\
+         spec: {{http: [{{match: [{{uri: {{prefix: /cart/beta}}}}], {V2}}}, {{{V1}}}]}}\n"
+    );
+    let root = "{match: [{uri: {prefix: /cart}}], delegate: {name: cart, namespace: default}}";
+    let stage = Stage::new(&(http(&format!("{root}, {{{V2}}}")) + &delegate))?;
+    for (path, version) in [("/cart/beta/1", "v2"), ("/cart/1", "v1"), ("/", "v2")] {
+        let met = stage.version(path, &[])?;
+        ensure!(met == version, "{path} met {met}");
+    }
     Ok(())
 }
 

@@ -53,7 +53,12 @@ fn users_stay_where_they_are_and_only_those_of_a_lost_pod_move() -> Result<()> {
     }
     let lost = "b-v1-1";
     for (what, hash, header, percent) in [
-        ("ring hash by header", "httpHeaderName: x-user", "x-user: user-{user}", 0.0),
+        (
+            "ring hash by header",
+            "httpHeaderName: x-user, ringHash: {minimumRingSize: 2048}",
+            "x-user: user-{user}",
+            0.0,
+        ),
         (
             "Maglev by cookie",
             "httpCookie: {name: user}, maglev: {tableSize: 65537}",
@@ -121,5 +126,37 @@ fn a_user_stays_in_the_canary_while_its_weight_stays() -> Result<()> {
         "{} of {USERS} users in the canary at 20 %, the same after other changes, all of them still at 30 % (user {one})",
         before.len()
     );
+    Ok(())
+}
+
+#[test]
+fn the_most_specific_balancer_is_in_force() -> Result<()> {
+    if !require("the_most_specific_balancer_is_in_force", &[Need::Agent]) {
+        return Ok(());
+    }
+    let hash = "loadBalancer: {consistentHash: {httpHeaderName: x-user}}";
+    let random = "loadBalancer: {simple: RANDOM}";
+    let ports = |balancer: &str| format!("portLevelSettings: [{{port: {{number: 80}}, {balancer}}}]");
+    let rules = |policy: &str, subset: &str| {
+        let subset = if subset.is_empty() { String::new() } else { format!(", trafficPolicy: {{{subset}}}") };
+        let subsets = format!("subsets: [{{name: v1, labels: {{version: v1}}{subset}}}]");
+        object("VirtualService", "hosts: [service-b], http: [{route: [{destination: {host: service-b, subset: v1}}]}]")
+            + &object("DestinationRule", &format!("host: service-b, trafficPolicy: {{{policy}}}, {subsets}"))
+    };
+    let stage = Stage::furnished(&rules(hash, ""), |scene| more_pods(&mut scene.mesh, &MORE, "v1", ""))?;
+    stage.agent.await_verdict("default/service-b:80", "proxy")?;
+    for (policy, subset, sticks) in [
+        (random.to_owned(), String::new(), false),
+        (random.to_owned(), hash.to_owned(), true),
+        (hash.to_owned(), random.to_owned(), false),
+        (format!("{random}, {}", ports(hash)), String::new(), true),
+        (random.to_owned(), format!("{random}, {}", ports(hash)), true),
+        (hash.to_owned(), format!("{hash}, {}", ports("loadBalancer: {simple: ROUND_ROBIN}")), false),
+    ] {
+        stage.rules(&rules(&policy, &subset))?;
+        let report = by_user(&stage, "x-user: user-{user}", 4000)?;
+        ensure!((report.moved == 0) == sticks, "{policy} and {subset}: {} moved", report.moved);
+        ensure!(report.by_pod.len() == 7, "{:?}", report.by_pod);
+    }
     Ok(())
 }
