@@ -154,7 +154,8 @@ fn size(read: &mut BytesMut) -> Result<Option<u64>, Fault> {
         return Err(Fault::Protocol("no size of a chunk"));
     }
     match httparse::parse_chunk_size(read) {
-        Ok(httparse::Status::Complete((len, size))) if len <= MAX_SIZE_LINE => {
+        // An extension with a line feed is a line and a beginning of something else to whoever takes that for an end.
+        Ok(httparse::Status::Complete((len, size))) if len <= MAX_SIZE_LINE && !read[..len - 1].contains(&b'\n') => {
             let _ = read.split_to(len);
             Ok(Some(size))
         }
@@ -226,6 +227,7 @@ mod tests {
         for text in [
             &b"x\r\n"[..],
             b"-1\r\n",
+            b"0;a\nb\r\n\r\n",
             b"\r\n\r\n",
             b";a=b\r\n\r\n",
             b"2\r\nabc\r\n0\r\n\r\n",
