@@ -288,9 +288,7 @@ impl Mesh {
         command.args(["serve", "--version", version, "--pod", pod]).args(arguments.split_whitespace());
         let process = Process::spawn(&spec.place, command, &self.log(&format!("origin-{pod}")))?;
         self.origins.push(process);
-        let words: Vec<&str> = arguments.split_whitespace().collect();
-        let ports = words.chunks(2).filter(|pair| pair[0] != "--status");
-        for port in ports.filter_map(|pair| pair.get(1)?.parse::<u16>().ok()) {
+        for port in arguments.split_whitespace().filter_map(|a| a.parse::<u16>().ok()) {
             self.await_listener(&self.pod(pod).place.netns, SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
         }
         Ok(())

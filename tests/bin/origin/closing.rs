@@ -37,15 +37,14 @@ impl Closing {
         let mut random = Random::new(0x2545_f491 + self.connections.fetch_add(1, Relaxed));
         let mut peer = BufReader::new(stream);
         for answered in 0_u64.. {
-            let way = if answered == 0 { None } else { usize::try_from(random.below(ONE_IN)).ok() };
+            let way = if answered == 0 { usize::MAX } else { random.below(ONE_IN) as usize };
             match way {
-                Some(0) => {}
-                Some(1) => thread::sleep(Duration::from_micros(random.below(MOMENT_US))),
-                Some(2) => drop(stream.peek(&mut [0])?),
-                Some(4) => reset_on_close(stream)?,
+                1 => thread::sleep(Duration::from_micros(random.below(MOMENT_US))),
+                2 => drop(stream.peek(&mut [0])?),
+                4 => reset_on_close(stream)?,
                 _ => {}
             }
-            if let Some(way @ (0 | 1 | 2 | 4)) = way {
+            if matches!(way, 0 | 1 | 2 | 4) {
                 self.closed[way].fetch_add(1, Relaxed);
                 return Ok(());
             }
@@ -59,7 +58,7 @@ impl Closing {
             } else {
                 self.gets.fetch_add(1, Relaxed);
             }
-            if way == Some(3) {
+            if way == 3 {
                 self.closed[3].fetch_add(1, Relaxed);
                 return Ok(());
             }

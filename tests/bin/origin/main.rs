@@ -1,9 +1,10 @@
 //! `weir-origin`: the application inside a test pod, and the relay that stands for kube-proxy. Started by the harness.
 //!
-//! `serve --version V --pod P [--status S] [--http PORT]… [--closing PORT]… [--tcp PORT]… [--tcp-first PORT]…`
+//! `serve --version V --pod P [--status=S] [--http PORT]… [--closing PORT]… [--tcp PORT]… [--tcp-first PORT]…`
 //! - http: answers `V P`, to `/echo` with the request that it got, echoes the body of a POST (chunked when asked by
 //!   `x-reply: chunked`, with a trailer by `x-reply: trailers`), sleeps for `/sleep/MS`; `x-version`, `x-pod` and
-//!   `x-peer` say who answered and whom it saw; `/served` is answered with how many other requests came. The status is S, that of `/status/S`, or 200.
+//!   `x-peer` say who answered and whom it saw; `/served` is answered with how many other requests came. The status is
+//!   that of `/status/S`, else S, else 200.
 //! - closing: see `closing`.
 //! - tcp: after the client's first bytes a line `V P`, then an echo of everything, half-close included.
 //! - tcp-first: the line comes before the client has said anything.
@@ -46,7 +47,11 @@ fn serve(arguments: Vec<String>) -> io::Result<()> {
     let (mut version, mut pod, mut status) = (String::new(), String::new(), 200);
     let mut listeners = Vec::new();
     let mut arguments = arguments.into_iter();
-    while let (Some(key), Some(value)) = (arguments.next(), arguments.next()) {
+    while let Some(argument) = arguments.next() {
+        let (key, value) = match argument.split_once('=') {
+            Some((key, value)) => (key.to_owned(), value.to_owned()),
+            None => (argument, arguments.next().unwrap_or_default()),
+        };
         match key.as_str() {
             "--version" => version = value,
             "--pod" => pod = value,

@@ -113,7 +113,7 @@ fn a_failing_pod_is_left_out_after_seven_errors_and_longer_each_time() -> Result
     // The users' rule, with a time that a test can wait for.
     let rule = "outlierDetection: {consecutive5xxErrors: 7, interval: 5m, baseEjectionTime: 600ms}";
     let stage =
-        Stage::furnished(&destination(rule), |scene| more_pods(&mut scene.mesh, &["b-bad"], "v3", "--status 500"))?;
+        Stage::furnished(&destination(rule), |scene| more_pods(&mut scene.mesh, &["b-bad"], "v3", "--status=500"))?;
     stage.agent.await_verdict("default/service-b:80", "proxy")?;
     let ask = |requests| -> Result<u64> {
         let report = stage.load().requests(requests).run(stage.client())?;
@@ -155,7 +155,7 @@ fn two_pods_of_five_that_fail_leave_and_all_others_serve() -> Result<()> {
     let rule =
         "outlierDetection: {consecutive5xxErrors: 3, interval: 1s, baseEjectionTime: 1m, maxEjectionPercent: 50}";
     let stage = Stage::furnished(&destination(rule), |scene| {
-        more_pods(&mut scene.mesh, &["b-bad-0"], "v3", "--status 502")?;
+        more_pods(&mut scene.mesh, &["b-bad-0"], "v3", "--status=502")?;
         // Nobody listens in this one.
         scene.mesh.add_pod(PodSpec::new("b-bad-1").label("app", "service-b").port("", 80)).map(drop)
     })?;

@@ -50,7 +50,7 @@ fn retries_hide_a_pod_that_fails() -> Result<()> {
     }
     let to_all = "route: [{destination: {host: service-b}}]";
     let stage = Stage::furnished(&http(&format!("{{{to_all}}}")), |scene| {
-        more_pods(&mut scene.mesh, &["b-broken"], "v3", "--status 503")
+        more_pods(&mut scene.mesh, &["b-broken"], "v3", "--status=503")
     })?;
     let plain = stage.load().requests(400).connections(4).run(stage.client())?;
     ensure!(plain.failed == 0 && plain.status(503) > 0, "what was seen is not repeated by itself: {plain:?}");

@@ -141,7 +141,7 @@ pub(super) fn cuts(random: &mut Random, len: usize) -> Vec<usize> {
     let mut cuts: Vec<usize> = match random.below(4) {
         0 => (1..len).collect(),
         1 => Vec::new(),
-        _ => (0..1 + random.below(6)).map(|_| random.below(len + 1)).collect(),
+        _ => (0..=random.below(6)).map(|_| random.below(len + 1)).collect(),
     };
     cuts.push(len);
     cuts.sort_unstable();
