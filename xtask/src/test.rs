@@ -27,7 +27,8 @@ pub(crate) struct Args {
     /// Take the programs as they are
     #[arg(long)]
     no_build: bool,
-    /// Minutes where seconds do otherwise: 100 changes a second for a minute, an API server that is away for ten
+    /// Minutes where seconds do otherwise: 100 changes a second for a minute, a million racing GETs, an API
+    /// server that is away for ten
     #[arg(long)]
     long: bool,
 }
