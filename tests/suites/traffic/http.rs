@@ -131,30 +131,6 @@ print(" ".join(trailers))
 "#;
 
 #[test]
-fn who_is_refused_in_the_middle_of_a_body_reads_the_answer() -> Result<()> {
-    if !require("who_is_refused_in_the_middle_of_a_body_reads_the_answer", NEEDS) {
-        return Ok(());
-    }
-    let stage = stage()?;
-    let said = stage.python(REFUSED, &["10.96.0.2"])?;
-    ensure!(said.trim() == "40 answers", "{said}");
-    Ok(())
-}
-
-/// Clients that write all of a large body before they read.
-const REFUSED: &str = r#"
-import http.client, sys
-count = 0
-for n in range(40):
-    c = http.client.HTTPConnection(sys.argv[1], 80, timeout=10)
-    c.request("POST", "/teapot", body=b"x" * (1 << n % 21), headers={"Host": "service-b"})
-    answer = c.getresponse()
-    assert (answer.status, answer.read()) == (418, b"short"), (n, answer.status)
-    count += 1
-print(count, "answers")
-"#;
-
-#[test]
 fn an_upgrade_is_granted_by_the_pod_alone() -> Result<()> {
     if !require("an_upgrade_is_granted_by_the_pod_alone", NEEDS) {
         return Ok(());
