@@ -28,6 +28,10 @@ pub struct Report {
     pub by_version: BTreeMap<String, u64>,
     /// Answers by the origin's pod.
     pub by_pod: BTreeMap<String, u64>,
+    /// By user: the pod that answered first; with [`HttpLoad::users`], and only when the load has ended.
+    pub by_user: BTreeMap<String, String>,
+    /// Answers to a user from another pod than that.
+    pub moved: u64,
     /// Answers by HTTP status.
     pub by_status: BTreeMap<String, u64>,
     /// Failures by what they were.
@@ -73,12 +77,15 @@ impl Report {
             let entries = v[key].as_object().into_iter().flatten();
             entries.filter_map(|(k, n)| Some((k.clone(), n.as_u64()?))).collect()
         };
+        let users = v["by_user"].as_object().into_iter().flatten();
         Ok(Self {
             answered: number("answered"),
             failed: number("failed"),
             resent: number("resent"),
             by_version: table("by_version"),
             by_pod: table("by_pod"),
+            by_user: users.filter_map(|(k, pod)| Some((k.clone(), pod.as_str()?.to_owned()))).collect(),
+            moved: number("moved"),
             by_status: table("by_status"),
             errors: table("errors"),
             failed_at: v["failed_at"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect(),
@@ -117,6 +124,8 @@ impl Report {
             resent: self.resent - earlier.resent,
             by_version: minus(&self.by_version, &earlier.by_version),
             by_pod: minus(&self.by_pod, &earlier.by_pod),
+            by_user: BTreeMap::new(),
+            moved: self.moved - earlier.moved,
             by_status: minus(&self.by_status, &earlier.by_status),
             errors: minus(&self.errors, &earlier.errors),
             failed_at: Vec::new(),
@@ -158,10 +167,16 @@ impl HttpLoad {
         self.with("--path", path)
     }
 
-    /// A header, `name: value`.
+    /// A header, `name: value`. In it, `{n}` is the number of the request, `{user}` that of its user.
     #[must_use]
     pub fn header(self, header: &str) -> Self {
         self.with("--header", header)
+    }
+
+    /// Requests are of so many users in turn.
+    #[must_use]
+    pub fn users(self, users: u64) -> Self {
+        self.with("--users", users)
     }
 
     /// How many requests (all connections together).

@@ -1,5 +1,6 @@
-//! `cargo xtask fuzz`: inputs that nobody would write, for the pure core, one target after the other on one thread. What
-//! fails is put into `tests/fuzz/corpus/TARGET`, which the unit tests replay.
+//! `cargo xtask fuzz`: inputs that nobody would write, one target after the other on one thread. What fails in the pure
+//! core is put into `tests/fuzz/corpus/TARGET`, which the unit tests replay; the proxy's reader of responses is a test of
+//! its own, which is run for longer, and says which case failed.
 
 use std::process::Command;
 
@@ -24,7 +25,9 @@ pub(crate) struct Args {
     no_build: bool,
 }
 
-const TARGETS: [&str; 4] = ["compile", "matching", "analyze", "schema"];
+const TARGETS: [&str; 5] = ["compile", "matching", "analyze", "schema", WIRE];
+/// The proxy's reader of responses.
+const WIRE: &str = "wire";
 
 /// As fast as that makes it, and with the checks of a debug build: an overflow is a fault too.
 const OPTIMISED: &str = "profile.dev.opt-level=2";
@@ -46,15 +49,26 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let program = std::env::current_exe()?.with_file_name("weir-fuzz");
     let mut failed = Vec::new();
     for target in TARGETS.into_iter().filter(|target| args.target.as_deref().is_none_or(|only| only == *target)) {
-        let mut fuzzer = Command::new(&program);
-        fuzzer.arg(target).arg(format!("--minutes={}", args.minutes)).arg(format!("--seed={}", args.seed));
-        let status = fuzzer.status().with_context(|| format!("starting {}", program.display()))?;
+        let mut fuzzer = if target == WIRE { wire(args) } else { Command::new(&program) };
+        if target != WIRE {
+            fuzzer.arg(target).arg(format!("--minutes={}", args.minutes)).arg(format!("--seed={}", args.seed));
+        }
+        let status = fuzzer.status().with_context(|| format!("starting {fuzzer:?}"))?;
         if !status.success() {
             failed.push(target);
         }
     }
     if !failed.is_empty() {
-        bail!("faults in {}: see tests/fuzz/corpus", failed.join(", "));
+        bail!("faults in {}: see tests/fuzz/corpus, and above", failed.join(", "));
     }
     Ok(())
+}
+
+/// The agent's unit test, with its environment.
+fn wire(args: &Args) -> Command {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(workspace::root()).args(["test", "--locked", "--profile", crate::test::PROFILE]);
+    cargo.args(["-p", "weir", "--lib", "what_we_take_hyper_takes_alike"]);
+    cargo.env("WEIR_FUZZ_MINUTES", args.minutes.to_string()).env("WEIR_FUZZ_SEED", args.seed.to_string());
+    cargo
 }

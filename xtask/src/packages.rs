@@ -24,8 +24,17 @@ pub(crate) const MESH: &[Package] = &[package("ip", "iproute2")];
 /// What the demo starts.
 pub(crate) const DEMO: &[Package] = &[MESH[0], package("bpftool", "bpftool")];
 /// What the suites start.
-pub(crate) const SUITES: &[Package] =
-    &[MESH[0], DEMO[1], package("curl", "curl"), PROXIES[2], PROXIES[3], package("wrk", "wrk")];
+pub(crate) const SUITES: &[Package] = &[
+    MESH[0],
+    DEMO[1],
+    package("curl", "curl"),
+    package("openssl", "openssl"),
+    package("python3", "python3-venv python3"),
+    package("socat", "socat"),
+    PROXIES[2],
+    PROXIES[3],
+    package("wrk", "wrk"),
+];
 
 /// What makes container images.
 pub(crate) const IMAGE: &[Package] = &[package("buildah", "buildah"), package("objcopy", "binutils")];

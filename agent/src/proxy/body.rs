@@ -92,7 +92,9 @@ impl Body {
     }
 
     pub(crate) fn from_client(incoming: Incoming, connection: Rc<Connection>) -> Self {
-        if incoming.is_end_stream() { Self::Empty } else { Self::Downstream(incoming, connection) }
+        let empty = incoming.is_end_stream();
+        connection.unread.set(!empty);
+        if empty { Self::Empty } else { Self::Downstream(incoming, connection) }
     }
 
     /// `expiry`: when all of it must have been passed on.
@@ -172,10 +174,11 @@ impl HttpBody for Body {
             Self::Empty => Poll::Ready(None),
             Self::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Self::Downstream(incoming, connection) => {
-                let frame = ready!(Pin::new(incoming).poll_frame(cx));
+                let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
                 if let Some(Ok(frame)) = &frame {
                     connection.received(frame.data_ref().map_or(0, |data| data.len() as u64));
                 }
+                connection.unread.set(frame.is_some() && !incoming.is_end_stream());
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
             }
             Self::Replayed(reader) => reader.poll(cx),

@@ -372,7 +372,12 @@ impl Record {
     }
 
     /// An answer of our own.
-    fn respond(mut self, response: Response<Body>, details: &'static str) -> Response<Body> {
+    fn respond(mut self, mut response: Response<Body>, details: &'static str) -> Response<Body> {
+        if self.connection.unread.get() {
+            // Nobody reads the rest of the request, so the connection ends with this answer. A client that is not told
+            // would send its next request there, and lose it.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         self.status = response.status().as_u16();
         self.sent(response.body().size_hint().exact().unwrap_or(0));
         if let Some(entry) = &mut self.entry {

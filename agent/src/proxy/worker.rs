@@ -220,6 +220,8 @@ pub(crate) struct Connection {
     pub(crate) busy: Cell<bool>,
     /// Body bytes of the latest request.
     pub(crate) received: Cell<u64>,
+    /// The latest request has a body whose end has not been read.
+    pub(crate) unread: Cell<bool>,
     _open: Open,
 }
 
@@ -234,6 +236,7 @@ impl Connection {
             requests: Cell::new(0),
             busy: Cell::new(false),
             received: Cell::new(0),
+            unread: Cell::new(false),
             _open: open,
         })
     }

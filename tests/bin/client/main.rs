@@ -5,6 +5,7 @@ mod resolve;
 mod sockets;
 mod tally;
 
+use std::borrow::Cow;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -29,6 +30,8 @@ struct Job {
     host: Option<String>,
     path: String,
     headers: String,
+    /// Of how many users the requests are, in turn.
+    users: Option<u64>,
     requests: u64,
     fresh: bool,
     bodies: Option<u64>,
@@ -101,6 +104,7 @@ fn parse(mode: String, mut arguments: impl Iterator<Item = String>) -> io::Resul
         host: None,
         path: "/".into(),
         headers: String::new(),
+        users: None,
         requests: 0,
         fresh: false,
         bodies: None,
@@ -121,6 +125,7 @@ fn parse(mode: String, mut arguments: impl Iterator<Item = String>) -> io::Resul
                 job.headers.push_str(&value()?);
                 job.headers.push_str("\r\n");
             }
+            "--users" => job.users = Some(number(value()?)?.max(1)),
             "--requests" => job.requests = number(value()?)?,
             "--connections" => connections = number(value()?)?,
             "--bodies" => job.bodies = Some(number(value()?)?),
@@ -159,12 +164,12 @@ fn http(job: &Job, worker: u64, workers: u64) {
     let mut random = Random::new(0x9e37_79b9_7f4a_7c15 ^ (worker + 1));
     let mut kept: Option<BufReader<TcpStream>> = None;
     let mut due = Instant::now() + job.pace.unwrap_or_default().mul_f64(worker as f64 / workers as f64);
-    while job.take().is_some() {
+    while let Some(number) = job.take() {
         if let Some(pace) = job.pace {
             thread::sleep(due.saturating_duration_since(Instant::now()));
             due += pace;
         }
-        let request = Request::new(job, &mut random);
+        let request = Request::new(job, number, &mut random);
         let began = monotonic_ns();
         let reused = kept.is_some();
         let mut outcome = request.send(job, &mut kept);
@@ -187,13 +192,21 @@ fn http(job: &Job, worker: u64, workers: u64) {
 struct Request {
     bytes: Vec<u8>,
     body: Option<Vec<u8>>,
+    user: Option<u64>,
 }
 
 impl Request {
-    fn new(job: &Job, random: &mut Random) -> Self {
+    /// In the headers, `{n}` is the request's number and `{user}` that of its user.
+    fn new(job: &Job, number: u64, random: &mut Random) -> Self {
+        let user = job.users.map(|users| number % users);
+        let mut headers = Cow::from(job.headers.as_str());
+        if headers.contains('{') {
+            let user = user.unwrap_or_default().to_string();
+            headers = headers.replace("{n}", &number.to_string()).replace("{user}", &user).into();
+        }
         let host = job.host.clone().unwrap_or_else(|| job.targets[0].0.to_string());
         let method = if job.bodies.is_some() { "POST" } else { "GET" };
-        let mut bytes = format!("{method} {} HTTP/1.1\r\nHost: {host}\r\n{}", job.path, job.headers).into_bytes();
+        let mut bytes = format!("{method} {} HTTP/1.1\r\nHost: {host}\r\n{headers}", job.path).into_bytes();
         if job.fresh {
             bytes.extend_from_slice(b"Connection: close\r\n");
         }
@@ -217,7 +230,7 @@ impl Request {
         } else {
             bytes.extend_from_slice(b"\r\n");
         }
-        Self { bytes, body }
+        Self { bytes, body, user }
     }
 
     fn send(&self, job: &Job, kept: &mut Option<BufReader<TcpStream>>) -> io::Result<(Head, Vec<u8>)> {
@@ -253,7 +266,12 @@ impl Request {
         let (head, body) = if let Some(answer) = head.map_err(unanswered)? {
             answer
         } else {
-            peer.fill_buf().map_err(unanswered)?;
+            // With a timeout on the socket, a process that is stopped for a moment finds its reads interrupted.
+            while let Err(error) = peer.fill_buf() {
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(unanswered(error));
+                }
+            }
             let closed = || io::Error::new(io::ErrorKind::ConnectionAborted, "closed before an answer");
             let head = wire::read_head(&mut peer)?.ok_or_else(closed)?;
             let body = wire::read_body(&mut peer, &head, Otherwise::Close)?;
@@ -272,6 +290,9 @@ impl Request {
             job.tally
                 .failed(&io::Error::other(format!("body of {sent} bytes came back as {} others", body.len())), began);
             return;
+        }
+        if let (Some(user), Some(pod)) = (self.user, head.get("x-pod")) {
+            job.tally.of_user(user, pod);
         }
         job.tally.answered(Some(status), head.get("x-version"), head.get("x-pod"), began);
     }

@@ -29,6 +29,9 @@ struct Counts {
     failed_at: Vec<u64>,
     first_answer: BTreeMap<String, u64>,
     last_start: BTreeMap<String, u64>,
+    /// The pod that answered each user first, and the answers that came from another one than that.
+    by_user: BTreeMap<u64, String>,
+    moved: u64,
     /// Start and end of each attempt, and whether it failed.
     trace: Option<Vec<(u64, u64, bool)>>,
 }
@@ -75,6 +78,16 @@ impl Tally {
         }
     }
 
+    /// Which pod answered a user.
+    pub(crate) fn of_user(&self, user: u64, pod: &str) {
+        let mut counts = self.counts();
+        match counts.by_user.get(&user) {
+            Some(first) if first == pod => {}
+            Some(_) => counts.moved += 1,
+            None => drop(counts.by_user.insert(user, pod.into())),
+        }
+    }
+
     /// A request or connection that failed; `began` as above.
     pub(crate) fn failed(&self, error: &io::Error, began: u64) {
         let now = monotonic_ns();
@@ -99,12 +112,13 @@ impl Tally {
         self.value(elapsed).to_string()
     }
 
-    /// The last line, which has the trace.
+    /// The last line, which has the trace and the users.
     pub(crate) fn last_json(&self, elapsed: Duration) -> String {
         let mut value = self.value(elapsed);
         if let Some(trace) = &self.counts().trace {
             value["trace"] = json!(trace);
         }
+        value["by_user"] = json!(self.counts().by_user);
         value.to_string()
     }
 
@@ -112,7 +126,7 @@ impl Tally {
         let c = self.counts();
         let by_status: BTreeMap<String, u64> = c.by_status.iter().map(|(k, v)| (k.to_string(), *v)).collect();
         json!({
-            "answered": c.answered, "failed": c.failed, "resent": c.resent,
+            "answered": c.answered, "failed": c.failed, "resent": c.resent, "moved": c.moved,
             "by_version": c.by_version, "by_pod": c.by_pod, "by_status": by_status, "errors": c.errors,
             "failed_at": c.failed_at,
             "first_answer": c.first_answer, "last_start": c.last_start, "seconds": elapsed.as_secs_f64(),

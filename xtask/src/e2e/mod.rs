@@ -6,6 +6,7 @@ mod faults;
 mod foreign;
 mod kubectl;
 mod lifecycle;
+mod rules;
 mod traffic;
 
 use std::path::{Path, PathBuf};
@@ -163,6 +164,13 @@ fn steps(run: &mut Run, args: &Args) -> Result<()> {
     run.attempt(traffic::shift, args)?;
     run.attempt(traffic::scale, args)?;
     run.attempt(traffic::tcp, args)?;
+    run.attempt(rules::orders, args)?;
+    run.attempt(rules::ejection, args)?;
+    run.attempt(rules::fault, args)?;
+    run.attempt(rules::mirror, args)?;
+    run.attempt(rules::cookie, args)?;
+    run.attempt(rules::breaker, args)?;
+    run.attempt(rules::regions, args)?;
     run.attempt(lifecycle::pods, args)?;
     run.attempt(lifecycle::other_mesh, args)?;
     run.attempt(lifecycle::cluster, args)?;

@@ -23,7 +23,8 @@ const BY_CONNECTION: &str = "HTTP/2 is not told apart by request: the rule that 
 const MESH: &str = "gateway_api::a_route_for_a_service_is_for_the_mesh";
 const CONSUMER: &str = "gateway_api::a_consumers_route_is_for_its_own_namespace";
 const GRANT: &str = "gateway_api::a_backend_elsewhere_needs_a_grant";
-const SHARES: &str = "gateway_api::an_invalid_backend_keeps_its_share";
+const CHOSEN: &str = "gateway_api::a_route_for_a_service_chooses_by_what_a_request_says";
+const FILTERED: &str = "gateway_api::filters_and_timeouts_of_a_route_are_in_force";
 const MATCHES: &str = "fields::matches_of_a_route_are_looked_at";
 const TCP: &str = "fields::a_tcp_route_for_a_service_splits_in_the_kernel";
 const GRPC: &str = "gateway_api::grpc_methods_are_paths";
@@ -55,28 +56,28 @@ pub(super) const HTTP_ROUTE: &[Feature] = &[
     no("useDefaultGateways", NO_DEFAULT),
     yes("rules", MESH),
     yes("rules[].name", MATCHES),
-    yes("rules[].matches", MATCHES),
-    yes("rules[].matches[].path{,.type,.value}", MATCHES),
-    yes("rules[].matches[].{headers,queryParams}{,[].name,[].type,[].value}", MATCHES),
-    yes("rules[].matches[].method", MATCHES),
-    yes("rules[].backendRefs{,[].name,[].port}", MESH),
-    yes("rules[].backendRefs[].weight", SHARES),
+    yes("rules[].matches", CHOSEN),
+    yes("rules[].matches[].path{,.type,.value}", CHOSEN),
+    yes("rules[].matches[].{headers,queryParams}{,[].name,[].type,[].value}", CHOSEN),
+    yes("rules[].matches[].method", CHOSEN),
+    yes("rules[].backendRefs{,[].name,[].port}", CHOSEN),
+    yes("rules[].backendRefs[].weight", CHOSEN),
     yes("rules[].backendRefs[].namespace", GRANT),
     part("rules[].backendRefs[].{group,kind}", MATCHES, BACKENDS),
     part("rules[].{filters,backendRefs[].filters}{,[].type}", FILTERS, "as the field of its type says"),
-    yes("rules[].filters[].requestRedirect{,.hostname,.port,.scheme,.statusCode}", FILTERS),
-    yes("rules[].filters[].{requestRedirect,urlRewrite}.path{,.type,.replaceFullPath,.replacePrefixMatch}", FILTERS),
-    yes("rules[].filters[].urlRewrite{,.hostname}", FILTERS),
+    yes("rules[].filters[].requestRedirect{,.hostname,.port,.scheme,.statusCode}", FILTERED),
+    yes("rules[].filters[].{requestRedirect,urlRewrite}.path{,.type,.replaceFullPath,.replacePrefixMatch}", FILTERED),
+    yes("rules[].filters[].urlRewrite{,.hostname}", FILTERED),
     no("rules[].backendRefs[].filters[].{requestRedirect,urlRewrite,requestMirror}", NOT_READ),
     yes("rules[].filters[].requestMirror{,.percent,.fraction,.fraction.numerator,.fraction.denominator}", MODIFIERS),
-    yes("rules[].filters[].requestMirror.backendRef{,.group,.kind,.name,.namespace,.port}", MODIFIERS),
+    yes("rules[].filters[].requestMirror.backendRef{,.group,.kind,.name,.namespace,.port}", FILTERED),
     yes(
         "rules[].{filters,backendRefs[].filters}[].{requestHeaderModifier,responseHeaderModifier}{,.remove,.set,.add}",
-        MODIFIERS,
+        FILTERED,
     ),
     yes(
         "rules[].{filters,backendRefs[].filters}[].{requestHeaderModifier,responseHeaderModifier}.{set,add}[].{name,value}",
-        MODIFIERS,
+        FILTERED,
     ),
     no("rules[].{filters,backendRefs[].filters}[].{extensionRef,cors,externalAuth}", UNKNOWN),
     yes("rules[].timeouts{,.request,.backendRequest}", TIMEOUTS),

@@ -5,36 +5,39 @@ use super::{Feature, decided, no, part, yes};
 /// What becomes of a match with a condition that is not evaluated.
 const NEVER: &str = "this match takes nothing, so that it does not take more than was meant (Error)";
 
-const PATHS: &str = "routing::paths_match_as_in_istio";
-const HEADERS: &str = "routing::headers_match_as_in_istio";
+const PATHS: &str = "routing::the_canary_is_chosen_by_what_a_request_says";
+const HEADERS: &str = "routing::the_canary_is_chosen_by_what_a_request_says";
 const ITEMS: &str = "routing::items_are_alternatives_and_name_the_route";
-const FIRST: &str = "routing::the_first_rule_that_matches_wins_and_weights_need_no_hundred";
-const OTHER_PORT: &str = "routing::rules_for_another_port_or_gateway_leave_the_plain_service";
-const CANARY: &str = "canary::a_canary_splits_by_weight_and_falls_back_by_weight";
-const MISSING: &str = "routing::destinations_that_do_not_exist_keep_their_share";
-const RARER: &str = "actions::rarer_conditions_are_looked_at";
-const DELEGATE: &str = "delegates::rules_of_a_delegate_stand_where_the_root_delegates";
-const CLIENTS: &str = "clients::tcp_and_tls_rules_choose_their_clients_and_addresses_too";
-const TCP_MATCH: &str = "fields::a_tcp_match_is_for_its_port_and_for_the_mesh";
+const FIRST: &str = "routing::the_canary_is_chosen_by_what_a_request_says";
+const BY_CLIENT: &str = "routing::the_canary_is_chosen_by_who_asks";
+const IN_TIME: &str = "patience::a_request_waits_as_long_as_its_rule_says";
+const OTHER_PORT: &str = "routing::the_canary_is_chosen_by_who_asks";
+const CANARY: &str = "canary::http_is_split_90_10_in_both_families";
+const MISSING: &str = "canary::http_is_split_90_10_in_both_families";
+const RARER: &str = "routing::the_canary_is_chosen_by_what_a_request_says";
+const DELEGATE: &str = "routing::a_delegates_rules_stand_in_the_place_of_the_root";
+const CLIENTS: &str = "layer4::tcp_rules_choose_their_clients_ports_and_addresses";
+const TLS_CLIENTS: &str = "clients::tcp_and_tls_rules_choose_their_clients_and_addresses_too";
+const TCP_MATCH: &str = "layer4::tcp_rules_choose_their_clients_ports_and_addresses";
 const HEADERS_SENT: &str = "actions::headers_and_cors_are_ready_to_be_sent";
-const CHANGED: &str = "rules::headers_are_removed_set_and_added_first_by_the_rule_then_by_the_destination";
-const ANSWERED: &str = "rules::a_redirect_and_a_direct_response_are_the_rules_own";
+const CHANGED: &str = "answers::rewrites_and_headers_change_what_the_other_side_sees";
+const ANSWERED: &str = "answers::redirects_and_direct_responses_are_the_rules_own";
 const LOCATION: &str = "rewrite::redirects_name_a_port_only_where_it_is_not_the_schemes_own";
-const REWRITTEN: &str = "rules::a_rewrite_changes_what_the_upstream_sees_and_the_log_names_what_was_asked";
-const REPEATED: &str = "retries::a_failed_request_is_sent_again_as_the_rule_says_with_its_body";
-const BY_NAME: &str = "tcp::tls_goes_where_the_rule_for_its_name_says";
-const ABORTED: &str = "faults::an_abort_answers_its_share_and_nothing_else";
-const DELAYED: &str = "faults::a_delay_comes_before_the_timeout_and_is_flagged";
+const REWRITTEN: &str = "answers::rewrites_and_headers_change_what_the_other_side_sees";
+const REPEATED: &str = "patience::retries_hide_a_pod_that_fails";
+const BY_NAME: &str = "layer4::tls_passes_through_to_the_pod_that_its_name_says";
+const ABORTED: &str = "patience::faults_delay_and_abort_their_share";
+const DELAYED: &str = "patience::faults_delay_and_abort_their_share";
 const NOT_VALID: &str = "Istio refuses it, and so does weir ";
 const COPIED: &str = "faults::a_mirror_gets_a_copy_of_everything_and_nobody_waits_for_it";
-const COPIED_SHARE: &str = "faults::a_mirror_gets_its_share_and_no_more_copies_than_there_is_room_for";
-const CORS: &str = "faults::cors_answers_preflights_and_names_the_origin";
+const COPIED_SHARE: &str = "patience::a_mirror_gets_its_share_of_copies_and_nobody_notices";
+const CORS: &str = "answers::a_page_of_another_origin_is_answered_as_the_policy_says";
 const FAULTS: &str = "actions::a_fault_without_a_percentage_strikes_nobody";
-const TCP: &str = "verdicts::tcp_routes_are_weights_in_the_kernel";
+const TCP: &str = "canary::tcp_is_split_in_the_kernel_without_a_proxy_hop";
 
 pub(super) const VIRTUAL_SERVICE: &[Feature] = &[
     yes("hosts", "routing::every_form_of_a_host_is_known_and_short_names_are_the_clients_own"),
-    yes("exportTo", "views::a_rule_exported_to_a_namespace_is_for_its_clients"),
+    yes("exportTo", BY_CLIENT),
     part(
         "gateways",
         "canary::rules_for_gateways_alone_change_nothing_in_the_mesh",
@@ -52,12 +55,12 @@ pub(super) const VIRTUAL_SERVICE: &[Feature] = &[
     yes("http[].match[].method.prefix", "fields::a_match_by_the_beginning_of_the_method_is_a_match"),
     yes("http[].match[].headers", HEADERS),
     yes("http[].match[].headers.*.{exact,prefix,regex}", HEADERS),
-    yes("http[].match[].port", "fields::a_match_for_a_port_is_for_no_other"),
+    yes("http[].match[].port", OTHER_PORT),
     yes("http[].match[].gateways", OTHER_PORT),
     yes("http[].match[].{authority,scheme,queryParams,withoutHeaders}", RARER),
     yes("http[].match[].{authority,scheme,queryParams.*,withoutHeaders.*}.{exact,prefix,regex}", RARER),
-    yes("http[].match[].sourceLabels", "clients::source_labels_choose_the_clients_of_a_rule"),
-    yes("http[].match[].sourceNamespace", "clients::source_namespace_is_the_clients_own"),
+    yes("http[].match[].sourceLabels", BY_CLIENT),
+    yes("http[].match[].sourceNamespace", BY_CLIENT),
     no("http[].match[].statPrefix", "a name for statistics that Envoy alone keeps: nothing is lost"),
     yes("http[].route", CANARY),
     yes("http[].route[].destination", CANARY),
@@ -71,12 +74,12 @@ pub(super) const VIRTUAL_SERVICE: &[Feature] = &[
     yes("http[].redirect{,.uri,.authority,.redirectCode}", ANSWERED),
     yes("http[].redirect.{prefixRewrite,scheme,port,derivePort}", LOCATION),
     yes("http[].directResponse{,.status,.body,.body.string}", ANSWERED),
-    yes("http[].directResponse.body.bytes", "actions::redirects_and_direct_responses_are_decided"),
+    yes("http[].directResponse.body.bytes", ANSWERED),
     yes("http[].rewrite{,.uri,.authority,.uriRegexRewrite}", REWRITTEN),
     yes("http[].rewrite.uriRegexRewrite.{match,rewrite}", REWRITTEN),
-    yes("http[].timeout", "retries::the_timeout_is_of_the_request_with_all_its_tries"),
+    yes("http[].timeout", IN_TIME),
     yes("http[].retries{,.attempts,.retryOn,.backoff}", REPEATED),
-    yes("http[].retries.perTryTimeout", "retries::a_try_that_takes_too_long_is_given_up_for_another"),
+    yes("http[].retries.perTryTimeout", IN_TIME),
     yes("http[].retries.retryIgnorePreviousHosts", "retries::a_host_that_failed_is_avoided"),
     no("http[].retries.retryRemoteLocalities", "retries stay among the endpoints that requests go to; nothing says so"),
     yes("http[].fault{,.abort,.delay}", ABORTED),
@@ -101,7 +104,7 @@ pub(super) const VIRTUAL_SERVICE: &[Feature] = &[
     yes("tcp[].match", TCP_MATCH),
     yes("tcp[].match[].{port,gateways}", TCP_MATCH),
     yes("tcp[].match[].{destinationSubnets,sourceLabels}", CLIENTS),
-    yes("tcp[].match[].sourceNamespace", "fields::a_tcp_match_is_for_clients_of_its_namespace"),
+    yes("tcp[].match[].sourceNamespace", CLIENTS),
     no("tcp[].match[].sourceSubnet", NEVER),
     yes("tcp[].route", TCP),
     yes("tcp[].route[].{destination,weight}", TCP),
@@ -110,17 +113,17 @@ pub(super) const VIRTUAL_SERVICE: &[Feature] = &[
     yes("tls", BY_NAME),
     yes("tls[].match", BY_NAME),
     yes("tls[].match[].sniHosts", BY_NAME),
-    yes("tls[].match[].{port,gateways,destinationSubnets,sourceLabels}", CLIENTS),
-    yes("tls[].match[].sourceNamespace", CLIENTS),
+    yes("tls[].match[].{port,gateways,destinationSubnets,sourceLabels}", TLS_CLIENTS),
+    yes("tls[].match[].sourceNamespace", TLS_CLIENTS),
     yes("tls[].route{,[].destination,[].weight}", BY_NAME),
     yes("tls[].route[].destination.{host,subset,port,port.number}", BY_NAME),
 ];
 
-const SUBSETS: &str = "canary::subsets_that_no_rule_defines_are_reported_each_and_work_once_it_comes";
-const BALANCERS: &str = "canary::round_robin_over_all_pods_is_the_proxys";
+const SUBSETS: &str = "canary::http_is_split_90_10_in_both_families";
+const BALANCERS: &str = "shares::the_most_specific_balancer_is_in_force";
 const IN_KERNEL: &str = "verdicts::what_the_kernel_does_without_is_told";
-const OF_SUBSET: &str = "fields::a_subset_has_its_own_balancer_and_timeout";
-const OF_PORT: &str = "fields::a_port_has_its_own_balancer_and_timeout";
+const OF_SUBSET: &str = "shares::the_most_specific_balancer_is_in_force";
+const OF_PORT: &str = "shares::the_most_specific_balancer_is_in_force";
 const TIMEOUT: &str = "verdicts::a_load_balancer_on_a_tcp_port_stays_in_the_kernel";
 const TLS: &str = "tls::a_good_server_gets_requests_over_one_connection_that_was_asked_for_by_its_name";
 const LEVEL_TLS: &str = "tls::a_port_and_a_subset_have_their_own";
@@ -132,22 +135,22 @@ const CONNECT: &str = "in force in the proxy; where the kernel balances, the cli
 const MODES: &str = "SIMPLE, MUTUAL and DISABLE are in force; of ISTIO_MUTUAL, connections that it is for are refused, as \
                      they would not be encrypted (Error)";
 const NO_SECRET: &str = "no Secret is read: connections that it is for are refused (Error)";
-const POOL: &str = "policy::zero_is_as_if_a_limit_were_not_given";
+const POOL: &str = "breaking::four_connections_and_twenty_requests_overflow_a_breaker_of_one";
 const PER_NODE: &str =
     "in force, per node: its proxy counts for all of its pods together, and knows nothing of other nodes";
-const TOO_MANY: &str = "pools::a_connection_too_many_is_refused_at_once";
+const TOO_MANY: &str = "breaking::a_third_connection_is_refused_and_requests_wait_for_one_of_two";
 const WAITING: &str = "pools::requests_beyond_what_may_wait_for_a_connection_are_refused_at_once";
 const UNDER_WAY: &str = "pools::more_requests_than_may_be_under_way_are_refused_and_not_repeated";
 const LASTS: &str = "pools::a_connection_serves_so_many_requests_and_lasts_so_long";
 const ENDS: &str = "pools::a_tcp_connection_ends_when_it_idles_or_has_lasted_long_enough";
 const PROBED: &str = "pools::connections_are_probed_as_the_rule_says";
 const AS_IT_IS: &str = "HTTP/2 connections are passed on as they are (Warning)";
-const OUTLIERS: &str = "policy::defaults_are_istios_and_one_object_holds_them_for_all";
-const EJECTED: &str = "outliers::a_failing_pod_is_ejected_after_seven_errors_and_comes_back_after_its_time_which_grows";
-const EJECTED_BY_CODE: &str = "tests::each_kind_of_error_has_its_own_count";
+const OUTLIERS: &str = "breaking::a_failing_pod_is_left_out_after_seven_errors_and_longer_each_time";
+const EJECTED: &str = "breaking::a_failing_pod_is_left_out_after_seven_errors_and_longer_each_time";
+const EJECTED_BY_CODE: &str = "breaking::two_pods_of_five_that_fail_leave_and_all_others_serve";
 const NOT_REACHED: &str = "outliers::connects_that_fail_are_counted_apart_where_that_is_asked_for";
 const ALL_EJECTED: &str = "outliers::when_all_are_ejected_nobody_answers_and_with_too_few_left_all_do";
-const HASH: &str = "policy::a_hash_has_a_key_and_a_table_and_a_cookie_is_made_only_with_a_ttl";
+const HASH: &str = "shares::users_stay_where_they_are_and_only_those_of_a_lost_pod_move";
 const FAILOVER: &str = "localities::a_region_that_fails_is_replaced_by_the_next";
 const BY_LABELS: &str = "localities::labels_decide_who_takes_over";
 const SHARES: &str = "localities::shares_of_localities_are_kept_within_two_points";
@@ -155,10 +158,10 @@ const OFF: &str = "localities::without_outlier_detection_or_switched_off_all_are
 const ZONES_DECIDED: &str = "locality::nothing_is_preferred_where_no_failure_is_noticed_or_it_is_switched_off";
 const PLACES: &str = "locality::places_are_told_by_pods_nodes_slices_and_entries";
 const BY_COOKIE: &str = "balancing::a_client_without_the_cookie_gets_one_and_comes_back_with_it";
-const BY_ADDRESS: &str = "balancing::connections_stick_by_the_address_that_they_come_from";
+const BY_ADDRESS: &str = "routing::a_client_address_keeps_its_pod";
 const BY_QUERY: &str = "balancing::requests_stick_by_a_query_parameter";
-const BY_HEADER: &str = "balancing::a_user_stays_on_a_pod_and_only_those_of_a_pod_that_leaves_move";
-const BY_MAGLEV: &str = "balancing::a_user_stays_in_the_canary_and_on_its_pod";
+const BY_HEADER: &str = "shares::users_stay_where_they_are_and_only_those_of_a_lost_pod_move";
+const BY_MAGLEV: &str = "shares::users_stay_where_they_are_and_only_those_of_a_lost_pod_move";
 const WARMS: &str = "balancing::a_pod_that_is_new_gets_its_share_little_by_little";
 const NO_LOCALITY: &str = "endpoints of every locality are used alike (Error)";
 const NOR_BY_IT: &str = "endpoints of every locality are used alike";

@@ -149,8 +149,13 @@ impl Chunked {
 
 /// The size line, once all of it is there.
 fn size(read: &mut BytesMut) -> Result<Option<u64>, Fault> {
+    // The parser takes a line without a digit for the last chunk.
+    if read.first().is_some_and(|first| !first.is_ascii_hexdigit()) {
+        return Err(Fault::Protocol("no size of a chunk"));
+    }
     match httparse::parse_chunk_size(read) {
-        Ok(httparse::Status::Complete((len, size))) if len <= MAX_SIZE_LINE => {
+        // An extension with a line feed is a line and a beginning of something else to whoever takes that for an end.
+        Ok(httparse::Status::Complete((len, size))) if len <= MAX_SIZE_LINE && !read[..len - 1].contains(&b'\n') => {
             let _ = read.split_to(len);
             Ok(Some(size))
         }
@@ -167,6 +172,10 @@ fn trailers(read: &mut BytesMut, (lines, bytes): (usize, usize)) -> Result<Optio
         Ok(httparse::Status::Partial) if read.len() < bytes => return Ok(None),
         _ => return Err(Fault::Protocol("trailers that are none, or too many")),
     };
+    // The parser takes a line feed alone for the end of a line, where others read on.
+    if read[..len].split(|byte| *byte == b'\n').rev().skip(1).any(|line| line.last() != Some(&b'\r')) {
+        return Err(Fault::Protocol("a trailer that ends with a line feed alone"));
+    }
     let places: Vec<_> = parsed[..count].iter().map(|header| Place::of(read, header)).collect();
     let block = read.split_to(len).freeze();
     fields(&block, &places).map(Some)
@@ -218,10 +227,15 @@ mod tests {
         for text in [
             &b"x\r\n"[..],
             b"-1\r\n",
+            b"0;a\nb\r\n\r\n",
+            b"\r\n\r\n",
+            b";a=b\r\n\r\n",
             b"2\r\nabc\r\n0\r\n\r\n",
             b"2\nab\r\n0\r\n\r\n",
             b"11111111111111111\r\n",
             b"0\r\nno colon\r\n\r\n",
+            b"0\r\n\n",
+            b"0\r\nx: 1\n\r\n",
             &[b"1;", &[b'e'; MAX_SIZE_LINE][..], b"\r\n"].concat(),
             &[b"0\r\nx: ", &[b'e'; 200][..], b"\r\n\r\n"].concat(),
         ] {

@@ -2,6 +2,8 @@
 //! handed from task to task, and while it is idle it is a socket without buffers. Used by `upstream`.
 
 mod decode;
+#[cfg(test)]
+mod differential;
 mod request;
 mod response;
 

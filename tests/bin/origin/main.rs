@@ -1,20 +1,27 @@
 //! `weir-origin`: the application inside a test pod, and the relay that stands for kube-proxy. Started by the harness.
 //!
-//! `serve --version V --pod P [--http PORT]… [--tcp PORT]… [--tcp-first PORT]…`
-//! - http: answers `V P`, echoes the body of a POST (chunked when asked by `x-reply: chunked`), sleeps for
-//!   `/sleep/MS`; `x-version`, `x-pod` and `x-peer` say who answered and whom it saw.
+//! `serve --version V --pod P [--status=S] [--http PORT]… [--closing PORT]… [--tcp PORT]… [--tcp-first PORT]…`
+//! - http: answers `V P`, to `/echo` with the request that it got, echoes the body of a POST (chunked when asked by
+//!   `x-reply: chunked`, with a trailer by `x-reply: trailers`), sleeps for `/sleep/MS`; `x-version`, `x-pod` and
+//!   `x-peer` say who answered and whom it saw; `/served` is answered with how many other requests came. The status is
+//!   that of `/status/S`, else S, else 200.
+//! - closing: see `closing`.
 //! - tcp: after the client's first bytes a line `V P`, then an echo of everything, half-close included.
 //! - tcp-first: the line comes before the client has said anything.
 //!
 //! `relay LISTEN TARGET…`: each connection to the next target in turn.
 
+mod closing;
+
 use std::io::{self, BufReader, Read, Write};
 use std::net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use weir_tests::wire::{self, Otherwise};
+use closing::Closing;
+use weir_tests::wire::{self, Head, Otherwise};
 
 /// A thread of the origin needs little; hundreds of connections at once are normal.
 const STACK: usize = 128 * 1024;
@@ -22,6 +29,9 @@ const STACK: usize = 128 * 1024;
 struct Who {
     version: String,
     pod: String,
+    status: u16,
+    served: AtomicU64,
+    closing: Closing,
 }
 
 fn main() -> io::Result<()> {
@@ -34,21 +44,27 @@ fn main() -> io::Result<()> {
 }
 
 fn serve(arguments: Vec<String>) -> io::Result<()> {
-    let (mut version, mut pod) = (String::new(), String::new());
+    let (mut version, mut pod, mut status) = (String::new(), String::new(), 200);
     let mut listeners = Vec::new();
     let mut arguments = arguments.into_iter();
-    while let (Some(key), Some(value)) = (arguments.next(), arguments.next()) {
+    while let Some(argument) = arguments.next() {
+        let (key, value) = match argument.split_once('=') {
+            Some((key, value)) => (key.to_owned(), value.to_owned()),
+            None => (argument, arguments.next().unwrap_or_default()),
+        };
         match key.as_str() {
             "--version" => version = value,
             "--pod" => pod = value,
+            "--status" => status = value.parse().map_err(io::Error::other)?,
             _ => listeners.push((key, value)),
         }
     }
-    let who = Arc::new(Who { version, pod });
+    let who = Arc::new(Who { version, pod, status, served: AtomicU64::new(0), closing: Closing::default() });
     let mut threads = Vec::new();
     for (kind, port) in listeners {
         let talk: fn(TcpStream, &Who) -> io::Result<()> = match kind.as_str() {
             "--http" => http,
+            "--closing" => |stream, who| who.closing.serve(&stream),
             "--tcp" => tcp,
             "--tcp-first" => tcp_first,
             _ => return Err(io::Error::other(format!("unknown argument {kind}"))),
@@ -85,30 +101,61 @@ fn http(stream: TcpStream, who: &Who) -> io::Result<()> {
         if let Some(ms) = path.strip_prefix("/sleep/").and_then(|ms| ms.parse().ok()) {
             thread::sleep(Duration::from_millis(ms));
         }
-        let plain = format!("{} {}\n", who.version, who.pod);
-        let answer: &[u8] = if method == "POST" { &body } else { plain.as_bytes() };
-        let chunked = head.get("x-reply") == Some("chunked");
+        if path != "/served" {
+            who.served.fetch_add(1, Ordering::Relaxed);
+        }
+        let status = path.strip_prefix("/status/").and_then(|s| s.parse().ok()).unwrap_or(who.status);
+        let answer = match method {
+            "POST" => body,
+            _ if path == "/served" => who.served.load(Ordering::Relaxed).to_string().into_bytes(),
+            _ if path.starts_with("/echo") => echoed(&head),
+            _ => format!("{} {}\n", who.version, who.pod).into_bytes(),
+        };
         let mut reply = format!(
-            "HTTP/1.1 200 OK\r\nx-version: {}\r\nx-pod: {}\r\nx-peer: {peer_address}\r\nx-path: {path}\r\n",
+            "HTTP/1.1 {status} S\r\nx-version: {}\r\nx-pod: {}\r\nx-peer: {peer_address}\r\nx-path: {path}\r\n",
             who.version, who.pod
         )
         .into_bytes();
         if head.closes() {
             reply.extend_from_slice(b"connection: close\r\n");
         }
-        if chunked {
-            reply.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n");
-            wire::write_chunked(&mut reply, answer)?;
-        } else {
-            write!(reply, "content-length: {}\r\n\r\n", answer.len())?;
-            reply.extend_from_slice(answer);
-        }
+        append(&mut reply, &answer, method, head.get("x-reply"))?;
         out.write_all(&reply)?;
         if head.closes() {
             break;
         }
     }
     Ok(())
+}
+
+/// The rest of a reply: its framing and its body, of which a HEAD gets none.
+fn append(reply: &mut Vec<u8>, answer: &[u8], method: &str, how: Option<&str>) -> io::Result<()> {
+    if !matches!(how, Some("chunked" | "trailers")) {
+        write!(reply, "content-length: {}\r\n\r\n", answer.len())?;
+        if method != "HEAD" {
+            reply.extend_from_slice(answer);
+        }
+        return Ok(());
+    }
+    reply.extend_from_slice(b"transfer-encoding: chunked\r\n");
+    if how == Some("trailers") {
+        reply.extend_from_slice(b"trailer: x-bytes\r\n");
+    }
+    reply.extend_from_slice(b"\r\n");
+    if method != "HEAD" {
+        wire::write_chunked(reply, answer)?;
+        if how == Some("trailers") {
+            reply.truncate(reply.len() - 2);
+            write!(reply, "x-bytes: {}\r\n\r\n", answer.len())?;
+        }
+    }
+    Ok(())
+}
+
+/// A request as it came: its first line, then its headers.
+fn echoed(head: &Head) -> Vec<u8> {
+    let headers = head.headers.iter().map(|(name, value)| format!("{name}: {value}\n"));
+    format!("{}\n{}", head.first, headers.collect::<String>()).into_bytes()
 }
 
 fn tcp(mut stream: TcpStream, who: &Who) -> io::Result<()> {

@@ -1,0 +1,16 @@
+//! The node's proxy as users meet it: curl, wrk, openssl, socat, and from PyPI requests and websockets, in pods whose
+//! connections the kernel programs steer. A file is a topic; all play on [`stage`].
+
+mod answers;
+mod breaking;
+mod changes;
+mod gateway_api;
+mod http;
+mod layer4;
+mod patience;
+mod pip;
+mod races;
+mod routing;
+mod shares;
+mod stage;
+mod websockets;
