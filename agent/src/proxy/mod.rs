@@ -5,6 +5,7 @@
 //! - `programs`: what it runs on, and what clusters need at run time
 //! - `limits`: every number; `counters`, `metrics`, `access_log`, `trace`: what is told about it all
 //! - `worker`: one pinned thread each, with a runtime, a pool and counters of its own
+//! - `fairness`: pods take turns on a worker
 //! - `listener`: accept, original destination, protocol; `detect`: the protocol by the first bytes
 //! - `tcp`: bytes in both directions; `bulk`: where they are many
 //! - `http1`: serving a connection; `handler`: the life of one request; `plan`: what was decided of it
@@ -20,6 +21,7 @@ mod cors;
 mod counters;
 mod detect;
 mod error;
+mod fairness;
 mod fault;
 mod format;
 mod forward;

@@ -1,6 +1,7 @@
 //! The proxy over real sockets on the loopback: no cluster, no eBPF, no rights needed.
 
 mod balancing;
+mod fairness;
 mod faults;
 mod harness;
 mod http;
