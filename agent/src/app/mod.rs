@@ -40,9 +40,9 @@ use self::succession::Succession;
 use crate::admin::Answers;
 use crate::cgroup::{Hierarchy, OwnCgroup, is_kubepods};
 use crate::config::{self, Config};
-use crate::datapath::{Datapath, DatapathConfig, DatapathError, Flows};
+use crate::datapath::{Datapath, DatapathConfig, DatapathError, Ejected, Flows, HealthTable};
 use crate::netns::NetNs;
-use crate::proxy::{self, OriginalDestinations, Programs, Proxy, ProxyConfig, Tracing};
+use crate::proxy::{self, Ejections, OriginalDestinations, Programs, Proxy, ProxyConfig, Tracing};
 use crate::sandbox::{Sandboxes, Trees};
 use crate::telemetry;
 use crate::watch::directory::Directory;
@@ -75,7 +75,7 @@ pub fn run(config: &Config) -> Result<()> {
         cgroup: ground.attach.clone(),
         kernel_log: config.kernel_log,
     })?;
-    let program = Programs::new(Program::default());
+    let program = Programs::shared(Program::default(), Arc::new(KernelHealth(datapath.health())));
     let proxy_config = proxy_config(config, &control)?;
     let destinations = Arc::new(FlowTable(datapath.flows()));
     let proxy =
@@ -325,6 +325,20 @@ struct FlowTable(Flows);
 impl OriginalDestinations for FlowTable {
     fn take(&self, netns_cookie: u64, peer: SocketAddr, listener_port: u16) -> Option<SocketAddr> {
         self.0.take(netns_cookie, peer, listener_port)
+    }
+}
+
+/// The kernel's table of ejected backends, as the proxy tells it.
+#[derive(Debug)]
+struct KernelHealth(HealthTable);
+
+impl Ejections for KernelHealth {
+    fn ejected(&self, endpoint: SocketAddr, until_ns: u64, times: u32) {
+        self.0.eject(Ejected { endpoint, until_ns, times });
+    }
+
+    fn known(&self) -> Vec<(SocketAddr, u64, u32)> {
+        self.0.ejected().into_iter().map(|one| (one.endpoint, one.until_ns, one.times)).collect()
     }
 }
 

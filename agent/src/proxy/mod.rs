@@ -48,6 +48,7 @@ mod trace;
 mod upstream;
 mod worker;
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -113,6 +114,16 @@ pub trait OriginalDestinations: Send + Sync {
     /// Takes (and forgets) where the connection accepted from `peer` on `listener_port` in that namespace was going;
     /// `None` = unknown, and the connection is closed. Called on workers: it must not block.
     fn take(&self, netns_cookie: u64, peer: SocketAddr, listener_port: u16) -> Option<SocketAddr>;
+}
+
+/// Who else is to pass over ejected endpoints.
+pub trait Ejections: fmt::Debug + Send + Sync {
+    /// An endpoint is not to be used before `until_ns` (CLOCK_MONOTONIC); `times` its base time. Called on workers, once
+    /// for each ejection: it must not wait.
+    fn ejected(&self, endpoint: SocketAddr, until_ns: u64, times: u32);
+
+    /// What is ejected already, as it was told before this process: asked for once.
+    fn known(&self) -> Vec<(SocketAddr, u64, u32)>;
 }
 
 /// How the proxy runs.

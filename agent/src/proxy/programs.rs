@@ -11,6 +11,7 @@ use arc_swap::{ArcSwap, Cache};
 use foldhash::fast::RandomState;
 use weir_mesh::program::{Cluster, ClusterId, Program};
 
+use super::Ejections;
 use super::upstream::breakers::Breakers;
 use super::upstream::hosts::{ClusterState, Registry};
 use super::worker::monotonic;
@@ -50,7 +51,16 @@ struct Known {
 impl Programs {
     /// A program that is in force from the beginning.
     pub fn new(program: Program) -> Arc<Self> {
-        let known = Mutex::new(Known::default());
+        Self::telling(program, Registry::default())
+    }
+
+    /// The same; ejections are told to somebody, who may know of some.
+    pub fn shared(program: Program, ejections: Arc<dyn Ejections>) -> Arc<Self> {
+        Self::telling(program, Registry::telling(ejections))
+    }
+
+    fn telling(program: Program, registry: Registry) -> Arc<Self> {
+        let known = Mutex::new(Known { registry, ..Known::default() });
         let running = Arc::new(ArcSwap::from_pointee(Running::default()));
         let programs = Self { running, known };
         programs.store(Arc::new(program));

@@ -16,6 +16,7 @@ use weir_mesh::outlier::{self, Ejection, Gate, Health, Outcome};
 use weir_mesh::program::{Cluster, ClusterPolicy, HashTable, LoadBalancer, OutlierDetection};
 
 use super::breakers::Breakers;
+use crate::proxy::Ejections;
 use crate::proxy::worker::monotonic;
 
 /// How often the weights of endpoints that are getting warm are made anew: a minute's warm-up then has sixty steps.
@@ -32,9 +33,19 @@ pub(crate) struct Registry {
     ejections: Arc<AtomicU64>,
     /// The latest class of connections.
     class: u32,
+    /// Who is told of ejections.
+    told: Option<Arc<dyn Ejections>>,
+    /// What was ejected before: until when, and how often.
+    before: HashMap<SocketAddr, (u64, u32), RandomState>,
 }
 
 impl Registry {
+    /// Of a proxy that is not the only one to know.
+    pub(crate) fn telling(ejections: Arc<dyn Ejections>) -> Self {
+        let before = ejections.known().into_iter().map(|(endpoint, until, times)| (endpoint, (until, times)));
+        Self { before: before.collect(), told: Some(ejections), ..Self::default() }
+    }
+
     fn class(&mut self) -> u32 {
         // The number of publications that take four billion outlives no connection.
         self.class = self.class.wrapping_add(1).max(1);
@@ -47,7 +58,12 @@ impl Registry {
     }
 
     fn of(&mut self, endpoint: SocketAddr) -> Arc<Health> {
-        Arc::clone(self.health.entry(endpoint).or_default())
+        let before = &self.before;
+        let health = self.health.entry(endpoint).or_insert_with(|| {
+            let (until, times) = before.get(&endpoint).copied().unwrap_or_default();
+            Arc::new(Health::ejected_before(until, times))
+        });
+        Arc::clone(health)
     }
 }
 
@@ -79,6 +95,7 @@ struct Outliers {
     next_sweep: AtomicU64,
     /// Counts the ejections in all clusters, and how many there were when this one's weights were made.
     ejections: Arc<AtomicU64>,
+    told: Option<Arc<dyn Ejections>>,
     seen: AtomicU64,
 }
 
@@ -139,6 +156,7 @@ impl ClusterState {
                 gate: Gate::default(),
                 next_sweep: AtomicU64::new(before.map_or(now, |before| before.next_sweep.load(Relaxed))),
                 ejections: Arc::clone(&registry.ejections),
+                told: registry.told.clone(),
                 seen: AtomicU64::new(0),
             }
         });
@@ -228,6 +246,9 @@ impl ClusterState {
         outliers.ejections.fetch_add(1, Release);
         self.look(now);
         let Ejection { reason, until, times } = ejection;
+        if let Some(told) = &outliers.told {
+            told.ejected(endpoint, until, times);
+        }
         let seconds = Duration::from_nanos(until - now).as_secs_f32();
         let (cluster, reason) = (&self.cluster.name, reason.as_str());
         tracing::info!(%cluster, %endpoint, reason, seconds, times, "endpoint ejected");
