@@ -2,16 +2,18 @@
 //!
 //! Names are at most 15 characters, the kernel's limit; longer ones would be cut silently.
 
-use crate::types::{Backend, FlowKey, Meta, OriginalDestination, Pod, Service, ServiceCounters, ServiceKey};
+use crate::types::{Backend, FlowKey, Health, Meta, OriginalDestination, Pod, Service, ServiceCounters, ServiceKey};
 
 /// Network namespace cookie (u64) → [`Pod`].
 pub const PODS: &str = "weir_pods";
 /// [`ServiceKey`] → [`Service`].
 pub const SERVICES: &str = "weir_services";
-/// Slot (u32) → backend index (u32).
+/// Slot (u32) → group and backend index ([`crate::slot`]).
 pub const SLOTS: &str = "weir_slots";
 /// Backend index (u32) → [`Backend`].
 pub const BACKENDS: &str = "weir_backends";
+/// Backend index (u32) → [`Health`].
+pub const HEALTH: &str = "weir_health";
 /// Socket storage → [`OriginalDestination`].
 pub const ORIGDST: &str = "weir_origdst";
 /// [`FlowKey`] → [`OriginalDestination`].
@@ -60,7 +62,7 @@ pub mod kind {
 pub mod flag {
     /// BPF_F_NO_PREALLOC: memory as entries come. Socket storage requires it.
     pub const NO_PREALLOC: u32 = 1;
-    /// BPF_F_MMAPABLE: the agent writes without a system call.
+    /// BPF_F_MMAPABLE: the agent reads and writes without a system call.
     pub const MMAPABLE: u32 = 0x400;
 }
 
@@ -104,7 +106,8 @@ pub const ALL: &[Shape] = &[
     shape(PODS, kind::HASH, 8, size_of::<Pod>(), PODS_MAX, flag::NO_PREALLOC),
     shape(SERVICES, kind::HASH, size_of::<ServiceKey>(), size_of::<Service>(), SERVICES_MAX, flag::NO_PREALLOC),
     shape(SLOTS, kind::ARRAY, 4, 4, SLOTS_MAX, flag::MMAPABLE),
-    shape(BACKENDS, kind::ARRAY, 4, size_of::<Backend>(), BACKENDS_MAX, 0),
+    shape(BACKENDS, kind::ARRAY, 4, size_of::<Backend>(), BACKENDS_MAX, flag::MMAPABLE),
+    shape(HEALTH, kind::ARRAY, 4, size_of::<Health>(), BACKENDS_MAX, flag::MMAPABLE),
     shape(ORIGDST, kind::SK_STORAGE, 4, size_of::<OriginalDestination>(), 0, flag::NO_PREALLOC),
     shape(FLOWS, kind::LRU_HASH, size_of::<FlowKey>(), size_of::<OriginalDestination>(), FLOWS_MAX, 0),
     shape(AGENTS, kind::HASH, 8, 4, AGENTS_MAX, 0),

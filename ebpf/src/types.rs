@@ -137,6 +137,18 @@ pub struct Backend {
     pub in_use: u16,
 }
 
+/// Value of `weir_health`, indexed like `weir_backends`. Zeroes are an endpoint that is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Health {
+    /// Not to be picked before: ns of `bpf_ktime_get_ns`, which is CLOCK_MONOTONIC. 0 = never ejected.
+    pub ejected_until: u64,
+    /// By how many times its base time it was ejected.
+    pub times_ejected: u32,
+    /// Always 0.
+    pub pad: u32,
+}
+
 /// Key of `weir_flows`: a connection to one of our listeners, as both ends see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
@@ -235,6 +247,10 @@ pub enum Counter {
     NoStorage,
     /// Original destinations announced to the proxy.
     FlowRecorded,
+    /// A slot's endpoint was ejected, and another one of its group was picked.
+    EjectedAvoided,
+    /// A slot's endpoint was ejected, and so were those of its group that were looked at: it was picked all the same.
+    EjectedPanic,
     /// How many counters there are.
     Count,
 }
@@ -247,8 +263,8 @@ mod user {
             unsafe impl aya::Pod for $t {}
         )+ };
     }
-    use super::{Backend, FlowKey, Meta, OriginalDestination, Pod, Service, ServiceCounters, ServiceKey};
-    pod!(Backend, FlowKey, Meta, OriginalDestination, Pod, Service, ServiceCounters, ServiceKey);
+    use super::{Backend, FlowKey, Health, Meta, OriginalDestination, Pod, Service, ServiceCounters, ServiceKey};
+    pod!(Backend, FlowKey, Health, Meta, OriginalDestination, Pod, Service, ServiceCounters, ServiceKey);
 }
 
 // Sizes are the sums of the fields: an implicit padding byte would be garbage in a key.
@@ -257,6 +273,7 @@ const _: () = {
     assert!(size_of::<ServiceKey>() == 4 + 16 + 2 + 1 + 1);
     assert!(size_of::<Service>() == 4 * 4 + 8 + 8);
     assert!(size_of::<Backend>() == 16 + 2 + 2);
+    assert!(size_of::<Health>() == 8 + 4 + 4);
     assert!(size_of::<FlowKey>() == 8 + 16 + 2 + 2 + 4);
     assert!(size_of::<OriginalDestination>() == 16 + 2 + 2 + 4 + 2 + 2);
     assert!(size_of::<Meta>() == 8 + 8 * crate::MAX_AGENTS as usize + 16 + 32);

@@ -40,9 +40,9 @@ use self::succession::Succession;
 use crate::admin::Answers;
 use crate::cgroup::{Hierarchy, OwnCgroup, is_kubepods};
 use crate::config::{self, Config};
-use crate::datapath::{Datapath, DatapathConfig, DatapathError, Flows};
+use crate::datapath::{Datapath, DatapathConfig, DatapathError, Ejected, Flows, HealthTable};
 use crate::netns::NetNs;
-use crate::proxy::{self, OriginalDestinations, Programs, Proxy, ProxyConfig, TlsFiles, Tracing};
+use crate::proxy::{self, Ejections, OriginalDestinations, Programs, Proxy, ProxyConfig, TlsFiles, Tracing};
 use crate::sandbox::{Sandboxes, Trees};
 use crate::telemetry;
 use crate::watch::directory::Directory;
@@ -75,7 +75,8 @@ pub fn run(config: &Config) -> Result<()> {
         cgroup: ground.attach.clone(),
         kernel_log: config.kernel_log,
     })?;
-    let program = Programs::with_files(Program::default(), tls_files(config));
+    let health: Arc<dyn Ejections> = Arc::new(KernelHealth(datapath.health()));
+    let program = Programs::beside(Program::default(), tls_files(config), Some(health));
     let proxy_config = proxy_config(config, &control)?;
     let destinations = Arc::new(FlowTable(datapath.flows()));
     let proxy =
@@ -333,6 +334,20 @@ fn tls_files(config: &Config) -> TlsFiles {
     match config.source {
         config::Source::Manifests(_) => TlsFiles::Any,
         config::Source::Kubernetes(_) => TlsFiles::Below(config.tls_files.clone()),
+    }
+}
+
+/// The kernel's table of ejected backends, as the proxy tells it.
+#[derive(Debug)]
+struct KernelHealth(HealthTable);
+
+impl Ejections for KernelHealth {
+    fn ejected(&self, endpoint: SocketAddr, until_ns: u64, times: u32) {
+        self.0.eject(Ejected { endpoint, until_ns, times });
+    }
+
+    fn known(&self) -> Vec<(SocketAddr, u64, u32)> {
+        self.0.ejected().into_iter().map(|one| (one.endpoint, one.until_ns, one.times)).collect()
     }
 }
 

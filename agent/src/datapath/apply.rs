@@ -10,12 +10,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use weir_ebpf::{MAX_SLOT_RANGE, MIN_SLOT_RANGE, SERVICE_REFUSE_ON_FAILURE, Service, ServiceKey, SlotRange};
+use weir_ebpf::{
+    EMPTY_SLOT, MAX_SLOT_RANGE, MIN_SLOT_RANGE, SERVICE_REFUSE_ON_FAILURE, Service, ServiceKey, SlotRange,
+};
 use weir_mesh::balance;
-use weir_mesh::plan::{KernelPlan, OnFailure, PlanKey, PlannedService, Verdict};
+use weir_mesh::plan::{KernelPlan, OnFailure, PlanKey, PlannedService, Verdict, WeightedGroup};
 
 use super::address;
-use super::state::{EMPTY_SLOT, Held, Maps, State, groups, means};
+use super::state::{Held, Maps, State, groups, means};
 
 /// What one [`super::Datapath::apply`] did.
 #[derive(Debug, Default)]
@@ -228,7 +230,7 @@ fn prepare<'a>(
     }
     let groups = groups(planned);
     let positions = balance::expand(groups, MIN_SLOT_RANGE as usize, MAX_SLOT_RANGE as usize);
-    let endpoints: Vec<SocketAddr> = balance::flatten(groups).collect();
+    let endpoints: Vec<Member> = members(groups).collect();
     let old = held.map(|h| h.range).unwrap_or_default();
     let same = held.is_some()
         && old.length as usize == positions.len()
@@ -248,9 +250,20 @@ fn prepare<'a>(
     Ok(Some(Change { plan_key, planned, key, value, range, kept: same }))
 }
 
+/// An endpoint, and the number of its group.
+type Member = (u32, SocketAddr);
+
+/// What the positions of [`balance::expand`] mean.
+fn members(groups: &[WeightedGroup]) -> impl Iterator<Item = Member> {
+    (0..).zip(groups).flat_map(|(group, members)| members.endpoints.iter().map(move |endpoint| (group, *endpoint)))
+}
+
 /// The slot that stands for a position; `None` when its endpoint has no index.
-fn slot_of(state: &State, endpoints: &[SocketAddr], position: Option<u32>) -> Option<u32> {
-    position.map_or(Some(EMPTY_SLOT), |p| state.backends.find(endpoints.get(p as usize)?))
+fn slot_of(state: &State, endpoints: &[Member], position: Option<u32>) -> Option<u32> {
+    position.map_or(Some(EMPTY_SLOT), |p| {
+        let (group, endpoint) = endpoints.get(p as usize)?;
+        Some(weir_ebpf::slot(*group, state.backends.find(endpoint)?))
+    })
 }
 
 fn entry(index: u32, planned: &PlannedService, range: SlotRange) -> Service {
@@ -275,7 +288,7 @@ fn write_slots(
     state: &mut State,
     maps: &mut impl Maps,
     positions: &[Option<u32>],
-    endpoints: &[SocketAddr],
+    endpoints: &[Member],
     now: Instant,
 ) -> Result<SlotRange, ServiceFault> {
     if positions.is_empty() {
@@ -291,7 +304,7 @@ fn write_slots(
         }
         Err(fault) => {
             for slot in slots {
-                state.backends.release(slot, now);
+                state.release(slot, now);
             }
             Err(fault)
         }
@@ -302,16 +315,16 @@ fn take_backends(
     state: &mut State,
     maps: &mut impl Maps,
     positions: &[Option<u32>],
-    endpoints: &[SocketAddr],
+    endpoints: &[Member],
     slots: &mut Vec<u32>,
 ) -> Result<(), ServiceFault> {
     for position in positions {
-        let Some(endpoint) = position.and_then(|p| endpoints.get(p as usize)) else {
+        let Some((group, endpoint)) = position.and_then(|p| endpoints.get(p as usize)) else {
             slots.push(EMPTY_SLOT);
             continue;
         };
         let acquired = state.backends.acquire(*endpoint).ok_or(ServiceFault::NoBackends)?;
-        slots.push(acquired.index);
+        slots.push(weir_ebpf::slot(*group, acquired.index));
         if acquired.fresh {
             maps.set_backend(acquired.index, &address::backend(*endpoint))
                 .map_err(ServiceFault::write(weir_ebpf::maps::BACKENDS))?;

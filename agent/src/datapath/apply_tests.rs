@@ -32,6 +32,7 @@ impl Fake {
             .map(|at| {
                 let index = self.slots[&at];
                 (index != EMPTY_SLOT).then(|| {
+                    let index = weir_ebpf::slot_backend(index);
                     let backend = self.backends[&index];
                     assert_eq!(backend.in_use, 1, "a live slot names an unused backend");
                     address::endpoint(&backend.address, backend.port)

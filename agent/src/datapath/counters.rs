@@ -23,6 +23,8 @@ const NAMES: [(Counter, &str); Counter::Count as usize] = [
     (Counter::NoBackend, "no_backend"),
     (Counter::NoStorage, "no_storage"),
     (Counter::FlowRecorded, "flow_recorded"),
+    (Counter::EjectedAvoided, "ejected_avoided"),
+    (Counter::EjectedPanic, "ejected_panic"),
 ];
 
 /// The sums over all CPUs.

@@ -7,6 +7,7 @@ use aya::util::nr_cpus;
 use weir_ebpf::{Backend, Service, ServiceCounters, ServiceKey, maps};
 
 use super::error::{DatapathError, map_errno};
+use super::health::HealthTable;
 use super::memory::SlotMemory;
 use super::state::{Adopted, Maps, State};
 
@@ -19,6 +20,7 @@ pub(super) struct KernelMaps {
     slots: SlotMemory,
     backends: Array<MapData, Backend>,
     counters: PerCpuHashMap<MapData, u32, ServiceCounters>,
+    health: HealthTable,
 }
 
 impl KernelMaps {
@@ -27,6 +29,7 @@ impl KernelMaps {
         slots: &MapData,
         backends: Array<MapData, Backend>,
         counters: PerCpuHashMap<MapData, u32, ServiceCounters>,
+        health: HealthTable,
     ) -> Result<Self, DatapathError> {
         use std::os::fd::AsFd;
         let slots = SlotMemory::new(slots.fd().as_fd()).map_err(|error| DatapathError::Map {
@@ -34,7 +37,7 @@ impl KernelMaps {
             map: maps::SLOTS,
             error,
         })?;
-        Ok(Self { services, slots, backends, counters })
+        Ok(Self { services, slots, backends, counters, health })
     }
 
     /// Reads what is there.
@@ -74,7 +77,10 @@ fn gone(result: Result<(), aya::maps::MapError>) -> io::Result<()> {
 
 impl Maps for KernelMaps {
     fn set_backend(&mut self, index: u32, value: &Backend) -> io::Result<()> {
-        self.backends.set(index, value, 0).map_err(map_errno)
+        self.backends.set(index, value, 0).map_err(map_errno)?;
+        // No slot names a fresh index yet.
+        self.health.named(index, value);
+        Ok(())
     }
 
     fn write_slots(&mut self, offset: u32, slots: &[u32]) {

@@ -1,5 +1,6 @@
-//! The two maps that are written without system calls: `weir_slots` and `weir_meta`, as memory shared with the kernel.
-//! Used by `kernel` (slots), `agents` (heartbeats, probe) and `mod` (the ABI's stamp).
+//! The maps that are read and written without system calls, as memory shared with the kernel: `weir_slots`, `weir_meta`,
+//! `weir_health`, and `weir_backends`, which is only read here. Used by `kernel` (slots), `health`, `agents` (heartbeats,
+//! probe) and `mod` (the ABI's stamp).
 //!
 //! The programs read while we write, so every access is atomic. An array map lays its values out at multiples of eight
 //! bytes, whatever their size.
@@ -10,7 +11,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-use weir_ebpf::{MAX_AGENTS, Meta, maps};
+use weir_ebpf::{Backend, Health, MAX_AGENTS, Meta, maps};
 
 /// Array values begin at multiples of this.
 const STRIDE: usize = 8;
@@ -83,7 +84,7 @@ impl SlotMemory {
 
     /// The slot at an index; out of bounds is an empty slot.
     pub(super) fn get(&self, at: u32) -> u32 {
-        self.0.u32_at(at as usize * STRIDE).map_or(super::state::EMPTY_SLOT, |slot| slot.load(Ordering::Relaxed))
+        self.0.u32_at(at as usize * STRIDE).map_or(weir_ebpf::EMPTY_SLOT, |slot| slot.load(Ordering::Relaxed))
     }
 
     /// Writes a range, before whatever system call follows.
@@ -96,6 +97,65 @@ impl SlotMemory {
         fence(Ordering::Release);
     }
 }
+
+/// `weir_health`.
+#[derive(Debug)]
+pub(super) struct HealthMemory(Mapping);
+
+impl HealthMemory {
+    const STRIDE: usize = size_of::<Health>().next_multiple_of(STRIDE);
+
+    pub(super) fn new(map: BorrowedFd<'_>) -> io::Result<Self> {
+        Mapping::new(map, maps::BACKENDS_MAX * Self::STRIDE).map(Self)
+    }
+
+    /// Until when a backend is ejected, and how often it was; nothing is known of one out of bounds.
+    pub(super) fn get(&self, index: u32) -> (u64, u32) {
+        let at = index as usize * Self::STRIDE;
+        let until =
+            self.0.u64_at(at + offset_of!(Health, ejected_until)).map_or(0, |word| word.load(Ordering::Acquire));
+        let times =
+            self.0.u32_at(at + offset_of!(Health, times_ejected)).map_or(0, |word| word.load(Ordering::Relaxed));
+        (until, times)
+    }
+
+    pub(super) fn set(&self, index: u32, until_ns: u64, times: u32) {
+        let at = index as usize * Self::STRIDE;
+        if let Some(word) = self.0.u32_at(at + offset_of!(Health, times_ejected)) {
+            word.store(times, Ordering::Relaxed);
+        }
+        if let Some(word) = self.0.u64_at(at + offset_of!(Health, ejected_until)) {
+            word.store(until_ns, Ordering::Release);
+        }
+    }
+}
+
+/// `weir_backends`, to be read. It is written by system calls, a value at once.
+#[derive(Debug)]
+pub(super) struct BackendMemory(Mapping);
+
+impl BackendMemory {
+    const STRIDE: usize = size_of::<Backend>().next_multiple_of(STRIDE);
+
+    pub(super) fn new(map: BorrowedFd<'_>) -> io::Result<Self> {
+        Mapping::new(map, maps::BACKENDS_MAX * Self::STRIDE).map(Self)
+    }
+
+    /// The value at an index; out of bounds is an unused one.
+    pub(super) fn get(&self, index: u32) -> Backend {
+        let at = index as usize * Self::STRIDE;
+        let word = |n: usize| self.0.u32_at(at + 4 * n).map_or(0, |word| word.load(Ordering::Acquire)).to_ne_bytes();
+        let mut address = weir_ebpf::ANY_ADDRESS;
+        for (n, bytes) in address.chunks_exact_mut(4).enumerate() {
+            bytes.copy_from_slice(&word(n));
+        }
+        let [a, b, c, d] = word(4);
+        Backend { address, port: u16::from_ne_bytes([a, b]), in_use: u16::from_ne_bytes([c, d]) }
+    }
+}
+
+const _: () =
+    assert!(size_of::<Backend>() == 20 && offset_of!(Backend, port) == 16 && offset_of!(Backend, in_use) == 18);
 
 /// `weir_meta`.
 #[derive(Debug)]

@@ -26,6 +26,7 @@ mod backends;
 mod counters;
 mod error;
 mod flows;
+mod health;
 mod indexes;
 mod kernel;
 mod links;
@@ -43,6 +44,7 @@ pub use agents::{Heartbeat, monotonic_ns};
 pub use apply::{ApplyReport, ServiceError, ServiceFault};
 pub use error::DatapathError;
 pub use flows::Flows;
+pub use health::{Ejected, HealthTable};
 pub use links::Attached;
 pub use log::KernelLog;
 pub use pins::{DEFAULT_INSTANCE, ensure_bpffs, uninstall};
@@ -52,7 +54,7 @@ pub use slots::REUSE_GRACE;
 
 use kernel::KernelMaps;
 use links::Programs;
-use memory::MetaMemory;
+use memory::{BackendMemory, HealthMemory, MetaMemory};
 use pins::{Lock, Pins};
 use pods::Pods;
 use state::State;
@@ -93,6 +95,7 @@ pub struct Datapath {
     agents: HashMap<MapData, u64, u32>,
     counters: PerCpuArray<MapData, u64>,
     flows: Flows,
+    health: HealthTable,
     meta: Arc<MetaMemory>,
     heartbeat: Heartbeat,
     kernel_log: Option<KernelLog>,
@@ -142,11 +145,14 @@ impl Datapath {
         let since = monotonic_ns();
         let heartbeat = Heartbeat::take(Arc::clone(&meta), since)?;
         let kernel_log = config.kernel_log.then(|| log::reader(&mut ebpf)).transpose()?;
+        let reign = Reign::new(pins.clone(), Arc::clone(&meta), heartbeat.agent(), since)?;
+        let health = health(&mut ebpf, reign.clone())?;
         let maps = KernelMaps::new(
             typed(&mut ebpf, maps::SERVICES)?,
             &data(&mut ebpf, maps::SLOTS)?,
             typed(&mut ebpf, maps::BACKENDS)?,
             typed(&mut ebpf, maps::CONNS)?,
+            health.clone(),
         )?;
         let pods = Pods::new(typed(&mut ebpf, maps::PODS)?)?;
         let flows = data(&mut ebpf, maps::FLOWS)?;
@@ -157,7 +163,6 @@ impl Datapath {
         })?;
         let agents = typed(&mut ebpf, maps::AGENTS)?;
         let counters = typed(&mut ebpf, maps::COUNTERS)?;
-        let reign = Reign::new(pins.clone(), Arc::clone(&meta), heartbeat.agent(), since)?;
         Ok(Self {
             config: config.clone(),
             pins,
@@ -170,6 +175,7 @@ impl Datapath {
             agents,
             counters,
             flows: Flows::new(flows),
+            health,
             meta,
             heartbeat,
             kernel_log,
@@ -208,6 +214,7 @@ impl Datapath {
         self.state = self.maps.adopt()?;
         self.attached = attached;
         self.reign.set_token(token);
+        self.health.publish();
         tracing::info!(instance = %self.config.instance, cgroup = %cgroup.display(), ?attached, "kernel programs are in place");
         Ok(())
     }
@@ -240,7 +247,9 @@ impl Datapath {
         if self.reign.standing(monotonic_ns())? != Standing::Designated {
             return Err(DatapathError::Superseded);
         }
-        self.reign.prove(&lock)
+        self.reign.prove(&lock)?;
+        // Until now they steered what this agent's did not know yet.
+        pins::remove_former(&self.pins, &lock)
     }
 
     /// What became of the links when it last took over.
@@ -330,6 +339,11 @@ impl Datapath {
         self.flows.clone()
     }
 
+    /// Which endpoints are ejected, as the kernel is told.
+    pub fn health(&self) -> HealthTable {
+        self.health.clone()
+    }
+
     /// The programs' counters by name.
     pub fn counters(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError> {
         counters::read(&self.counters)
@@ -374,6 +388,16 @@ impl Datapath {
 fn meta(ebpf: &Ebpf) -> Result<MetaMemory, DatapathError> {
     let Some(Map::Array(data)) = ebpf.map(maps::META) else { return Err(missing(maps::META)) };
     MetaMemory::new(data.fd().as_fd()).map_err(|error| DatapathError::Map { what: "map", map: maps::META, error })
+}
+
+/// Before [`KernelMaps`] takes the map of backends for itself.
+fn health(ebpf: &mut Ebpf, reign: Reign) -> Result<HealthTable, DatapathError> {
+    let fault = |map| move |error| DatapathError::Map { what: "map", map, error };
+    let Some(Map::Array(backends)) = ebpf.map(maps::BACKENDS) else { return Err(missing(maps::BACKENDS)) };
+    let backends = BackendMemory::new(backends.fd().as_fd()).map_err(fault(maps::BACKENDS))?;
+    let health = data(ebpf, maps::HEALTH)?;
+    let health = HealthMemory::new(health.fd().as_fd()).map_err(fault(maps::HEALTH))?;
+    Ok(HealthTable::new(health, backends, reign))
 }
 
 fn check_stamp(meta: &MetaMemory) -> Result<(), DatapathError> {

@@ -327,8 +327,33 @@ pub fn uninstall(instance: &str, bpffs: &Path, force: bool) -> Result<bool, Data
 pub(super) fn remove(pins: &Pins, _lock: &Lock) -> Result<(), DatapathError> {
     let root = pins.root();
     let versions: Vec<PathBuf> = directories(&root)?;
+    detach(&versions)?;
+    if pins.instance == DEFAULT_INSTANCE {
+        remove_file(&pins.weir.join(ACTIVE))?;
+    }
+    unpin(&versions)?;
+    for link in [ACTIVE, AGENT, "maps-new", "agent-new"] {
+        remove_file(&root.join(link))?;
+    }
+    remove_directory(&root)?;
+    // Other instances may be there.
+    if let Err(error) = fs::remove_dir(&pins.weir) {
+        tracing::debug!(path = %pins.weir.display(), %error, "left in place");
+    }
+    Ok(())
+}
+
+/// Removes what agents of other ABI versions have in the kernel, for one that serves everything and holds the lock.
+pub(super) fn remove_former(pins: &Pins, _lock: &Lock) -> Result<(), DatapathError> {
+    let mut versions = directories(&pins.root())?;
+    versions.retain(|version| *version != pins.version());
+    detach(&versions)?;
+    unpin(&versions)
+}
+
+fn detach(versions: &[PathBuf]) -> Result<(), DatapathError> {
     // The connect hooks go first: without them nothing new is steered, while answers about what was still hold.
-    for version in &versions {
+    for version in versions {
         for name in links::ORDER.iter().rev() {
             let path = version.join("links").join(name);
             match sys::object_get(&path).and_then(|link| sys::link_detach(link.as_fd())) {
@@ -339,10 +364,11 @@ pub(super) fn remove(pins: &Pins, _lock: &Lock) -> Result<(), DatapathError> {
             }
         }
     }
-    if pins.instance == DEFAULT_INSTANCE {
-        remove_file(&pins.weir.join(ACTIVE))?;
-    }
-    for version in &versions {
+    Ok(())
+}
+
+fn unpin(versions: &[PathBuf]) -> Result<(), DatapathError> {
+    for version in versions {
         for kind in ["links", "progs", "maps"] {
             let directory = version.join(kind);
             let entries = match fs::read_dir(&directory) {
@@ -356,14 +382,6 @@ pub(super) fn remove(pins: &Pins, _lock: &Lock) -> Result<(), DatapathError> {
             remove_directory(&directory)?;
         }
         remove_directory(version)?;
-    }
-    for link in [ACTIVE, AGENT, "maps-new", "agent-new"] {
-        remove_file(&root.join(link))?;
-    }
-    remove_directory(&root)?;
-    // Other instances may be there.
-    if let Err(error) = fs::remove_dir(&pins.weir) {
-        tracing::debug!(path = %pins.weir.display(), %error, "left in place");
     }
     Ok(())
 }

@@ -6,15 +6,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use weir_ebpf::{Backend, Service, ServiceKey, SlotRange, maps};
+use weir_ebpf::{Backend, EMPTY_SLOT, Service, ServiceKey, SlotRange, maps, slot_backend};
 use weir_mesh::plan::{PlannedService, Verdict, WeightedGroup};
 
 use super::backends::Backends;
 use super::indexes::Indexes;
 use super::slots::Slots;
-
-/// A slot whose share has no endpoint.
-pub(super) const EMPTY_SLOT: u32 = u32::MAX;
 
 /// The kernel's maps as `apply` writes them.
 pub(super) trait Maps {
@@ -98,8 +95,9 @@ impl State {
             let range = if value.slots.length > 0 { value.slots } else { value.fallback };
             let range = if state.slots.reserve(range.offset, range.length) { range } else { SlotRange::default() };
             for at in range.offset..range.offset + range.length {
-                let index = slot(at);
-                if index != EMPTY_SLOT {
+                let slot = slot(at);
+                if slot != EMPTY_SLOT {
+                    let index = slot_backend(slot);
                     // An index out of bounds cannot match any plan, so the first one rewrites the service.
                     state.backends.adopt(index, || backend(index));
                 }
@@ -113,10 +111,17 @@ impl State {
         state
     }
 
+    /// Gives up what one slot names.
+    pub(super) fn release(&mut self, slot: u32, now: Instant) {
+        if slot != EMPTY_SLOT {
+            self.backends.release(slot_backend(slot), now);
+        }
+    }
+
     /// Gives up a range and what its slots name.
     pub(super) fn retire(&mut self, range: SlotRange, now: Instant, slot: impl Fn(u32) -> u32) {
         for at in range.offset..range.offset + range.length {
-            self.backends.release(slot(at), now);
+            self.release(slot(at), now);
         }
         self.slots.retire(range.offset, range.length, now);
     }

@@ -93,6 +93,8 @@ counters! {
     accept_errors,
     /// HTTP requests.
     requests,
+    /// Requests refused because the client's pod had its share of those under way.
+    requests_overloaded,
     /// Requests sent again, on a fresh connection or to another endpoint.
     retries,
     /// Copies of requests that a mirror answered.

@@ -132,6 +132,8 @@ pub(crate) enum Kind {
     NoHealthyUpstream,
     /// A limit on what may be under way to the cluster.
     Overflow,
+    /// The client's pod has its share of the proxy.
+    Overloaded,
     ConnectFailed,
     ConnectTimeout,
     /// TLS is asked for, and what it takes is not there.
@@ -178,6 +180,7 @@ impl Kind {
                 "upstream_reset_before_response_started{overflow}",
                 "upstream connect error or disconnect/reset before headers. reset reason: overflow",
             ),
+            K::Overloaded => (S::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, Side::Local, "overload", "overloaded"),
             K::ConnectFailed => (
                 S::SERVICE_UNAVAILABLE,
                 Flag::UpstreamFailure,

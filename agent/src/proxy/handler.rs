@@ -37,6 +37,10 @@ pub(crate) async fn handle(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let mut record = Record::begin(&connection);
+    if !record.placed {
+        connection.worker.counters.requests_overloaded.add(1);
+        return Ok(record.refuse(&Kind::Overloaded.into()));
+    }
     let mut request = request.map(|body| Body::from_client(body, Rc::clone(&connection)));
     let program = connection.worker.program();
     let plan = match plan(&connection, &program, &mut request, &mut record) {
@@ -176,8 +180,10 @@ impl Answer {
         let Some(client) = upgrade else {
             return response.map(|()| Body::from_upstream(lease, expiry, record));
         };
-        let worker = Rc::clone(&record.connection.worker);
-        worker.spawn(async move {
+        // From here on it is a connection, and limited as such.
+        record.leave();
+        let (worker, pod) = (Rc::clone(&record.connection.worker), Rc::clone(&record.connection.pod));
+        worker.spawn_for(&pod, async move {
             let Some(client) = client.await.ok().and_then(socket) else {
                 return;
             };
@@ -205,6 +211,8 @@ pub(crate) struct Record {
     connection: Rc<Connection>,
     status: u16,
     flags: Flags,
+    /// It has a place among the requests under way.
+    placed: bool,
     /// How it ended is known.
     settled: bool,
     sent: u64,
@@ -230,6 +238,7 @@ impl Record {
         Self {
             status: 0,
             flags: Flags::default(),
+            placed: connection.worker.turns.place(&connection.pod.share),
             settled: false,
             sent: 0,
             upstream: None,
@@ -349,6 +358,13 @@ impl Record {
         self.complete();
     }
 
+    /// Gives its place among the requests under way to another.
+    fn leave(&mut self) {
+        if std::mem::take(&mut self.placed) {
+            self.connection.worker.turns.leave(&self.connection.pod.share);
+        }
+    }
+
     /// Why there is no answer of anybody else.
     fn refuse(mut self, error: &ProxyError) -> Response<Body> {
         let kind = error.kind;
@@ -360,7 +376,7 @@ impl Record {
         }
         let mut response = Response::new(Body::text(kind.text()));
         *response.status_mut() = kind.status();
-        if kind == Kind::Overflow {
+        if matches!(kind, Kind::Overflow | Kind::Overloaded) {
             response.headers_mut().insert(OVERLOADED, HeaderValue::from_static("true"));
         }
         if kind == Kind::BadRequest {
@@ -391,6 +407,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         self.connection.busy.set(false);
+        self.leave();
         if !self.settled {
             self.flags.insert(Flag::DownstreamClosed);
         }

@@ -59,6 +59,13 @@ pub const DEFAULT_MIRROR_TIMEOUT: Duration = Duration::from_secs(15);
 pub const DEFAULT_MAX_CONNECTIONS: usize = 10_000;
 /// Connections of one pod on one worker: a third of the worker's, so that no pod can starve the node.
 pub const DEFAULT_MAX_CONNECTIONS_PER_POD: usize = 3_333;
+/// Requests under way on one worker, upgraded connections apart; a pod has at most half as many as are free, and is
+/// answered 503 beyond that. Alone it has a third, as many as it may have connections, so that it meets this limit only
+/// when others have requests under way too.
+pub const DEFAULT_MAX_REQUESTS: usize = 10_000;
+/// What a pod may take of a worker's time before others that are ready have their turn; 0 = no turns are taken. Some ten
+/// requests: a neighbour's waits for no more than that, and looking at the sockets after it costs a hundredth of it.
+pub const DEFAULT_POD_QUANTUM: Duration = Duration::from_micros(200);
 /// The first buffer of a TCP direction: a page or two hold what most protocols send at once.
 pub const DEFAULT_TCP_BUFFER: usize = 8 * 1024;
 /// What the buffer doubles up to while each read fills it.
@@ -108,6 +115,8 @@ pub struct Limits {
     pub mirror_timeout: Duration,
     pub max_connections: usize,
     pub max_connections_per_pod: usize,
+    pub max_requests: usize,
+    pub pod_quantum: Duration,
     pub tcp_buffer: usize,
     pub tcp_buffer_max: usize,
     pub splice_after: usize,
@@ -144,6 +153,8 @@ impl Default for Limits {
             mirror_timeout: DEFAULT_MIRROR_TIMEOUT,
             max_connections: DEFAULT_MAX_CONNECTIONS,
             max_connections_per_pod: DEFAULT_MAX_CONNECTIONS_PER_POD,
+            max_requests: DEFAULT_MAX_REQUESTS,
+            pod_quantum: DEFAULT_POD_QUANTUM,
             tcp_buffer: DEFAULT_TCP_BUFFER,
             tcp_buffer_max: DEFAULT_TCP_BUFFER_MAX,
             splice_after: DEFAULT_SPLICE_AFTER,

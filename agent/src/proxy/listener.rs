@@ -75,7 +75,7 @@ async fn take(worker: &Rc<Worker>, pod: &Rc<Pod>, stream: TcpStream, peer: Socke
         return;
     }
     let open = Open::wait(worker, pod).await;
-    worker.spawn(serve(Connection::new(open, Rc::clone(pod), peer, destination), stream));
+    worker.spawn_for(pod, serve(Connection::new(open, Rc::clone(pod), peer, destination), stream));
 }
 
 async fn serve(connection: Rc<Connection>, stream: TcpStream) {

@@ -43,7 +43,7 @@ pub(crate) fn copy(connection: &Rc<Connection>, plan: &Plan<'_>, request: &mut R
     let body = replay::of(connection, request).map(|replay| replay.whole());
     let spare = Spare::of(request);
     let ipv6 = connection.destination.ip().to_canonical().is_ipv6();
-    connection.worker.spawn(async move {
+    connection.worker.spawn_for(&connection.pod, async move {
         let whole = match body {
             None => None,
             Some(body) => match body.await {

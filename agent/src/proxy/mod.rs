@@ -5,6 +5,7 @@
 //! - `programs`: what it runs on, and what clusters need at run time
 //! - `limits`: every number; `counters`, `metrics`, `access_log`, `trace`: what is told about it all
 //! - `worker`: one pinned thread each, with a runtime, a pool and counters of its own
+//! - `fairness`: pods take turns on a worker
 //! - `listener`: accept, original destination, protocol; `detect`: the protocol by the first bytes
 //! - `tcp`: bytes in both directions; `bulk`: where they are many; `relay`: where the server's side is encrypted
 //! - `http1`: serving a connection; `handler`: the life of one request; `plan`: what was decided of it
@@ -20,6 +21,7 @@ mod cors;
 mod counters;
 mod detect;
 mod error;
+mod fairness;
 mod fault;
 mod format;
 mod forward;
@@ -47,6 +49,7 @@ mod trace;
 mod upstream;
 mod worker;
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -113,6 +116,16 @@ pub trait OriginalDestinations: Send + Sync {
     /// Takes (and forgets) where the connection accepted from `peer` on `listener_port` in that namespace was going;
     /// `None` = unknown, and the connection is closed. Called on workers: it must not block.
     fn take(&self, netns_cookie: u64, peer: SocketAddr, listener_port: u16) -> Option<SocketAddr>;
+}
+
+/// Who else is to pass over ejected endpoints.
+pub trait Ejections: fmt::Debug + Send + Sync {
+    /// An endpoint is not to be used before `until_ns` (CLOCK_MONOTONIC); `times` its base time. Called on workers, once
+    /// for each ejection: it must not wait.
+    fn ejected(&self, endpoint: SocketAddr, until_ns: u64, times: u32);
+
+    /// What is ejected already, as it was told before this process: asked for once.
+    fn known(&self) -> Vec<(SocketAddr, u64, u32)>;
 }
 
 /// How the proxy runs.

@@ -11,6 +11,7 @@ use arc_swap::{ArcSwap, Cache};
 use foldhash::fast::RandomState;
 use weir_mesh::program::{Clients, Cluster, ClusterId, Origin, Program};
 
+use super::Ejections;
 use super::upstream::breakers::Breakers;
 use super::upstream::hosts::{ClusterState, Registry};
 use super::upstream::tls::TlsFiles;
@@ -51,12 +52,12 @@ struct Known {
 impl Programs {
     /// A program that is in force from the beginning. Its rules may name any file for TLS.
     pub fn new(program: Program) -> Arc<Self> {
-        Self::with_files(program, TlsFiles::Any)
+        Self::beside(program, TlsFiles::Any, None)
     }
 
-    /// The same, with rules that may name these files.
-    pub fn with_files(program: Program, files: TlsFiles) -> Arc<Self> {
-        let registry = Registry::with_files(files);
+    /// The same, with rules that may name these files; ejections are told to somebody, who may know of some.
+    pub fn beside(program: Program, files: TlsFiles, ejections: Option<Arc<dyn Ejections>>) -> Arc<Self> {
+        let registry = Registry::new(files, ejections);
         let known = Mutex::new(Known { registry, ..Known::default() });
         let running = Arc::new(ArcSwap::from_pointee(Running::default()));
         let programs = Self { running, known };

@@ -22,6 +22,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::counters::Shard;
+use super::fairness::{self, Share, Turns};
 use super::limits::Limits;
 use super::metrics::{Edges, Registry};
 use super::programs::{Programs, Running};
@@ -91,6 +92,7 @@ pub(crate) struct Pod {
     pub(crate) source: Arc<SourcePod>,
     pub(crate) removed: Signal,
     pub(crate) slots: Arc<Semaphore>,
+    pub(crate) share: Rc<Share>,
 }
 
 /// The latest program, and the one that requests hold: the same, until the next request looks.
@@ -118,6 +120,7 @@ pub(crate) struct Worker {
     pub(crate) clock: Cell<Instant>,
     pub(crate) draining: Signal,
     pub(crate) slots: Arc<Semaphore>,
+    pub(crate) turns: Rc<Turns>,
     programs: RefCell<Latest>,
     random: Cell<u64>,
     /// Notified when the last connection ends.
@@ -138,6 +141,7 @@ impl Worker {
         edges.turn_to(held.program());
         Self {
             slots: Arc::new(Semaphore::new(shared.limits.max_connections)),
+            turns: Rc::new(Turns::new(&shared.limits)),
             steering: Steering::new(cpu, &shared.limits),
             limits: shared.limits,
             home: shared.home,
@@ -193,6 +197,11 @@ impl Worker {
                 counters.panics.add(1);
             }
         });
+    }
+
+    /// The same on behalf of a pod, in its turns.
+    pub(crate) fn spawn_for(&self, pod: &Pod, task: impl Future<Output = ()> + 'static) {
+        self.spawn(fairness::in_turn(Rc::clone(&self.turns), Rc::clone(&pod.share), task));
     }
 
     /// Hands a line to the access log, if there is room.
@@ -286,6 +295,8 @@ pub(crate) async fn run(
 ) {
     let worker = Rc::new(Worker::new(index, shared, counters, cpu));
     worker.spawn(tick(Rc::clone(&worker)));
+    let turns = Rc::clone(&worker.turns);
+    worker.spawn(async move { turns.rounds().await });
     let mut pods: HashMap<u64, Rc<Pod>> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
@@ -295,7 +306,7 @@ pub(crate) async fn run(
                 let cookie = source.netns.cookie();
                 let pod = pods.entry(cookie).or_insert_with(|| {
                     let slots = Arc::new(Semaphore::new(worker.limits.max_connections_per_pod));
-                    Rc::new(Pod { source, removed: Signal::default(), slots })
+                    Rc::new(Pod { source, removed: Signal::default(), slots, share: Rc::default() })
                 });
                 for listener in listeners {
                     match adopt(listener) {
@@ -370,6 +381,7 @@ async fn tick(worker: Rc<Worker>) {
         drop(program);
         let now = Instant::now();
         worker.clock.set(now);
+        worker.turns.tick();
         if worker.steering.look(&worker.limits) {
             worker.counters.steering_escapes.add(1);
         }

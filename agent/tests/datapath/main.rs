@@ -9,6 +9,7 @@
 mod adopt;
 mod bed;
 mod callers;
+mod health;
 mod install;
 mod log;
 mod lookup;

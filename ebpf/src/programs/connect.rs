@@ -5,20 +5,20 @@
 //! ends at the first or second map lookup.
 
 use core::mem::{MaybeUninit, offset_of};
-use core::ptr::{addr_of_mut, read_volatile, write_volatile};
+use core::ptr::{addr_of_mut, write_volatile};
 
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_netns_cookie, bpf_get_prandom_u32,
-    bpf_get_socket_cookie, bpf_set_retval,
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_netns_cookie, bpf_get_socket_cookie,
+    bpf_set_retval,
 };
 use aya_ebpf::programs::SockAddrContext;
-use weir_ebpf::maps::SLOTS_MAX;
 use weir_ebpf::{
     ANY_ADDRESS, Counter, OriginalDestination, POD_DEFAULT_REJECT, PROTOCOL_TCP, PROTOCOL_UDP, Pod,
     SERVICE_REFUSE_ON_FAILURE, Service, ServiceCounters, ServiceKey, SlotRange, VIEW_EVERYBODY, Verdict,
 };
 
+use super::endpoint;
 use super::listener::{self, LOOPBACK4, LOOPBACK6};
 use super::{
     Words, count, forget, increment, is_mapped, mapped, maps, on_stack, rd, set_user_address, store, to_address,
@@ -218,7 +218,7 @@ impl Attempt {
     /// Sends the connection to a random slot of `range`.
     #[inline(always)]
     fn balance<const V6: bool>(&self, service: &Service, range: SlotRange, why: Counter, field: usize) -> Outcome {
-        let Some((address, port)) = pick(range) else {
+        let Some((address, port)) = endpoint::pick(range) else {
             return refuse(service, Counter::NoBackend);
         };
         if is_mapped(&address) != is_mapped(&self.dialled) {
@@ -319,26 +319,6 @@ fn name(counter: Counter) -> &'static str {
         Counter::NoStorage => "no storage",
         _ => "pass",
     }
-}
-
-/// Address and port of a random slot's backend. `None` when the range is empty or makes no sense, when the slot says
-/// "no endpoint" (`u32::MAX`, past the end of the backends), or when its backend is not in use.
-#[inline(always)]
-fn pick(range: SlotRange) -> Option<(Words, u16)> {
-    const SLOTS: u32 = SLOTS_MAX as u32;
-    if range.length == 0 || range.length > SLOTS || range.offset > SLOTS - range.length {
-        return None;
-    }
-    // SAFETY: a call without memory.
-    let random = unsafe { bpf_get_prandom_u32() };
-    let slot = maps::SLOTS.get_ptr(range.offset + random % range.length)?;
-    // SAFETY: a value of an array; volatile, because the agent writes it through its own mapping.
-    let index = unsafe { read_volatile(slot) };
-    let backend = maps::BACKENDS.get(index)?;
-    if backend.in_use != 1 {
-        return None;
-    }
-    Some((to_words(&backend.address), backend.port))
 }
 
 #[inline(always)]

@@ -4,7 +4,9 @@
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, SkStorage};
 use aya_ebpf::macros::btf_map;
 use weir_ebpf::maps::{AGENTS_MAX, BACKENDS_MAX, CONNS_MAX, FLOWS_MAX, PODS_MAX, SERVICES_MAX, SLOTS_MAX, flag};
-use weir_ebpf::{Backend, Counter, FlowKey, Meta, OriginalDestination, Pod, Service, ServiceCounters, ServiceKey};
+use weir_ebpf::{
+    Backend, Counter, FlowKey, Health, Meta, OriginalDestination, Pod, Service, ServiceCounters, ServiceKey,
+};
 
 const NO_PREALLOC: usize = flag::NO_PREALLOC as usize;
 const MMAPABLE: usize = flag::MMAPABLE as usize;
@@ -19,7 +21,10 @@ pub(crate) static SERVICES: HashMap<ServiceKey, Service, SERVICES_MAX, NO_PREALL
 pub(crate) static SLOTS: Array<u32, SLOTS_MAX, MMAPABLE> = Array::new();
 
 #[btf_map(name = "weir_backends")]
-pub(crate) static BACKENDS: Array<Backend, BACKENDS_MAX> = Array::new();
+pub(crate) static BACKENDS: Array<Backend, BACKENDS_MAX, MMAPABLE> = Array::new();
+
+#[btf_map(name = "weir_health")]
+pub(crate) static HEALTH: Array<Health, BACKENDS_MAX, MMAPABLE> = Array::new();
 
 #[btf_map(name = "weir_origdst")]
 pub(crate) static ORIGDST: SkStorage<OriginalDestination> = SkStorage::new();

@@ -1,6 +1,7 @@
 //! What the programs share: reading and writing their contexts, addresses, counters, and socket storage.
 
 pub(crate) mod connect;
+mod endpoint;
 mod listener;
 pub(crate) mod maps;
 pub(crate) mod peername;

@@ -76,7 +76,12 @@ fn run(arguments: &Arguments) -> Result<()> {
     );
     // The most that a case opens; the limits exist for pods that share a node, and here is one.
     let connections = 20_000;
-    let mut limits = Limits { max_connections: connections, max_connections_per_pod: connections, ..Limits::default() };
+    let mut limits = Limits {
+        max_connections: connections,
+        max_connections_per_pod: connections,
+        max_requests: 4 * connections,
+        ..Limits::default()
+    };
     if let Some(tick) = arguments.tick {
         limits.tick = Duration::from_millis(tick);
     }

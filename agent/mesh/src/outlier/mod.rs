@@ -1,6 +1,6 @@
 //! Which endpoints are taken out of use because they fail: outlier detection as a state machine over atomics, with the
-//! clock as an argument. The workers of a node share it without locks, and its memory may be the kernel's. Called by the
-//! proxy with every outcome, and by whoever sweeps.
+//! clock as an argument. The workers of a node share it without locks. Called by the proxy with every outcome, and by
+//! whoever sweeps.
 //!
 //! Time is nanoseconds of the monotonic clock that `bpf_ktime_get_ns` reads, so that kernel and agent mean the same.
 //!
@@ -17,10 +17,9 @@ use crate::program::OutlierDetection;
 /// No ejection is longer, but for a base time that is. Envoy's default.
 pub const MAX_EJECTION_TIME: Duration = Duration::from_mins(5);
 
-/// What is known of an endpoint. Zeroes are one that never failed. The layout is that of a value of the kernel's
-/// `weir_health`: 32 bytes, alignment 8, all of them plain integers of the machine.
+/// What is known of an endpoint. Zeroes are one that never failed. Whoever is to know of its ejections, as the kernel's
+/// table is, is told of them ([`Ejection`]).
 #[derive(Debug, Default)]
-#[repr(C)]
 pub struct Health {
     /// Not to be used before; 0 = in use.
     ejected_until: AtomicU64,
@@ -30,13 +29,14 @@ pub struct Health {
     errors: AtomicU32,
     /// 502, 503 and 504 in a row.
     gateway_errors: AtomicU32,
-    /// Connects that failed and timeouts in a row, where these are counted apart. The kernel counts here too.
+    /// Connects that failed and timeouts in a row, where these are counted apart.
     local_origin_failures: AtomicU32,
     /// What the next ejection's time grows by: one more with each ejection, one less with each quiet interval.
     ejections: AtomicU32,
 }
 
-const _: () = assert!(size_of::<Health>() == 32 && align_of::<Health>() == 8);
+/// One for each endpoint of a mesh.
+const _: () = assert!(size_of::<Health>() == 32);
 
 impl Health {
     /// Whether it is not to be used now.
@@ -53,6 +53,15 @@ impl Health {
     /// By how many times the base time its last ejection lasted, less what has decayed.
     pub fn ejections(&self) -> u32 {
         self.ejections.load(Relaxed)
+    }
+
+    /// An endpoint that was ejected before anybody here knew it: until when, and by how many times its base time.
+    pub fn ejected_before(until: u64, times: u32) -> Self {
+        let health = Self::default();
+        health.ejected_until.store(until, Relaxed);
+        health.decayed_at.store(until, Relaxed);
+        health.ejections.store(times, Relaxed);
+        health
     }
 
     /// Forgets everything: another endpoint has taken the place of this one.

@@ -29,7 +29,9 @@ use weir_mesh::route::{HostTable, Rule, VirtualHost};
 use weir_mesh::store::Store;
 
 use crate::netns::NetNs;
-use crate::proxy::{Limits, OriginalDestinations, Programs, Proxy, ProxyConfig, SourcePod, Tracing};
+use crate::proxy::{
+    Ejections, Limits, OriginalDestinations, Programs, Proxy, ProxyConfig, SourcePod, TlsFiles, Tracing,
+};
 
 pub(super) const HOST: &str = "b.default.svc.cluster.local";
 pub(super) const VIP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)), 80);
@@ -226,7 +228,14 @@ impl Mesh {
 
     /// Of what users write, with tracing on.
     pub(super) fn traced(services: &[(&str, &[SocketAddr])], tracing: Tracing) -> Self {
-        Self::started(compiled(services, "http", ""), Limits::default(), Some(VIP), None, Some(tracing))
+        let programs = Programs::new(compiled(services, "http", ""));
+        Self::started(programs, Limits::default(), Some(VIP), None, Some(tracing))
+    }
+
+    /// As [`Self::ruled`], in a node where others know of ejections too.
+    pub(super) fn among(ejections: Arc<dyn Ejections>, services: &[(&str, &[SocketAddr])], rules: &str) -> Self {
+        let programs = Programs::beside(compiled(services, "http", rules), TlsFiles::Any, Some(ejections));
+        Self::started(programs, Limits::default(), Some(VIP), None, None)
     }
 
     pub(super) fn running(
@@ -235,11 +244,11 @@ impl Mesh {
         destination: Option<SocketAddr>,
         netns: Option<NetNs>,
     ) -> Self {
-        Self::started(program, limits, destination, netns, None)
+        Self::started(Programs::new(program), limits, destination, netns, None)
     }
 
     fn started(
-        program: Program,
+        programs: Arc<Programs>,
         limits: Limits,
         destination: Option<SocketAddr>,
         netns: Option<NetNs>,
@@ -254,7 +263,6 @@ impl Mesh {
         let (sender, log) = tokio::sync::mpsc::channel(4096);
         // Two workers on one listening socket: each connection is served by one of them.
         let config = ProxyConfig { workers: 2, limits, access_log: Some(sender), tracing, ..ProxyConfig::default() };
-        let programs = Programs::new(program);
         let proxy = Proxy::start(config, Arc::clone(&programs), Arc::new(destinations)).unwrap();
         let netns = netns.unwrap_or_else(|| NetNs::own().unwrap());
         let cookie = netns.cookie();

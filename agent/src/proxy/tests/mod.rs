@@ -2,6 +2,7 @@
 
 mod authority;
 mod balancing;
+mod fairness;
 mod faults;
 mod harness;
 mod http;

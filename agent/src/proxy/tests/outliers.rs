@@ -1,8 +1,8 @@
 //! Outlier detection: who is left out, for how long, and what does not count.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ::http::Response;
@@ -11,7 +11,8 @@ use http_body_util::Full;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::harness::{Mesh, eventually, named, nobody, object, origin, rules, serve, soon};
-use crate::proxy::Flag;
+use crate::proxy::worker::monotonic;
+use crate::proxy::{Ejections, Flag};
 
 /// An origin that always answers with this status, and how often it was asked.
 async fn failing(status: u16) -> (SocketAddr, Arc<AtomicUsize>) {
@@ -173,4 +174,38 @@ async fn connects_that_fail_are_counted_apart_where_that_is_asked_for() {
         let counters = mesh.proxy.counters();
         assert_eq!((counters.upstream_connect_failures, counters.ejections), (failures, 1));
     }
+}
+
+/// A table that outlives a proxy.
+#[derive(Debug, Default)]
+struct Table(Mutex<Vec<(SocketAddr, u64, u32)>>);
+
+impl Ejections for Table {
+    fn ejected(&self, endpoint: SocketAddr, until_ns: u64, times: u32) {
+        self.0.lock().unwrap().push((endpoint, until_ns, times));
+    }
+
+    fn known(&self) -> Vec<(SocketAddr, u64, u32)> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+#[tokio::test]
+async fn an_ejection_is_told_once_and_holds_for_the_next_proxy() {
+    let (bad, asked) = failing(500).await;
+    let good = named("good").await;
+    let rule = detection("consecutive5xxErrors: 1, interval: 5m, baseEjectionTime: 1m");
+    let table = Arc::new(Table::default());
+    for _ in 0..2 {
+        let mesh = Mesh::among(Arc::clone(&table) as Arc<dyn Ejections>, &[("b", &[bad, good])], &rule);
+        let mut client = mesh.client().await;
+        for _ in 0..10 {
+            client.get("/").await;
+        }
+        assert_eq!(asked.load(SeqCst), 1, "once, by the first proxy");
+    }
+    let told = table.known();
+    let &[(endpoint, until, times)] = &*told else { panic!("{told:?}") };
+    let left = Duration::from_nanos(until - monotonic());
+    assert!(endpoint == bad && times == 1 && (30..=60).contains(&left.as_secs()), "{told:?} {left:?}");
 }

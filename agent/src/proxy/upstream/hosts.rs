@@ -16,6 +16,7 @@ use weir_mesh::program::{ClientTls, Clients, Cluster, ClusterPolicy, LoadBalance
 use super::breakers::Breakers;
 use super::host_set::{HostSet, NEVER, Usable, Vantages, Wanted};
 use super::tls::{Originator, TlsFiles};
+use crate::proxy::Ejections;
 use crate::proxy::worker::monotonic;
 
 /// The health of endpoints, whatever cluster they are in: what fails, fails for all that look at it.
@@ -29,11 +30,18 @@ pub(crate) struct Registry {
     tls_files: TlsFiles,
     /// The latest class of connections.
     class: u32,
+    /// Who is told of ejections.
+    told: Option<Arc<dyn Ejections>>,
+    /// What was ejected before: until when, and how often.
+    before: HashMap<SocketAddr, (u64, u32), RandomState>,
 }
 
 impl Registry {
-    pub(crate) fn with_files(tls_files: TlsFiles) -> Self {
-        Self { tls_files, ..Self::default() }
+    /// Of rules that may name these files, in a proxy that may not be the only one to know of ejections.
+    pub(crate) fn new(tls_files: TlsFiles, told: Option<Arc<dyn Ejections>>) -> Self {
+        let before = told.iter().flat_map(|told| told.known());
+        let before = before.map(|(endpoint, until, times)| (endpoint, (until, times))).collect();
+        Self { tls_files, told, before, ..Self::default() }
     }
 
     fn class(&mut self) -> u32 {
@@ -67,7 +75,12 @@ impl Registry {
     }
 
     fn of(&mut self, endpoint: SocketAddr) -> Arc<Health> {
-        Arc::clone(self.health.entry(endpoint).or_default())
+        let before = &self.before;
+        let health = self.health.entry(endpoint).or_insert_with(|| {
+            let (until, times) = before.get(&endpoint).copied().unwrap_or_default();
+            Arc::new(Health::ejected_before(until, times))
+        });
+        Arc::clone(health)
     }
 }
 
@@ -103,6 +116,7 @@ struct Outliers {
     next_sweep: AtomicU64,
     /// Counts the ejections in all clusters, and how many there were when this one's weights were made.
     ejections: Arc<AtomicU64>,
+    told: Option<Arc<dyn Ejections>>,
     seen: AtomicU64,
 }
 
@@ -136,6 +150,7 @@ impl ClusterState {
                 gate: Gate::default(),
                 next_sweep: AtomicU64::new(before.map_or(now, |before| before.next_sweep.load(Relaxed))),
                 ejections: Arc::clone(&registry.ejections),
+                told: registry.told.clone(),
                 seen: AtomicU64::new(0),
             }
         });
@@ -239,6 +254,9 @@ impl ClusterState {
         outliers.ejections.fetch_add(1, Release);
         self.look(now);
         let Ejection { reason, until, times } = ejection;
+        if let Some(told) = &outliers.told {
+            told.ejected(endpoint, until, times);
+        }
         let seconds = Duration::from_nanos(until - now).as_secs_f32();
         let (cluster, reason) = (&self.cluster.name, reason.as_str());
         tracing::info!(%cluster, %endpoint, reason, seconds, times, "endpoint ejected");

@@ -1,0 +1,92 @@
+//! Ejected endpoints: the hook passes over them until their time is over, within their own version, over a restart, and
+//! by fallback as well; what is ejected altogether is used.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use weir::datapath::{Ejected, HealthTable, monotonic_ns};
+use weir_mesh::plan::{OnFailure, Verdict};
+
+use crate::bed::{Bed, balance, plan};
+
+/// Long enough for some thousand connects, short enough to wait for.
+const EJECTED: Duration = Duration::from_secs(3);
+
+fn eject(health: &HealthTable, endpoint: SocketAddr, time: Duration) {
+    health.eject(Ejected { endpoint, until_ns: monotonic_ns() + time.as_nanos() as u64, times: 2 });
+}
+
+/// How many connects each server got.
+fn counts(answer: &str) -> BTreeMap<&str, u32> {
+    answer.split(' ').filter_map(|part| part.split_once('=')).map(|(name, n)| (name, n.parse().unwrap())).collect()
+}
+
+#[test]
+fn an_ejected_endpoint_gets_nothing_until_its_time_is_over_whatever_becomes_of_the_agent() {
+    let Some(mut bed) = Bed::new("eject") else { return };
+    let (one, two) = (bed.server(1), bed.server(2));
+    let mut datapath = bed.open();
+    datapath.pod_set(&bed.pod()).unwrap();
+    // No listener: what the proxy would have takes the fallback slots.
+    let groups: &[(u32, &[_])] = &[(1, &[one, two])];
+    datapath.apply(&plan(Verdict::Proxy, OnFailure::Balance, groups), Instant::now()).unwrap();
+    let mut client = bed.client();
+    eject(&datapath.health(), one, EJECTED);
+    let since = Instant::now();
+    drop(datapath);
+    assert_eq!(client.ask("1000"), "2=1000");
+    let again = bed.open();
+    let ejected = again.health().ejected();
+    assert_eq!(ejected.iter().map(|one| (one.endpoint, one.times)).collect::<Vec<_>>(), [(one, 2)]);
+    assert_eq!(client.ask("100"), "2=100", "adopted");
+    assert!(since.elapsed() < EJECTED, "the machine is too slow for this test");
+    assert_eq!(again.counters().unwrap()["ejected_panic"], 0);
+    assert!(again.counters().unwrap()["ejected_avoided"] > 300);
+    thread::sleep(EJECTED.saturating_sub(since.elapsed()));
+    assert_eq!(again.health().ejected(), []);
+    let answer = client.ask("200");
+    assert!(counts(&answer)["1"] > 60, "{answer}");
+}
+
+#[test]
+fn an_ejected_endpoints_share_stays_with_its_version_and_all_are_used_where_all_are_ejected() {
+    let Some(mut bed) = Bed::new("eject-version") else { return };
+    let servers: Vec<SocketAddr> = (1..=4).map(|name| bed.server(name)).collect();
+    let mut datapath = bed.open();
+    datapath.pod_set(&bed.pod()).unwrap();
+    let groups: &[(u32, &[_])] = &[(90, &servers[..3]), (10, &servers[3..])];
+    // Before it has an index: it is told when the plan comes.
+    eject(&datapath.health(), servers[0], Duration::from_mins(1));
+    datapath.apply(&balance(groups), Instant::now()).unwrap();
+    let mut client = bed.client();
+    let answer = client.ask("1000");
+    let got = counts(&answer);
+    assert!(!got.contains_key("1"), "{answer}");
+    // The others of the version have its share about evenly; four standard deviations of the canary's are 38.
+    assert!(got["2"].abs_diff(got["3"]) < 200 && got["4"].abs_diff(100) < 40, "{answer}");
+    for endpoint in &servers[1..3] {
+        eject(&datapath.health(), *endpoint, Duration::from_mins(1));
+    }
+    let answer = client.ask("1000");
+    let got = counts(&answer);
+    assert!(got["1"] > 200 && got["2"] > 200 && got["3"] > 200 && got["4"].abs_diff(100) < 40, "{answer}");
+    assert!(datapath.counters().unwrap()["ejected_panic"] > 800);
+}
+
+#[test]
+fn the_table_has_names_for_its_fields() {
+    let Some(bed) = Bed::new("eject-dump") else { return };
+    let mut datapath = bed.open();
+    let one = bed.server(1);
+    datapath.apply(&balance(&[(1, &[one])]), Instant::now()).unwrap();
+    eject(&datapath.health(), one, Duration::from_mins(1));
+    let map = bed.pins().join("maps/weir_health");
+    let dump =
+        Command::new("bpftool").args(["map", "lookup", "pinned"]).arg(map).args(["key", "0", "0", "0", "0"]).output();
+    let Ok(dump) = dump else { return weir_tests::require::skip("eject-dump", "no bpftool") };
+    let text = String::from_utf8_lossy(&dump.stdout);
+    assert!(text.contains("\"ejected_until\": ") && text.contains("\"times_ejected\": 2"), "{text}");
+}
