@@ -13,15 +13,15 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use super::limits::Limits;
 
-/// Ticks for which a worker is taken for contended after another pod had a turn: a second, so that a client which asks
-/// ten times a second is not met by the whole queue of its neighbour each time.
-const CONTENDED_TICKS: u32 = 20;
+/// So long a worker is taken for contended after another pod had a turn: a client which asks ten times a second is not
+/// met by the whole queue of its neighbour each time.
+const CONTENDED: Duration = Duration::from_secs(1);
 
 /// One worker's order of turns.
 #[derive(Debug)]
@@ -34,8 +34,9 @@ pub(crate) struct Turns {
     round: Cell<u64>,
     /// Who had the latest turn, by the address of its [`Share`]; it is only compared.
     latest: Cell<*const Share>,
-    /// Ticks left for which turns are measured.
-    contended: Cell<u32>,
+    /// Ticks left for which turns are measured, and how many make [`CONTENDED`].
+    contended: Cell<u128>,
+    contended_ticks: u128,
     /// Pods of which somebody waits.
     waiting: RefCell<Vec<Rc<Share>>>,
     /// Somebody has begun to wait.
@@ -81,6 +82,7 @@ impl Turns {
             round: Cell::new(0),
             latest: Cell::new(std::ptr::null()),
             contended: Cell::new(0),
+            contended_ticks: CONTENDED.as_nanos().div_ceil(limits.tick.as_nanos().max(1)),
             waiting: RefCell::default(),
             asked: Notify::new(),
         }
@@ -93,8 +95,9 @@ impl Turns {
 
     /// A turn, or a place in the queue for one.
     fn begin<'t>(&'t self, share: &'t Rc<Share>, ticket: &Rc<Ticket>, cx: &Context<'_>) -> Option<Turn<'t>> {
-        if self.latest.replace(Rc::as_ptr(share)) != Rc::as_ptr(share) {
-            self.contended.set(CONTENDED_TICKS);
+        let latest = self.latest.replace(Rc::as_ptr(share));
+        if latest != Rc::as_ptr(share) && !latest.is_null() {
+            self.contended.set(self.contended_ticks);
         }
         let measured = self.quantum > 0 && self.contended.get() > 0;
         match ticket.state.get() {

@@ -37,11 +37,12 @@ pub(crate) async fn handle(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let mut record = Record::begin(&connection);
+    let mut request = request.map(|body| Body::from_client(body, Rc::clone(&connection)));
     if !record.placed {
         connection.worker.counters.requests_overloaded.add(1);
+        record.head(&request);
         return Ok(record.refuse(&Kind::Overloaded.into()));
     }
-    let mut request = request.map(|body| Body::from_client(body, Rc::clone(&connection)));
     let program = connection.worker.program();
     let plan = match plan(&connection, &program, &mut request, &mut record) {
         Ok(plan) => plan,

@@ -123,6 +123,7 @@ impl State {
 
     fn end(&mut self, ended: &Signal) {
         self.ended = true;
+        self.connection.unread.set(false);
         ended.raise();
         for waiting in self.waiting.drain(..) {
             // Who does not wait any more does not want it.

@@ -420,8 +420,10 @@ mod tests {
     #[tokio::test]
     async fn connections_have_what_their_listener_was_given() {
         let listener = StdListener::bind("127.0.0.1:0").unwrap();
-        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (accepted, _) = adopt(listener).unwrap().accept().await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let listener = adopt(listener).unwrap();
+        let client = std::net::TcpStream::connect(address).unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
         assert!(accepted.nodelay().unwrap());
         assert!(!client.nodelay().unwrap());
     }

@@ -127,8 +127,8 @@ impl Report {
             self.machine.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
         let _infallible = writeln!(
             text,
-            "Measured on {}, Linux {}, shared with other work; {}; weir in the profile `quick`, without link-time \
-             optimisation.\n",
+            "Measured on {}, Linux {}, shared with other work; {}; weir as it is shipped, in the profile \
+             `release`.\n",
             self.machine.cpu,
             self.machine.kernel,
             versions.join(", ")
