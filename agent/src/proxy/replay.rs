@@ -213,6 +213,7 @@ impl Reader {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
             None => {
+                state.connection.unread.set(false);
                 state.end(&self.replay.ended);
                 self.done = true;
                 return Poll::Ready(None);
@@ -227,6 +228,7 @@ impl Reader {
             state.trailers = Some(trailers.clone());
         }
         if state.incoming.is_end_stream() || frame.is_trailers() {
+            state.connection.unread.set(false);
             state.end(&self.replay.ended);
             // A frame of trailers is passed on now, and is the last.
             self.done = true;
