@@ -126,7 +126,7 @@ impl State {
         ended.raise();
         for waiting in self.waiting.drain(..) {
             // Who does not wait any more does not want it.
-            let _ = waiting.send(Whole(Rc::clone(&self.kept)));
+            let _ = waiting.send(Whole { kept: Rc::clone(&self.kept), trailers: self.trailers.clone() });
         }
     }
 }
@@ -164,16 +164,20 @@ impl Drop for Kept {
 }
 
 /// All of a body.
-pub(crate) struct Whole(Rc<Kept>);
+pub(crate) struct Whole {
+    kept: Rc<Kept>,
+    trailers: Option<HeaderMap>,
+}
 
 impl Whole {
-    /// In one piece.
-    pub(crate) fn bytes(&self) -> Bytes {
-        let pieces = self.0.pieces.borrow();
-        match &**pieces {
+    /// One like it, in one piece.
+    pub(crate) fn body(&self) -> Body {
+        let pieces = self.kept.pieces.borrow();
+        let data = match &**pieces {
             [one] => one.clone(),
             many => many.concat().into(),
-        }
+        };
+        Body::whole(data, self.trailers.clone())
     }
 }
 
