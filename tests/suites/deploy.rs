@@ -361,6 +361,52 @@ fn components_only_add() -> Result<()> {
     Ok(())
 }
 
+/// The pod's spec of the DaemonSet, and what it has of the files for TLS taken out of it: volumes and mounts.
+fn without_tls_files(objects: &[Value]) -> Result<(Value, Vec<Value>, Vec<Value>)> {
+    let mut pod = find(objects, "DaemonSet")?["spec"]["template"]["spec"].clone();
+    let taken = |list: &mut Value| -> Result<Vec<Value>> {
+        let list = list.as_array_mut().context("no list")?;
+        let (taken, rest) = std::mem::take(list).into_iter().partition(|entry| entry["name"] == "tls-files");
+        *list = rest;
+        Ok(taken)
+    };
+    let volumes = taken(&mut pod["volumes"])?;
+    let mounts = taken(&mut pod["containers"][0]["volumeMounts"])?;
+    Ok((pod, volumes, mounts))
+}
+
+/// The agent alone sees the files of TLS, and cannot write them; with Secrets in their place it sees those.
+#[test]
+fn files_of_tls_are_mounted_read_only_where_somebody_wants_them() -> Result<()> {
+    if !wish_kubectl("files_of_tls_are_mounted_read_only_where_somebody_wants_them") {
+        return Ok(());
+    }
+    let plain = render(&directory())?;
+    let (bare, none, _) = without_tls_files(&plain)?;
+    ensure!(none.is_empty(), "the base has them: {none:?}");
+    let component = "components: [BASE/components/tls-files]\n";
+    let mounted = json!([{"name": "tls-files", "mountPath": "/etc/weir/tls", "readOnly": true}]);
+    let directory = json!({"path": "/etc/weir/tls", "type": "DirectoryOrCreate"});
+    let objects = overlay(component)?;
+    let others = |objects: &[Value]| objects.iter().filter(|o| o["kind"] != "DaemonSet").cloned().collect::<Vec<_>>();
+    ensure!(others(&objects) == others(&plain), "more than the DaemonSet changes");
+    let (pod, volumes, mounts) = without_tls_files(&objects)?;
+    ensure!(pod == bare, "more than that changes: {pod}");
+    ensure!(volumes == [json!({"name": "tls-files", "hostPath": directory})], "{volumes:?}");
+    ensure!(json!(mounts) == mounted, "{mounts:?}");
+    // As the documentation has it, with Secrets.
+    let text = fs::read_to_string(self::directory().join("../../docs/tls.md"))?;
+    let (_, patches) = text.split_once("\npatches:").context("no patches in docs/tls.md")?;
+    let (patches, _) = patches.split_once("```").context("no end of the example")?;
+    let (pod, volumes, mounts) = without_tls_files(&overlay(&format!("{component}patches:{patches}"))?)?;
+    ensure!(pod == bare && json!(mounts) == mounted, "{pod} {mounts:?}");
+    let [volume] = &volumes[..] else { anyhow::bail!("{volumes:?}") };
+    ensure!(volume["hostPath"].is_null() && volume["projected"]["defaultMode"] == 0o400, "{volume}");
+    let items = &volume["projected"]["sources"][0]["secret"]["items"];
+    ensure!(items[0] == json!({"key": "tls.key", "path": "shop/client.key"}), "{volume}");
+    Ok(())
+}
+
 /// `weir crds --print` is what `kubectl create -f -` takes: whole, typed, with nothing pruned.
 #[test]
 fn printed_definitions_can_be_read_back() -> Result<()> {

@@ -1,11 +1,16 @@
 //! The agent may die: connections balanced in the kernel never notice; a proxied service falls back to the weights of
-//! its rule within half a second; a restart is back in under a second; a polite end fails nothing.
+//! its rule within half a second, without the pods that the proxy had ejected, and one whose connections are to be
+//! encrypted refuses; a restart is back in under a second; a polite end fails nothing.
 
+use std::io::{ErrorKind, Read};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use weir_tests::canary::{HTTP_PORT, TCP_PORT};
+use weir_tests::canary::{HTTP_PORT, TCP_PORT, subsets};
 use weir_tests::load::Attempt;
+use weir_tests::manifests::Service;
+use weir_tests::mesh::PodSpec;
 use weir_tests::require::Need;
 use weir_tests::{Agent, Canary, HttpLoad, LiveLoad, Report, eventually, load, monotonic_ns, proved, require};
 
@@ -320,3 +325,125 @@ fn an_agent_does_not_end_before_its_successor_serves() -> Result<()> {
 const NOWHERE: &str = r#"{"apiVersion": "v1", "kind": "Config", "current-context": "a",
     "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}], "users": [{"name": "a", "user": {}}],
     "clusters": [{"name": "a", "cluster": {"server": "http://127.0.0.1:9"}}]}"#;
+
+#[test]
+fn an_ejected_pod_gets_nothing_while_the_agent_is_dead() -> Result<()> {
+    if !require("an_ejected_pod_gets_nothing_while_the_agent_is_dead", &[Need::Agent]) {
+        return Ok(());
+    }
+    let mut scene = Canary::new(true)?;
+    // A third pod of v1, which has a third of the fallback slots.
+    let bad = PodSpec::new("b-v1-bad").label("app", "service-b").label("version", "v1").port("", 80);
+    scene.mesh.add_pod(bad)?;
+    scene.mesh.serve("b-v1-bad", "--http 80 --status=500")?;
+    scene.manifests.pods(&scene.mesh)?;
+    scene.split_http(100, 0)?;
+    let detection =
+        "outlierDetection: {consecutive5xxErrors: 3, interval: 5m, baseEjectionTime: 5m, maxEjectionPercent: 50}";
+    let ruled = format!("{}  trafficPolicy: {{{detection}}}\n", subsets("service-b"));
+    scene.manifests.edit("canary.yaml", &subsets("service-b"), &ruled)?;
+    let mut agent = Agent::start(&scene.mesh)?;
+    agent.await_verdict(HTTP_PORT, "proxy")?;
+    let ask = |requests| http(&scene).requests(requests).fresh().run(scene.client());
+    let (asked, _) = eventually("the failing pod is ejected", Duration::from_secs(5), || {
+        let report = ask(60)?;
+        ensure!(report.failed == 0, "{report:?}");
+        Ok((report.status(500) == 0).then_some(report))
+    })?;
+    ensure!(asked.version("v1") == 60 && asked.by_pod.len() == 2, "{asked:?}");
+
+    agent.process().kill();
+    std::thread::sleep(AWAY);
+    let fallen = ask(300)?;
+    ensure!(fallen.failed == 0 && fallen.status(200) == 300, "without a proxy: {fallen:?}");
+    ensure!(fallen.by_pod.len() == 2 && fallen.version("v1") == 300, "both others, and no one else: {fallen:?}");
+
+    let mut again = Agent::start(&scene.mesh)?;
+    // The kernel's counts outlive agents.
+    let avoided = again.metric("weir_kernel_connects_total", "\"ejected_avoided\"")?;
+    ensure!(avoided > 50.0, "the ejected pod had slots, of which {avoided} were drawn");
+    proxied(&scene, &again)?;
+    let after = ask(60)?;
+    ensure!(after.status(200) == 60, "it stays ejected over the restart: {after:?}");
+    proved!("300 connections without an agent, {avoided} of them drew the ejected pod's slots, none reached it");
+    again.terminate()?;
+    Ok(())
+}
+
+/// The first byte of each connection that came since this was asked last; `None` for one without any.
+fn first_bytes(listener: &TcpListener) -> Result<Vec<Option<u8>>> {
+    let mut bytes = Vec::new();
+    loop {
+        let mut stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(bytes),
+            Err(error) => return Err(error.into()),
+        };
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(FALLBACK_WITHIN))?;
+        let mut first = [0];
+        bytes.push(matches!(stream.read(&mut first), Ok(1)).then_some(first[0]));
+    }
+}
+
+/// What each record of a TLS handshake begins with; no request does.
+const HANDSHAKE: u8 = 22;
+
+#[test]
+fn what_is_to_be_encrypted_is_refused_while_the_agent_is_dead() -> Result<()> {
+    if !require("what_is_to_be_encrypted_is_refused_while_the_agent_is_dead", &[Need::Agent]) {
+        return Ok(());
+    }
+    let mut scene = Canary::new(true)?;
+    scene.mesh.add_pod(PodSpec::new("sealed").label("app", "sealed").port("", 8443))?;
+    // It answers nothing: what it is told is looked at afterwards.
+    let listener = scene.mesh.pod("sealed").place.netns.run(|| TcpListener::bind("[::]:8443"))??;
+    listener.set_nonblocking(true)?;
+    let sealed = Service::new("sealed", 9).port("http", 80, "8443").port("tcp", 9000, "8443");
+    scene.manifests.pods(&scene.mesh)?;
+    scene.manifests.service(&sealed)?;
+    let policy = "tls: {mode: SIMPLE, insecureSkipVerify: true}, connectionPool: {tcp: {connectTimeout: 200ms}}";
+    let rule = format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: sealed, namespace: default}}\n\
+         spec: {{host: sealed, trafficPolicy: {{{policy}}}}}\n"
+    );
+    scene.manifests.write("sealed.yaml", &rule)?;
+    let started = || -> Result<Agent> {
+        let agent = Agent::start(&scene.mesh)?;
+        agent.await_verdict("default/sealed:80", "proxy")?;
+        agent.await_verdict("default/sealed:9000", "proxy")?;
+        Ok(agent)
+    };
+    // The agent alone: a handshake is begun, and comes to nothing.
+    let encrypts = || -> Result<()> {
+        let report = HttpLoad::new(sealed.at(80)).host("sealed").requests(10).connections(10).fresh();
+        let report = report.run(scene.client())?;
+        ensure!(report.status(503) == 10, "{report:?}");
+        let bytes = first_bytes(&listener)?;
+        ensure!(bytes.len() >= 10 && bytes.iter().all(|byte| *byte == Some(HANDSHAKE)), "{bytes:?}");
+        Ok(())
+    };
+    let refuses = |when: &str| -> Result<()> {
+        for target in [sealed.at(80), sealed.at6(80), sealed.at(9000), sealed.at6(9000)] {
+            let report = HttpLoad::new(target).host("sealed").requests(50).fresh().run(scene.client())?;
+            let refused: u64 = report.errors.iter().filter(|(why, _)| why.contains("refused")).map(|(_, n)| n).sum();
+            ensure!(report.answered == 0 && refused == 50, "{when}, {target}: {report:?}");
+        }
+        let bytes = first_bytes(&listener)?;
+        ensure!(bytes.is_empty(), "{when}: {bytes:?}");
+        Ok(())
+    };
+    let mut agent = started()?;
+    encrypts()?;
+    agent.process().kill();
+    refuses("when it had just died")?;
+    std::thread::sleep(AWAY);
+    refuses("when it was known to be dead")?;
+    let mut agent = started()?;
+    let counted = agent.metric("weir_kernel_connects_total", "\"fallback_refused\"")?;
+    ensure!(counted >= 200.0, "{counted} were refused for want of a fallback");
+    encrypts()?;
+    proved!("400 connections refused, {counted} of them by the kernel; none reached the pod");
+    agent.terminate()?;
+    Ok(())
+}

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use super::handler::Record;
@@ -27,6 +28,8 @@ pub(crate) enum Body {
     Downstream(Incoming, Rc<Connection>),
     /// Of a request that may be sent again.
     Replayed(Reader),
+    /// Of a copy of a request that had trailers: data, and they.
+    Trailed(Option<Bytes>, Option<Box<HeaderMap>>),
     /// Of a request of which a piece was read and not written.
     Again(Option<Bytes>, Box<Body>),
     /// Of a response, straight from the upstream.
@@ -89,6 +92,14 @@ impl Body {
     /// Of an answer of our own.
     pub(crate) fn own(text: Bytes) -> Self {
         if text.is_empty() { Self::Empty } else { Self::Text(Some(text)) }
+    }
+
+    /// All of a body in one piece, with its trailers if it has any.
+    pub(crate) fn whole(data: Bytes, trailers: Option<HeaderMap>) -> Self {
+        match trailers {
+            None => Self::own(data),
+            Some(trailers) => Self::Trailed(Some(data).filter(|data| !data.is_empty()), Some(Box::new(trailers))),
+        }
     }
 
     pub(crate) fn from_client(incoming: Incoming, connection: Rc<Connection>) -> Self {
@@ -182,6 +193,9 @@ impl HttpBody for Body {
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
             }
             Self::Replayed(reader) => reader.poll(cx),
+            Self::Trailed(data, trailers) => Poll::Ready(
+                data.take().map(Frame::data).or_else(|| trailers.take().map(|them| Frame::trailers(*them))).map(Ok),
+            ),
             Self::Again(first, rest) => match first.take() {
                 Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
                 None => Pin::new(&mut **rest).poll_frame(cx),
@@ -196,6 +210,7 @@ impl HttpBody for Body {
             Self::Text(text) => text.is_none(),
             Self::Downstream(incoming, _) => incoming.is_end_stream(),
             Self::Replayed(reader) => reader.is_end_stream(),
+            Self::Trailed(data, trailers) => data.is_none() && trailers.is_none(),
             Self::Again(first, rest) => first.is_none() && rest.is_end_stream(),
             Self::Upstream(response) => response.is_end_stream(),
         }
@@ -207,6 +222,8 @@ impl HttpBody for Body {
             Self::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Self::Downstream(incoming, _) => incoming.size_hint(),
             Self::Replayed(reader) => reader.size_hint(),
+            // A length leaves trailers no place.
+            Self::Trailed(..) => SizeHint::new(),
             Self::Again(first, rest) => {
                 let ahead = first.as_ref().map_or(0, |first| first.len() as u64);
                 rest.size_hint().exact().map_or_else(SizeHint::new, |exact| SizeHint::with_exact(ahead + exact))

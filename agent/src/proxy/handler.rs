@@ -176,8 +176,13 @@ impl Answer {
         };
         // What was upgraded lasts as long as its two ends want.
         let Answered { mut lease, expiry, .. } = answered;
-        let response = std::mem::take(lease.head_mut());
+        let mut response = std::mem::take(lease.head_mut());
         record.status = response.status().as_u16();
+        // What refuses a request before all of it is there does not read the rest, and neither does what has ended.
+        let refused = response.status().is_client_error() || response.status().is_server_error();
+        if record.connection.unread.get() && upgrade.is_none() && (refused || lease.is_end_stream()) {
+            last(&mut response);
+        }
         let Some(client) = upgrade else {
             return response.map(|()| Body::from_upstream(lease, expiry, record));
         };
@@ -203,6 +208,12 @@ fn socket(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
     let (stream, prefix) = parts.io.into_inner().into_parts();
     let ahead = if prefix.is_empty() { parts.read_buf } else { [parts.read_buf, prefix].concat().into() };
     Some((stream, ahead))
+}
+
+/// The connection ends with this answer, as nobody reads the rest of the request. A client that is not told would send
+/// its next request there, and lose it.
+fn last<B>(response: &mut Response<B>) {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// What is counted and logged of a request. It is closed when the response is complete; dropped before that, it says
@@ -382,7 +393,7 @@ impl Record {
         }
         if kind == Kind::BadRequest {
             // What follows such a request is not to be trusted to begin where we think.
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            last(&mut response);
         }
         respond::describe(&mut response);
         self.respond(response, kind.details())
@@ -391,9 +402,7 @@ impl Record {
     /// An answer of our own.
     fn respond(mut self, mut response: Response<Body>, details: &'static str) -> Response<Body> {
         if self.connection.unread.get() {
-            // Nobody reads the rest of the request, so the connection ends with this answer. A client that is not told
-            // would send its next request there, and lose it.
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            last(&mut response);
         }
         self.status = response.status().as_u16();
         self.sent(response.body().size_hint().exact().unwrap_or(0));

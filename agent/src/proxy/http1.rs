@@ -1,5 +1,6 @@
 //! Serving one HTTP/1 connection: hyper with our limits, and what hyper leaves to its user: a head timeout that begins
-//! with the head, an idle timeout, draining, and parking while nothing is asked. Called by `listener`.
+//! with the head, an idle timeout, draining, parking while nothing is asked, and an end that loses no answer. Called by
+//! `listener`.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -17,10 +18,19 @@ use tokio::time::{Instant, sleep_until};
 use super::handler;
 use super::io::{Heard, Io};
 use super::limits::{HYPER_MAX_HEADERS, Limits};
+use super::linger;
 use super::worker::Connection;
 
 /// What a client is told that does not finish its request head in time.
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+/// How hyper leaves a connection.
+enum Left {
+    Done,
+    /// Answered, with the client perhaps in the middle of what it sends.
+    Unread(TcpStream),
+    Parked(TcpStream),
+}
 
 /// What becomes of a connection after a while with hyper.
 enum End {
@@ -38,11 +48,13 @@ enum End {
 pub(crate) async fn serve(connection: Rc<Connection>, mut stream: TcpStream, mut prefix: Bytes) {
     loop {
         // Boxed, so that what hyper holds goes while the connection is parked.
-        let Some(parked) = Box::pin(drive(&connection, stream, std::mem::take(&mut prefix))).await else {
-            return;
-        };
-        stream = parked;
+        let left = Box::pin(drive(&connection, stream, std::mem::take(&mut prefix))).await;
         let worker = &connection.worker;
+        stream = match left {
+            Left::Done => return,
+            Left::Unread(stream) => return Box::pin(linger::close(stream, &worker.limits)).await,
+            Left::Parked(stream) => stream,
+        };
         let patience = worker.limits.idle_downstream.saturating_sub(worker.limits.park_after);
         worker.counters.connections_parked.add(1);
         worker.counters.connections_parked_total.add(1);
@@ -59,8 +71,8 @@ pub(crate) async fn serve(connection: Rc<Connection>, mut stream: TcpStream, mut
     }
 }
 
-/// Serves until the connection ends, or is idle: then it gives back the socket.
-async fn drive(connection: &Rc<Connection>, stream: TcpStream, prefix: Bytes) -> Option<TcpStream> {
+/// Serves until the connection ends or is idle.
+async fn drive(connection: &Rc<Connection>, stream: TcpStream, prefix: Bytes) -> Left {
     let worker = Rc::clone(&connection.worker);
     let io = Io::new(stream, prefix);
     let heard = io.heard();
@@ -86,9 +98,15 @@ async fn drive(connection: &Rc<Connection>, stream: TcpStream, prefix: Bytes) ->
     })
     .await;
     match end {
-        End::Closed(Ok(())) | End::Idle => {}
-        End::Closed(Err(error)) => {
-            tracing::debug!(peer = %connection.peer, %error, "connection ended");
+        End::Idle => Left::Done,
+        End::Closed(end) => {
+            // A request that hyper could not read, it has answered itself.
+            let answered = end.as_ref().map_or_else(hyper::Error::is_parse, |()| connection.unread.get());
+            if let Err(error) = end {
+                tracing::debug!(peer = %connection.peer, %error, "connection ended");
+            }
+            let parts = if answered { http.into_parts() } else { None };
+            parts.map_or(Left::Done, |parts| Left::Unread(parts.io.into_inner().into_parts().0))
         }
         End::SlowHead => {
             worker.counters.header_timeouts.add(1);
@@ -97,15 +115,17 @@ async fn drive(connection: &Rc<Connection>, stream: TcpStream, prefix: Bytes) ->
                 let (mut stream, _) = parts.io.into_inner().into_parts();
                 let _ = tokio::time::timeout(worker.limits.tick, stream.write_all(REQUEST_TIMEOUT)).await;
             }
+            Left::Done
         }
         End::Park => {
-            let parts = http.into_parts()?;
+            let Some(parts) = http.into_parts() else {
+                return Left::Done;
+            };
             let (stream, prefix) = parts.io.into_inner().into_parts();
             // Nothing was heard since the last request; else this would not be the end.
-            return (parts.read_buf.is_empty() && prefix.is_empty()).then_some(stream);
+            if parts.read_buf.is_empty() && prefix.is_empty() { Left::Parked(stream) } else { Left::Done }
         }
     }
-    None
 }
 
 fn builder(limits: &Limits, keep_alive: bool) -> Builder {

@@ -24,6 +24,15 @@ pub const DEFAULT_PARK_AFTER: Duration = Duration::from_secs(1);
 pub const DEFAULT_TRIM_AFTER_PARKED: u64 = 128;
 /// And no sooner than this: it walks the heap, a millisecond for some tens of MiB.
 pub const DEFAULT_TRIM_PAUSE: Duration = Duration::from_secs(5);
+/// After an answer to a request that was not read to its end: how long what the client still sends is read and thrown away,
+/// so that it finds the answer and not a reset. A local client writes what [`DEFAULT_LINGER_BYTES`] allows in a tenth of it.
+pub const DEFAULT_LINGER: Duration = Duration::from_secs(5);
+/// The same without a byte from the client: it has seen the answer, and does not care that the connection is to be closed.
+/// Longer than the 200 ms to 600 ms after which a lost segment is sent again.
+pub const DEFAULT_LINGER_SILENCE: Duration = Duration::from_secs(1);
+/// How much of it is read: sixteen times what is kept of a body, some 5 ms of a core. A client that sends more without
+/// looking at the answer learns of it by the reset.
+pub const DEFAULT_LINGER_BYTES: usize = 16 * 1024 * 1024;
 /// Silence after which the server may be the one that speaks first: its connection is opened then. Longer than a
 /// round trip within a cluster with room for a busy client, short enough that a greeting is not missed. It decides
 /// nothing by itself: a client that speaks later is still understood.
@@ -101,6 +110,9 @@ pub struct Limits {
     pub park_after: Duration,
     pub trim_after_parked: u64,
     pub trim_pause: Duration,
+    pub linger: Duration,
+    pub linger_silence: Duration,
+    pub linger_bytes: usize,
     pub detect_silence: Duration,
     pub detect_stall: Duration,
     pub idle_per_endpoint: usize,
@@ -139,6 +151,9 @@ impl Default for Limits {
             park_after: DEFAULT_PARK_AFTER,
             trim_after_parked: DEFAULT_TRIM_AFTER_PARKED,
             trim_pause: DEFAULT_TRIM_PAUSE,
+            linger: DEFAULT_LINGER,
+            linger_silence: DEFAULT_LINGER_SILENCE,
+            linger_bytes: DEFAULT_LINGER_BYTES,
             detect_silence: DEFAULT_DETECT_SILENCE,
             detect_stall: DEFAULT_DETECT_STALL,
             idle_per_endpoint: DEFAULT_IDLE_PER_ENDPOINT,

@@ -1,5 +1,6 @@
 //! `mirror` and `mirrors`: copies of a share of the requests, whose answers nobody waits for. A copy leaves once all of
-//! the request is there; a body that is too long to be kept has none. Called by `handler`.
+//! the request is there, trailers too; a body that is too long to be kept has none. It counts among what its own cluster
+//! may have under way, and where that is too much it is not sent. Called by `handler`.
 
 use std::rc::Rc;
 
@@ -8,6 +9,8 @@ use http::{Request, header};
 use tokio::time::timeout;
 
 use super::body::Body;
+use super::budget::Load;
+use super::error::Kind;
 use super::plan::Plan;
 use super::replay::{self, Whole};
 use super::upstream::target::Target;
@@ -61,8 +64,9 @@ pub(crate) fn copy(connection: &Rc<Connection>, plan: &Plan<'_>, request: &mut R
                     () = worker.draining.wait() => return,
                 };
                 match sent {
-                    Ok(true) => worker.counters.mirrored.add(1),
-                    Ok(false) | Err(_) => worker.counters.mirror_failures.add(1),
+                    Ok(Sent::Answered) => worker.counters.mirrored.add(1),
+                    Ok(Sent::TooMany) => worker.counters.mirrors_dropped.add(1),
+                    Ok(Sent::Failed) | Err(_) => worker.counters.mirror_failures.add(1),
                 }
             }
         }))
@@ -70,7 +74,15 @@ pub(crate) fn copy(connection: &Rc<Connection>, plan: &Plan<'_>, request: &mut R
     });
 }
 
-/// Whether there was an answer. It is read, so that its connection serves the next request.
+/// What became of a copy.
+enum Sent {
+    Answered,
+    Failed,
+    /// Its cluster has as much under way, or waiting, as it may have.
+    TooMany,
+}
+
+/// The answer is read, so that its connection serves the next request.
 async fn send(
     worker: &Rc<Worker>,
     pod: &Rc<Pod>,
@@ -78,13 +90,18 @@ async fn send(
     ipv6: bool,
     spare: Spare,
     whole: Option<&Whole>,
-) -> bool {
-    let Some(endpoint) = target.pick(worker, &pod.source, ipv6, &[]) else {
-        return false;
+) -> Sent {
+    let Ok(_load) = Load::begin(target) else {
+        return Sent::TooMany;
     };
-    let mut request = spare.into_request(whole.map_or(Body::Empty, |whole| Body::own(whole.bytes())));
-    let Ok(mut lease) = upstream::send(worker, pod, target, endpoint, &mut request, true).await else {
-        return false;
+    let Some(endpoint) = target.pick(worker, &pod.source, ipv6, &[]) else {
+        return Sent::Failed;
+    };
+    let mut request = spare.into_request(whole.map_or(Body::Empty, Whole::body));
+    let mut lease = match upstream::send(worker, pod, target, endpoint, &mut request, true).await {
+        Ok(lease) => lease,
+        Err(failed) if failed.error.kind == Kind::Overflow => return Sent::TooMany,
+        Err(_) => return Sent::Failed,
     };
     let mut left = worker.limits.max_replay;
     while !lease.is_end_stream() {
@@ -93,16 +110,16 @@ async fn send(
                 let len = frame.data_ref().map_or(0, bytes::Bytes::len);
                 let Some(rest) = left.checked_sub(len) else {
                     // To go on reading would cost more than a new connection does.
-                    return true;
+                    return Sent::Answered;
                 };
                 left = rest;
             }
-            Some(Err(_)) => return true,
+            Some(Err(_)) => return Sent::Answered,
             None => break,
         }
     }
     lease.give_back();
-    true
+    Sent::Answered
 }
 
 /// A copy's place among those under way on this worker.

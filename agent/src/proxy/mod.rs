@@ -30,6 +30,7 @@ mod headers;
 mod http1;
 mod io;
 pub mod limits;
+mod linger;
 mod listener;
 mod metrics;
 mod mirror;

@@ -127,7 +127,7 @@ impl State {
         ended.raise();
         for waiting in self.waiting.drain(..) {
             // Who does not wait any more does not want it.
-            let _ = waiting.send(Whole(Rc::clone(&self.kept)));
+            let _ = waiting.send(Whole { kept: Rc::clone(&self.kept), trailers: self.trailers.clone() });
         }
     }
 }
@@ -165,16 +165,20 @@ impl Drop for Kept {
 }
 
 /// All of a body.
-pub(crate) struct Whole(Rc<Kept>);
+pub(crate) struct Whole {
+    kept: Rc<Kept>,
+    trailers: Option<HeaderMap>,
+}
 
 impl Whole {
-    /// In one piece.
-    pub(crate) fn bytes(&self) -> Bytes {
-        let pieces = self.0.pieces.borrow();
-        match &**pieces {
+    /// One like it, in one piece.
+    pub(crate) fn body(&self) -> Body {
+        let pieces = self.kept.pieces.borrow();
+        let data = match &**pieces {
             [one] => one.clone(),
             many => many.concat().into(),
-        }
+        };
+        Body::whole(data, self.trailers.clone())
     }
 }
 
@@ -214,6 +218,7 @@ impl Reader {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
             None => {
+                state.connection.unread.set(false);
                 state.end(&self.replay.ended);
                 self.done = true;
                 return Poll::Ready(None);
@@ -228,6 +233,7 @@ impl Reader {
             state.trailers = Some(trailers.clone());
         }
         if state.incoming.is_end_stream() || frame.is_trailers() {
+            state.connection.unread.set(false);
             state.end(&self.replay.ended);
             // A frame of trailers is passed on now, and is the last.
             self.done = true;

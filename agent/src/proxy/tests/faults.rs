@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
-use super::harness::{Mesh, eventually, named, nobody, origin, rules, serve, soon};
+use super::harness::{Mesh, eventually, named, nobody, object, origin, rules, serve, soon};
 use crate::proxy::{Flag, Limits};
 
 #[tokio::test]
@@ -129,6 +129,61 @@ async fn a_copy_is_asked_for_by_the_host_of_the_request() {
     let mut asked = seen.lock().unwrap().clone();
     asked.sort();
     assert_eq!(asked, ["GET /a b ", "GET /told told.example "], "no suffix tells the copy apart");
+}
+
+#[tokio::test]
+async fn a_copy_has_the_trailers_of_its_request() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let memory = Arc::clone(&seen);
+    let copied = origin(move |request: Request<Incoming>| {
+        let seen = Arc::clone(&memory);
+        async move {
+            let body = request.into_body().collect().await.unwrap();
+            let sum = body.trailers().map(|trailers| trailers["x-sum"].to_str().unwrap().to_owned());
+            seen.lock().unwrap().push((String::from_utf8_lossy(&body.to_bytes()).into_owned(), sum));
+            Response::new(Full::from("seen"))
+        }
+    })
+    .await;
+    let rules = rules("http: [{mirror: {host: c}, route: [{destination: {host: b}}]}]");
+    let mesh = Mesh::ruled(&[("b", &[named("b").await]), ("c", &[copied])], &rules);
+    for (n, chunks) in ["2\r\nab\r\n1\r\nc\r\n", "", "1\r\nz\r\n"].into_iter().enumerate() {
+        let trailers = if n < 2 { "x-sum: 7\r\nauthorization: no\r\n" } else { "" };
+        let head = "POST / HTTP/1.1\r\nhost: b\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
+        let answer = mesh.raw(format!("{head}{chunks}0\r\n{trailers}\r\n").as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        eventually("it is copied", || mesh.proxy.counters().mirrored == n as u64 + 1).await;
+    }
+    let seven = Some("7".to_owned());
+    assert_eq!(*seen.lock().unwrap(), [("abc".into(), seven.clone()), (String::new(), seven), ("z".into(), None)]);
+}
+
+#[tokio::test]
+async fn a_copy_counts_in_its_own_clusters_limits_alone() {
+    let pool = |host: &str, http: &str| {
+        object("DestinationRule", &format!("host: {host}, trafficPolicy: {{connectionPool: {{{http}}}}}"))
+            .replace("name: b,", &format!("name: pool-{host},"))
+    };
+    // Copies that hang: as many as may be under way, or wait for a connection. The rest is left, and told.
+    for (limits, under_way) in
+        [("http: {http2MaxRequests: 2}", 2), ("tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 2}", 3)]
+    {
+        let hangs = serve(|stream, _| async move {
+            tokio::time::sleep(Duration::from_mins(1)).await;
+            drop(stream);
+        });
+        let rules = rules("http: [{mirror: {host: c}, route: [{destination: {host: b}}]}]")
+            + &pool("b", "tcp: {maxConnections: 1}, http: {http2MaxRequests: 1, http1MaxPendingRequests: 1}")
+            + &pool("c", limits);
+        let mesh = Mesh::ruled(&[("b", &[named("b").await]), ("c", &[hangs.await])], &rules);
+        let mut client = mesh.client().await;
+        for _ in 0..10 {
+            assert_eq!(client.get("/").await, (200, "b".into()), "the request has its own cluster's place");
+        }
+        eventually("the rest is dropped", || mesh.proxy.counters().mirrors_dropped == 10 - under_way).await;
+        let counters = mesh.proxy.counters();
+        assert_eq!((counters.mirrors_active, counters.mirror_failures, counters.mirrored), (under_way, 0, 0));
+    }
 }
 
 #[tokio::test]

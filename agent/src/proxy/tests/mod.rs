@@ -9,6 +9,7 @@ mod http;
 mod http2;
 mod life;
 mod limits;
+mod linger;
 mod localities;
 mod outliers;
 mod pools;
