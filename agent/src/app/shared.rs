@@ -11,11 +11,12 @@ use weir_mesh::explain::Words;
 use weir_mesh::finding::Finding;
 
 use super::apply::{Asked, Event};
+use super::dump::{self, Wanted};
 use super::metrics::{self, State};
 use super::status::{Counters, InForce, Status};
 use crate::admin::{Answers, Explained, Scrape, Unexplained};
 use crate::cluster::report::Findings;
-use crate::datapath::Datapath;
+use crate::datapath::{Datapath, monotonic_ns};
 use crate::proxy::Proxy;
 use crate::watch::kubernetes::SourceStatus;
 
@@ -112,7 +113,10 @@ impl Shared {
 
     fn current(&self) -> Status {
         let in_force = self.in_force().clone();
+        let health = self.datapath.lock().unwrap_or_else(PoisonError::into_inner).health();
+        let ejected = in_force.ejected(&health.ejected(), monotonic_ns());
         let mut status = Status::from(in_force);
+        status.ejected = ejected;
         status.problems.extend(self.failed.get().cloned());
         status.source = self.source.get().map(|reporter| reporter());
         let counters = self.datapath.lock().unwrap_or_else(PoisonError::into_inner).service_counters();
@@ -149,6 +153,27 @@ impl Answers for Shared {
 
     fn status(&self) -> serde_json::Result<Vec<u8>> {
         serde_json::to_vec(&self.current())
+    }
+
+    fn config(&self, query: &str) -> Explained {
+        let wanted = Wanted::of_query(query).map_err(Unexplained::BadQuestion)?;
+        if !self.ready() {
+            return Err(Unexplained::Unavailable("no configuration in force".to_owned()));
+        }
+        let now = self.proxy.inspect();
+        // Pointers alone are taken while the thread that carries out changes would have to wait.
+        let (generation, (entries, next)) = {
+            let in_force = self.in_force();
+            (in_force.generation, dump::entries(&in_force.services, &wanted, now.program()))
+        };
+        let json = match &wanted {
+            Wanted::Page(..) => serde_json::to_vec(&dump::page(generation, &entries, next, &now)),
+            Wanted::Service(name) | Wanted::Host(name) => {
+                let found = dump::detail(generation, entries, &wanted, &now);
+                serde_json::to_vec(&found.ok_or_else(|| Unexplained::Unknown(format!("nothing in force is `{name}`")))?)
+            }
+        };
+        json.map_err(|error| Unexplained::Unavailable(error.to_string()))
     }
 
     fn explain(&self, query: &str) -> BoxFuture<'static, Explained> {
