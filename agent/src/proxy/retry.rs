@@ -183,9 +183,16 @@ impl Tries<'_> {
         }
     }
 
-    /// One that was not tried, or any where there is none: a request may be lucky where it was not before.
+    /// One that was not tried, or any where there is none: a request may be lucky where it was not before. Where the rule
+    /// says so, one of another locality comes before both.
     fn endpoint(&self, ipv6: bool, tried: &[SocketAddr]) -> Option<SocketAddr> {
         let (worker, pod) = (&self.connection.worker, &self.connection.pod.source);
+        if self.policy.remote_localities
+            && !tried.is_empty()
+            && let Some(remote) = self.target.pick_elsewhere(worker, pod, ipv6, tried)
+        {
+            return Some(remote);
+        }
         let avoided = if self.policy.ignore_previous_hosts { tried } else { &[] };
         self.target.pick(worker, pod, ipv6, avoided).or_else(|| self.target.pick(worker, pod, ipv6, &[]))
     }

@@ -81,7 +81,7 @@ pub(super) const VIRTUAL_SERVICE: &[Feature] = &[
     yes("http[].retries{,.attempts,.retryOn,.backoff}", REPEATED),
     yes("http[].retries.perTryTimeout", IN_TIME),
     yes("http[].retries.retryIgnorePreviousHosts", "retries::a_host_that_failed_is_avoided"),
-    no("http[].retries.retryRemoteLocalities", "retries stay among the endpoints that requests go to; nothing says so"),
+    yes("http[].retries.retryRemoteLocalities", "localities::a_retry_goes_to_the_next_locality_where_the_rule_says_so"),
     yes("http[].fault{,.abort,.delay}", ABORTED),
     yes("http[].fault.abort.{httpStatus,grpcStatus,percentage,percentage.value}", ABORTED),
     yes("http[].fault.delay.{fixedDelay,percentage,percentage.value}", DELAYED),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::harness::{Mesh, compiled, eventually, object, origin, serve, soon};
+use super::harness::{Mesh, compiled, eventually, object, origin, rules, serve, soon};
 
 /// Any error ejects, for longer than a test takes, and everybody if need be.
 const EJECTS: &str = "outlierDetection: {consecutive5xxErrors: 1, baseEjectionTime: 1h, maxEjectionPercent: 100}";
@@ -117,6 +117,37 @@ async fn a_region_that_fails_is_replaced_by_the_next() {
     answers(&mesh, 30).await;
     eventually("it is noticed", || mesh.proxy.counters().ejections == 3).await;
     assert_eq!(answers(&mesh, 40).await, only("us/x", 40));
+}
+
+#[tokio::test]
+async fn a_retry_goes_to_the_next_locality_where_the_rule_says_so() {
+    let world = World::new().await;
+    // Nobody is ever ejected: what moves requests is the rule.
+    let policy = "loadBalancer: {simple: ROUND_ROBIN}, outlierDetection: {consecutive5xxErrors: 1000000}";
+    let mesh = |retries: &str| {
+        let retried =
+            format!("http: [{{retries: {{retryOn: 5xx, {retries}}}, route: [{{destination: {{host: b}}}}]}}]");
+        Mesh::ruled(&[("b", &world.endpoints)], &(with_places(policy) + &rules(&retried)))
+    };
+    let near = mesh("attempts: 2, backoff: 1ms");
+    let far = mesh("attempts: 2, backoff: 1ms, retryRemoteLocalities: true");
+    let same = mesh("attempts: 1, backoff: 1ms, retryRemoteLocalities: true, retryIgnorePreviousHosts: false");
+    assert_eq!(answers(&far, 40).await, only("eu/a", 40), "the first try is the own zone's");
+    world.set_broken("eu/a", true);
+    assert_eq!(answers(&near, 40).await, only("-", 40), "retries stay in the zone");
+    assert_eq!(answers(&far, 40).await, only("eu/b", 40), "the nearest other one");
+    assert_eq!(answers(&same, 40).await, only("eu/b", 40), "whatever is said of hosts");
+    world.set_broken("eu/b", true);
+    assert_eq!(answers(&far, 40).await, only("us/x", 40), "one further away each time");
+    assert_eq!(answers(&same, 40).await, only("-", 40), "it has one retry alone");
+    world.set_broken("us/x", true);
+    assert_eq!(answers(&far, 10).await, only("-", 10));
+    // Where localities make no difference it is a retry like any other.
+    let rule = "http: [{retries: {attempts: 1, retryOn: 5xx, backoff: 1ms, retryRemoteLocalities: true}, \
+                route: [{destination: {host: b}}]}]";
+    let endpoints = [world.endpoints[0], super::harness::named("well").await];
+    let plain = Mesh::ruled(&[("b", &endpoints)], &rules(rule));
+    assert_eq!(answers(&plain, 20).await, only("well", 20));
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
+use smallvec::SmallVec;
 use weir_mesh::balance::locality::{Plan, Scratch};
 use weir_mesh::balance::{Candidates, Table, warmup};
 use weir_mesh::outlier::Health;
@@ -247,5 +248,30 @@ impl HostSet {
             picked.filter(|position| is_wanted(*position))
         });
         picked.or_else(|| candidates.find(is_wanted)).map(|position| self.addresses[position])
+    }
+
+    /// An endpoint of another locality than those that were tried, of the nearest that has one in use; `None` = there is
+    /// none, or localities make no difference.
+    pub(super) fn pick_elsewhere(
+        &self,
+        kind: usize,
+        tried: &[SocketAddr],
+        roll: impl FnOnce() -> u64,
+        now: u64,
+    ) -> Option<SocketAddr> {
+        let plan = self.vantages.of(kind).plan.as_ref()?;
+        let failed = |position: &usize| tried.contains(&self.addresses[*position]);
+        let failed: SmallVec<[usize; 4]> =
+            (0..self.addresses.len()).filter(failed).filter_map(|position| plan.locality(position)).collect();
+        let others = (0..self.addresses.len()).filter_map(|position| {
+            let is_other = !failed.contains(&plan.locality(position)?);
+            let is_healthy = self.health.get(position).is_none_or(|one| !one.is_ejected(now));
+            (is_other && is_healthy).then_some((plan.priority(position)?, position))
+        });
+        let nearest = others.clone().map(|(priority, _)| priority).min()?;
+        let of_nearest = others.filter(|(priority, _)| *priority == nearest);
+        // Both passes see the same unless health changes between them.
+        let count = of_nearest.clone().count().max(1);
+        of_nearest.clone().nth((roll() % count as u64) as usize).map(|(_, position)| self.addresses[position])
     }
 }

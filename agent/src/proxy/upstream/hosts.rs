@@ -237,15 +237,33 @@ impl ClusterState {
         mut roll: impl FnMut() -> u64,
         active: impl Fn(SocketAddr) -> u32,
     ) -> Option<SocketAddr> {
-        let [four, six] = &self.families;
-        let (own, other) = if ipv6 { (six, four) } else { (four, six) };
-        let family = if own.is_empty() { other } else { own };
         let simple = match self.cluster.policy.hash() {
             Some(_) if wanted.hash.is_none() => LoadBalancer::Random,
             _ => self.cluster.policy.simple(),
         };
-        let client = self.clients.as_ref().map_or(0, |clients| clients.kind_of(wanted.client));
-        family.pick(client, simple, wanted, &mut roll, active)
+        self.family(ipv6).pick(self.kind_of(wanted.client), simple, wanted, &mut roll, active)
+    }
+
+    /// See [`HostSet::pick_elsewhere`].
+    pub(super) fn pick_elsewhere(
+        &self,
+        ipv6: bool,
+        client: &str,
+        tried: &[SocketAddr],
+        roll: impl FnOnce() -> u64,
+    ) -> Option<SocketAddr> {
+        self.family(ipv6).pick_elsewhere(self.kind_of(client), tried, roll, monotonic())
+    }
+
+    /// Of the client's own, if there is any endpoint.
+    fn family(&self, ipv6: bool) -> &HostSet {
+        let [four, six] = &self.families;
+        let (own, other) = if ipv6 { (six, four) } else { (four, six) };
+        if own.is_empty() { other } else { own }
+    }
+
+    fn kind_of(&self, client: &str) -> usize {
+        self.clients.as_ref().map_or(0, |clients| clients.kind_of(client))
     }
 
     /// Counts how a try at an endpoint ended; true when that ejected it.

@@ -142,6 +142,18 @@ impl Target {
         }
         cluster.endpoints_for(ipv6).iter().copied().find(|address| !tried.contains(address))
     }
+
+    /// An endpoint of another locality than those of `tried`, the nearest first; `None` = there is none.
+    pub(crate) fn pick_elsewhere(
+        &self,
+        worker: &Worker,
+        pod: &SourcePod,
+        ipv6: bool,
+        tried: &[SocketAddr],
+    ) -> Option<SocketAddr> {
+        let Self::Cluster(program, id, _) = self else { return None };
+        program.state(*id)?.pick_elsewhere(ipv6, &pod.name, tried, || worker.roll())
+    }
 }
 
 /// Turns and load, per worker. Keyed by name and address: ids change meaning with each program, these do not, so the
