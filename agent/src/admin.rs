@@ -60,6 +60,12 @@ pub trait Answers: Send + Sync {
     /// # Errors
     /// See above.
     fn metrics(&self) -> Result<Scrape, String>;
+    /// What is in force in detail, as JSON: the query chooses a service or a host, or a page of the list of services. The
+    /// answer is bounded.
+    ///
+    /// # Errors
+    /// When it cannot be told.
+    fn config(&self, query: &str) -> Explained;
     /// Why a request goes where it goes, as JSON: the question is a query, see [`weir_mesh::explain::Words`].
     fn explain(&self, query: &str) -> BoxFuture<'static, Explained>;
 }
@@ -67,11 +73,13 @@ pub trait Answers: Send + Sync {
 /// An answer as JSON, or why there is none.
 pub type Explained = Result<Vec<u8>, Unexplained>;
 
-/// Why a request is not explained.
+/// Why a question has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unexplained {
     /// The question is none, or there is nobody of whom it asks.
     BadQuestion(String),
+    /// Nothing has this name.
+    Unknown(String),
     /// The agent cannot say now.
     Unavailable(String),
 }
@@ -152,7 +160,7 @@ impl Endpoint {
             return text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
         }
         let path = request.uri().path();
-        if self.surface == Surface::Admin && matches!(path, "/status" | "/metrics" | "/stats/prometheus" | "/explain") {
+        if self.surface == Surface::Admin && is_large(path) {
             let Ok(permit) = Arc::clone(&self.large).try_acquire_owned() else {
                 return text(StatusCode::SERVICE_UNAVAILABLE, "too many are reading large answers\n");
             };
@@ -175,14 +183,9 @@ impl Endpoint {
                 Ok(json) => reply(StatusCode::OK, "application/json", json.into()),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
             },
-            (Surface::Admin, "/explain") => {
-                match self.answers.explain(request.uri().query().unwrap_or_default()).await {
-                    Ok(json) => reply(StatusCode::OK, "application/json", json.into()),
-                    Err(Unexplained::BadQuestion(why)) => text(StatusCode::BAD_REQUEST, &format!("{why}\n")),
-                    Err(Unexplained::Unavailable(why)) => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{why}\n")),
-                }
-            }
-            (Surface::Admin, _) => text(StatusCode::NOT_FOUND, "/healthz /readyz /status /explain /metrics\n"),
+            (Surface::Admin, "/config") => told(self.answers.config(request.uri().query().unwrap_or_default())),
+            (Surface::Admin, "/explain") => told(self.answers.explain(request.uri().query().unwrap_or_default()).await),
+            (Surface::Admin, _) => text(StatusCode::NOT_FOUND, "/healthz /readyz /status /config /explain /metrics\n"),
         }
     }
 
@@ -203,6 +206,20 @@ impl Endpoint {
         };
         *rendered = Some((Instant::now(), kept));
         Ok(Some(body))
+    }
+}
+
+/// Answers that may be megabytes.
+fn is_large(path: &str) -> bool {
+    matches!(path, "/status" | "/metrics" | "/stats/prometheus" | "/config" | "/explain")
+}
+
+fn told(answer: Explained) -> Response<Body> {
+    match answer {
+        Ok(json) => reply(StatusCode::OK, "application/json", json.into()),
+        Err(Unexplained::BadQuestion(why)) => text(StatusCode::BAD_REQUEST, &format!("{why}\n")),
+        Err(Unexplained::Unknown(why)) => text(StatusCode::NOT_FOUND, &format!("{why}\n")),
+        Err(Unexplained::Unavailable(why)) => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{why}\n")),
     }
 }
 
@@ -248,6 +265,13 @@ mod tests {
             let head = format!("made {}\n", self.0.fetch_add(1, Ordering::Relaxed) + 1);
             let pieces = (0..self.1).map(|_| "x".repeat(MAX_KEPT / 4));
             Ok(Scrape { head, pieces: Box::new(pieces) })
+        }
+        fn config(&self, query: &str) -> Explained {
+            match query {
+                "host=nobody" => Err(Unexplained::Unknown("no such host".to_owned())),
+                "nonsense" => Err(Unexplained::BadQuestion("what?".to_owned())),
+                other => Ok(other.as_bytes().to_vec()),
+            }
         }
         fn explain(&self, query: &str) -> BoxFuture<'static, Explained> {
             let answer = match query {
@@ -346,8 +370,14 @@ mod tests {
             let answer = ask(address, &get("/explain")).await;
             assert!(answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("who asks?\n"), "{answer}");
             assert!(ask(address, &get("/explain?late")).await.starts_with("HTTP/1.1 503 "));
+            let answer = ask(address, &get("/config?host=b.shop")).await;
+            assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\nhost=b.shop"), "{answer}");
+            assert!(ask(address, &get("/config?nonsense")).await.starts_with("HTTP/1.1 400 "));
+            assert!(ask(address, &get("/config?host=nobody")).await.starts_with("HTTP/1.1 404 "));
             let (address, _end) = start(Surface::Metrics).await;
-            assert!(ask(address, &get("/explain?from=a&url=b")).await.starts_with("HTTP/1.1 404 "));
+            for path in ["/explain?from=a&url=b", "/config"] {
+                assert!(ask(address, &get(path)).await.starts_with("HTTP/1.1 404 "), "{path}");
+            }
         });
     }
 

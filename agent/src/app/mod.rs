@@ -5,6 +5,7 @@
 //! configuration cannot slow traffic.
 
 mod apply;
+mod dump;
 mod endpoints;
 mod enrol;
 mod explain;

@@ -11,6 +11,7 @@ use weir_mesh::explain::Words;
 use weir_mesh::finding::Finding;
 
 use super::apply::{Asked, Event};
+use super::dump::{self, Wanted};
 use super::metrics::{self, State};
 use super::status::{Counters, InForce, Status};
 use crate::admin::{Answers, Explained, Scrape, Unexplained};
@@ -149,6 +150,27 @@ impl Answers for Shared {
 
     fn status(&self) -> serde_json::Result<Vec<u8>> {
         serde_json::to_vec(&self.current())
+    }
+
+    fn config(&self, query: &str) -> Explained {
+        let wanted = Wanted::of_query(query).map_err(Unexplained::BadQuestion)?;
+        if !self.ready() {
+            return Err(Unexplained::Unavailable("no configuration in force".to_owned()));
+        }
+        let now = self.proxy.inspect();
+        // Pointers alone are taken while the thread that carries out changes would have to wait.
+        let (generation, (entries, next)) = {
+            let in_force = self.in_force();
+            (in_force.generation, dump::entries(&in_force.services, &wanted, now.program()))
+        };
+        let json = match &wanted {
+            Wanted::Page(..) => serde_json::to_vec(&dump::page(generation, &entries, next, &now)),
+            Wanted::Service(name) | Wanted::Host(name) => {
+                let found = dump::detail(generation, entries, &wanted, &now);
+                serde_json::to_vec(&found.ok_or_else(|| Unexplained::Unknown(format!("nothing in force is `{name}`")))?)
+            }
+        };
+        json.map_err(|error| Unexplained::Unavailable(error.to_string()))
     }
 
     fn explain(&self, query: &str) -> BoxFuture<'static, Explained> {

@@ -11,6 +11,7 @@
 //! - `http1`: serving a connection; `handler`: the life of one request; `plan`: what was decided of it
 //! - `rate_limit`, `fault`, `cors`, `respond`, `rewrite`, `headers` (with `format`), `mirror`: what a rule asks for, one file each; `forward`: header hygiene
 //! - `retry` (with `replay` and `budget`): how often, how long and where; `upstream`: endpoint, pool, connect
+//! - `inspect`: what is in force at the moment, for those who look
 //! - `body`, `io`, `error`: the one type of each
 
 mod access_log;
@@ -28,6 +29,7 @@ mod forward;
 mod handler;
 mod headers;
 mod http1;
+mod inspect;
 mod io;
 pub mod limits;
 mod listener;
@@ -64,6 +66,7 @@ use weir_mesh::program::Workload;
 pub use self::counters::ProxyCounters;
 use self::counters::Shard;
 pub use self::error::Flag;
+pub use self::inspect::{ClusterNow, InUse, Inspection, Out};
 pub use self::limits::Limits;
 use self::metrics::Registry;
 pub use self::metrics::{DEFAULT_MAX_SERIES, Pieces};
@@ -263,6 +266,11 @@ impl Proxy {
     /// Istio's metrics as Prometheus' text, piece by piece.
     pub fn istio_metrics(&self) -> Pieces {
         Pieces::new(self.metrics.sorted(&self.programs.load(), Instant::now()))
+    }
+
+    /// What is in force at the moment.
+    pub fn inspect(&self) -> Inspection {
+        self.programs.inspect()
     }
 
     /// When the worker that has been silent for longest was last alive: CLOCK_MONOTONIC, ns.

@@ -12,6 +12,7 @@ use foldhash::fast::RandomState;
 use weir_mesh::program::{Clients, Cluster, ClusterId, Origin, Program};
 
 use super::Ejections;
+use super::inspect::Inspection;
 use super::upstream::breakers::Breakers;
 use super::upstream::hosts::{ClusterState, Registry};
 use super::upstream::tls::TlsFiles;
@@ -95,7 +96,12 @@ impl Programs {
         Arc::clone(&self.running.load().program)
     }
 
-    /// The same, for one who asks for every request.
+    /// What is in force at the moment, and how it fares.
+    pub fn inspect(&self) -> Inspection {
+        Inspection::of(self.running.load_full(), monotonic())
+    }
+
+    /// What is running, for one who asks for every request.
     pub(crate) fn cache(&self) -> Cache<Arc<ArcSwap<Running>>, Arc<Running>> {
         Cache::new(Arc::clone(&self.running))
     }

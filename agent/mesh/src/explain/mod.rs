@@ -40,13 +40,13 @@ mod trace;
 
 pub use model::Explanation;
 
-/// Settings in words, for `diff`, which shows the same.
-pub(crate) mod text {
+/// Settings in words, for `diff` and for those who show what is in force.
+pub mod text {
     pub(crate) use super::outcome::percent;
-    pub(crate) use super::settings::{of_cluster, of_route};
+    pub use super::settings::{of_cluster, of_route};
     pub(crate) use super::trace::of_item;
 }
-pub use question::{From, Question, Words};
+pub use question::{From, Question, Words, decoded};
 
 use destinations::Toward;
 use model::{Asked, Client, Kernel, LeftOut, NotEnforced, Origin, PolicyVerdict, RouteTaken};

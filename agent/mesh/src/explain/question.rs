@@ -282,8 +282,8 @@ fn encoded(text: &str) -> String {
     encoded
 }
 
-/// `None` for what is no text.
-fn decoded(text: &str) -> Option<String> {
+/// A value of a URL's query, as it was before it was encoded; `None` for what is no text.
+pub fn decoded(text: &str) -> Option<String> {
     let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.bytes());
     while let Some(byte) = rest.next() {
         bytes.push(match byte {

@@ -39,7 +39,7 @@ fn percent(share: Share) -> String {
 }
 
 /// Everything that a rule says beside its destinations.
-pub(crate) fn of_route(route: &Route) -> Vec<Setting> {
+pub fn of_route(route: &Route) -> Vec<Setting> {
     let origin = route.object.as_ref().map(|object| Origin::new(object, route.at.as_ref()));
     let mut settings = Vec::new();
     let mut say = |field: &str, value: String| {
@@ -159,7 +159,7 @@ pub(super) fn changed(changes: &HeaderChanges) -> Vec<String> {
 }
 
 /// How a cluster's endpoints are chosen and connected to. `by_kernel`: by the kernel, for each connection.
-pub(crate) fn of_cluster(policy: &ClusterPolicy, by_kernel: bool, headless: bool) -> Vec<Setting> {
+pub fn of_cluster(policy: &ClusterPolicy, by_kernel: bool, headless: bool) -> Vec<Setting> {
     let mut settings = Vec::new();
     let lost: Vec<String> =
         if by_kernel { verdict::unkept(policy, headless).map(|(_, lost)| lost).collect() } else { Vec::new() };

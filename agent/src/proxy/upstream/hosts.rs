@@ -212,6 +212,12 @@ impl ClusterState {
         self.class
     }
 
+    /// The endpoints that are out of use: until when (CLOCK_MONOTONIC, ns), and by how many times the base time.
+    pub(crate) fn ejected(&self, now: u64) -> impl Iterator<Item = (SocketAddr, u64, u32)> {
+        let health = self.outliers.iter().flat_map(|outliers| &outliers.health);
+        health.filter_map(move |(endpoint, health)| Some((*endpoint, health.ejected_until(now)?, health.ejections())))
+    }
+
     /// Does what is due, unless somebody else is doing it.
     pub(crate) fn tend(&self, now: u64) {
         self.outliers.iter().for_each(|outliers| outliers.sweep(&self.cluster.name, now));
