@@ -49,7 +49,7 @@ use crate::telemetry;
 use crate::watch::directory::Directory;
 use crate::watch::kubernetes::{Kubernetes, Outbox};
 
-pub use self::status::{Counters, PodStatus, ServiceStatus, Status};
+pub use self::status::{Counters, EjectedStatus, PodStatus, ServiceStatus, Status};
 
 /// Between "this agent takes no new connections" and the closing of its listeners: a connect that the kernel sent here
 /// just before is accepted within this time.

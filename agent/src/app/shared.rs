@@ -16,7 +16,7 @@ use super::metrics::{self, State};
 use super::status::{Counters, InForce, Status};
 use crate::admin::{Answers, Explained, Scrape, Unexplained};
 use crate::cluster::report::Findings;
-use crate::datapath::Datapath;
+use crate::datapath::{Datapath, monotonic_ns};
 use crate::proxy::Proxy;
 use crate::watch::kubernetes::SourceStatus;
 
@@ -113,7 +113,10 @@ impl Shared {
 
     fn current(&self) -> Status {
         let in_force = self.in_force().clone();
+        let health = self.datapath.lock().unwrap_or_else(PoisonError::into_inner).health();
+        let ejected = in_force.ejected(&health.ejected(), monotonic_ns());
         let mut status = Status::from(in_force);
+        status.ejected = ejected;
         status.problems.extend(self.failed.get().cloned());
         status.source = self.source.get().map(|reporter| reporter());
         let counters = self.datapath.lock().unwrap_or_else(PoisonError::into_inner).service_counters();

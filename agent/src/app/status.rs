@@ -1,6 +1,7 @@
 //! What the agent tells of itself: the verdict of every service port and why, the pods that take part, the findings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use weir_mesh::finding::Finding;
 use weir_mesh::plan::{PlanKey, PlannedService};
 
 use super::enrol::Enrolled;
+use crate::datapath::Ejected;
 use crate::watch::kubernetes::SourceStatus;
 
 /// The answer of `/status`.
@@ -25,6 +27,9 @@ pub struct Status {
     pub services: Vec<ServiceStatus>,
     /// Enrolled pods of this node, in order.
     pub pods: Vec<PodStatus>,
+    /// Endpoints that are out of use on this node, as the kernel has it, in order.
+    #[serde(default)]
+    pub ejected: Vec<EjectedStatus>,
     /// What is wrong, as text.
     pub findings: Vec<String>,
     /// What could not be carried out on this node, as text.
@@ -66,6 +71,19 @@ pub struct Counters {
     pub rejected: u64,
 }
 
+/// An endpoint that is out of use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct EjectedStatus {
+    /// Its address and port.
+    pub endpoint: String,
+    /// Service ports whose connections the kernel would give to it, `namespace/name:port`, in order.
+    pub services: Vec<String>,
+    /// How long it stays so, in milliseconds.
+    pub left_ms: u64,
+    /// By how many times the base time it was ejected.
+    pub times: u32,
+}
+
 /// One enrolled pod.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PodStatus {
@@ -90,6 +108,35 @@ pub(super) struct InForce {
     pub(super) problems: Vec<String>,
 }
 
+impl InForce {
+    /// Endpoints that are out of use at `now` (CLOCK_MONOTONIC, ns), with whose they are.
+    pub(super) fn ejected(&self, ejected: &[Ejected], now: u64) -> Vec<EjectedStatus> {
+        if ejected.is_empty() {
+            return Vec::new();
+        }
+        let out = |one: &Ejected| {
+            let left_ms = one.until_ns.saturating_sub(now).div_ceil(1_000_000);
+            (one.endpoint, (left_ms, one.times, BTreeSet::new()))
+        };
+        // Several backends may be one endpoint.
+        let mut out: BTreeMap<SocketAddr, (u64, u32, BTreeSet<&str>)> = ejected.iter().map(out).collect();
+        for service in self.services.values() {
+            for endpoint in service.slots.iter().chain(&service.fallback).flat_map(|group| &*group.endpoints) {
+                if let Some((.., services)) = out.get_mut(endpoint) {
+                    services.insert(&service.name);
+                }
+            }
+        }
+        let shown = |(endpoint, (left_ms, times, services)): (SocketAddr, (u64, u32, BTreeSet<&str>))| EjectedStatus {
+            endpoint: endpoint.to_string(),
+            services: services.into_iter().map(str::to_owned).collect(),
+            left_ms,
+            times,
+        };
+        out.into_iter().map(shown).collect()
+    }
+}
+
 impl PodStatus {
     pub(super) fn new(name: &str, pod: &Enrolled) -> Self {
         Self {
@@ -106,7 +153,7 @@ impl From<InForce> for Status {
         let services = in_force.services.iter().map(|(key, service)| ServiceStatus {
             service: service.name.to_string(),
             address: match key.address {
-                Some(address) => std::net::SocketAddr::new(address, key.port).to_string(),
+                Some(address) => SocketAddr::new(address, key.port).to_string(),
                 None => format!("*:{}", key.port),
             },
             view: key.view,
@@ -125,8 +172,54 @@ impl From<InForce> for Status {
             source: None,
             services: services.collect(),
             pods: in_force.pods,
+            ejected: Vec::new(),
             findings: in_force.findings.iter().map(ToString::to_string).collect(),
             problems: in_force.problems,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_mesh::plan::{OnFailure, Verdict, WeightedGroup};
+    use weir_mesh::program::Protocol;
+
+    use super::*;
+
+    fn planned(name: &str, endpoints: &[&str]) -> Arc<PlannedService> {
+        let endpoints = endpoints.iter().map(|endpoint| endpoint.parse().expect("an address")).collect();
+        let group = WeightedGroup { subset: "".into(), weight: 1, endpoints };
+        Arc::new(PlannedService {
+            name: name.into(),
+            verdict: Verdict::Balance,
+            why: String::new(),
+            because: None,
+            protocol: Protocol::Tcp,
+            on_failure: OnFailure::Balance,
+            slots: vec![group],
+            fallback: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn an_ejected_endpoint_is_told_once_with_whose_it_is_and_its_time() {
+        let services = [("shop/b:80", ["10.0.0.1:80", "10.0.0.2:80"]), ("shop/a:80", ["10.0.0.2:80", "10.0.0.2:80"])];
+        let key = |port| PlanKey { view: 0, address: None, port, udp: false };
+        let services = services.iter().zip(1..).map(|((name, to), port)| (key(port), planned(name, to))).collect();
+        let in_force = InForce { services, ..InForce::default() };
+        let out = |endpoint: &str| Ejected {
+            endpoint: endpoint.parse().expect("an address"),
+            until_ns: 31_000_000_001,
+            times: 2,
+        };
+        let told = in_force.ejected(&[out("10.0.0.2:80"), out("10.0.0.2:80"), out("10.0.0.9:80")], 1_000_000_000);
+        let shown = |endpoint: &str, services: &[&str]| EjectedStatus {
+            endpoint: endpoint.into(),
+            services: services.iter().map(|&name| name.to_owned()).collect(),
+            left_ms: 30_001,
+            times: 2,
+        };
+        assert_eq!(told, [shown("10.0.0.2:80", &["shop/a:80", "shop/b:80"]), shown("10.0.0.9:80", &[])]);
+        assert_eq!(in_force.ejected(&[], 0), []);
     }
 }

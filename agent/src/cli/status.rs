@@ -121,6 +121,7 @@ fn only_namespace(mut status: Status, namespace: Option<&str>) -> Status {
         let inside = |name: &str| name.split_once('/').is_some_and(|(ns, _)| ns == namespace);
         status.services.retain(|s| inside(&s.service));
         status.pods.retain(|p| inside(&p.pod));
+        status.ejected.retain(|out| out.services.iter().any(|name| inside(name)));
     }
     status
 }
@@ -144,20 +145,26 @@ pub(super) fn get(address: SocketAddr, path: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::{PodStatus, ServiceStatus};
+    use crate::app::{EjectedStatus, PodStatus, ServiceStatus};
 
     #[test]
     fn a_namespace_is_matched_whole() {
         let service = |name: &str| ServiceStatus { service: name.into(), ..ServiceStatus::default() };
         let pod = |name: &str| PodStatus { pod: name.into(), ..PodStatus::default() };
+        let ejected = |services: &[&str]| EjectedStatus {
+            services: services.iter().map(|&name| name.to_owned()).collect(),
+            ..EjectedStatus::default()
+        };
         let status = Status {
             services: vec![service("shop/web:80"), service("shop-2/web:80")],
             pods: vec![pod("shop/a"), pod("other/shop")],
+            ejected: [&["shop-2/web:80"], &["shop/web:80"]].map(|of| ejected(of)).into(),
             findings: vec!["one".into()],
             ..Status::default()
         };
         let filtered = only_namespace(status, Some("shop"));
         assert_eq!((filtered.services.len(), filtered.pods.len(), filtered.findings.len()), (1, 1, 1));
         assert_eq!(filtered.services[0].service, "shop/web:80");
+        assert_eq!(filtered.ejected, [ejected(&["shop/web:80"])]);
     }
 }

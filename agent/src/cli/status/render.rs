@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::NodeAnswer;
-use crate::app::{Counters, ServiceStatus, Status};
+use crate::app::{Counters, EjectedStatus, ServiceStatus, Status};
 use crate::cli::output::plain;
 use crate::watch::kubernetes::SourceStatus;
 
-/// So many nodes are named; of more the number is given.
+/// So many nodes, or services of an endpoint, are named; of more the number is given.
 const NAMED: usize = 3;
 
 /// One agent's status. Writing to a String cannot fail, so its results are dropped.
@@ -24,6 +24,12 @@ pub(super) fn one(status: &Status) -> String {
         rows.push([p.pod.clone(), p.addresses.join(","), ports(p.listeners)]);
     }
     text.push_str(&table(&rows));
+    if !status.ejected.is_empty() {
+        let mut rows = vec![["EJECTED", "LEFT", "TIMES", "OF"].map(String::from)];
+        rows.extend(status.ejected.iter().map(ejected_row));
+        text.push('\n');
+        text.push_str(&table(&rows));
+    }
     if let Some(source) = &status.source {
         text.push('\n');
         text.push_str(&source_lines(source, SystemTime::now()));
@@ -49,6 +55,16 @@ pub(super) fn render(answers: &[NodeAnswer]) -> String {
     }
     rows[1..].sort();
     text.push_str(&table(&rows));
+    let mut rows = vec![["EJECTED", "NODE", "LEFT", "TIMES", "OF"].map(String::from)];
+    for (node, status) in &told {
+        for [endpoint, left, times, of] in status.ejected.iter().map(ejected_row) {
+            rows.push([endpoint, (*node).to_owned(), left, times, of]);
+        }
+    }
+    if rows.len() > 1 {
+        text.push('\n');
+        text.push_str(&table(&rows));
+    }
     text.push('\n');
     text.push_str(&table(&nodes(answers)));
     // Every agent compiles the same objects: what they all find is said once.
@@ -147,6 +163,16 @@ fn service_row(s: &ServiceStatus, c: Counters) -> [String; 8] {
     ]
 }
 
+/// The time that is left in whole seconds, never zero: then it would be back.
+fn ejected_row(out: &EjectedStatus) -> [String; 4] {
+    let mut of = out.services.iter().take(NAMED).cloned().collect::<Vec<_>>().join(",");
+    if out.services.len() > NAMED {
+        let _ = write!(of, " and {} more", out.services.len() - NAMED);
+    }
+    let of = if of.is_empty() { "-".to_owned() } else { of };
+    [out.endpoint.clone(), format!("{}s", out.left_ms.div_ceil(1_000).max(1)), out.times.to_string(), of]
+}
+
 fn ports(listeners: [u16; 2]) -> String {
     listeners.map(|port| port.to_string()).join(",")
 }
@@ -228,6 +254,27 @@ mod tests {
         assert!(lines.contains(&"c weir-c - - gone".to_owned()), "{text}");
         assert!(lines.contains(&"a weir-a 4 1 in force".to_owned()), "{text}");
         assert!(lines.contains(&"default/on-b b 0,0".to_owned()), "{text}");
+    }
+
+    #[test]
+    fn ejected_endpoints_are_told_with_the_time_left() {
+        let services: Vec<String> = ["a", "b", "c", "d"].map(|name| format!("shop/{name}:80")).into();
+        let out = |services: &[String]| EjectedStatus {
+            endpoint: "10.0.0.2:80".into(),
+            services: services.to_vec(),
+            left_ms: 28_001,
+            times: 2,
+        };
+        let mut told = answer("a", vec![]);
+        assert!(!one(told.status.as_ref().expect("it answers")).contains("EJECTED"), "nothing of nothing");
+        assert!(!render(&[answer("b", vec![])]).contains("EJECTED"), "nothing of nothing");
+        told.status.as_mut().expect("it answers").ejected = vec![out(&services[..1]), out(&services), out(&[])];
+        let lines: Vec<String> = one(told.status.as_ref().expect("it answers")).lines().map(words).collect();
+        let at = lines.iter().position(|line| line == "EJECTED LEFT TIMES OF").expect("a table");
+        let of = ["shop/a:80", "shop/a:80,shop/b:80,shop/c:80 and 1 more", "-"];
+        assert_eq!(lines[at + 1..at + 4], of.map(|of| format!("10.0.0.2:80 29s 2 {of}")));
+        let text = render(&[told, answer("b", vec![])]);
+        assert!(text.lines().map(words).any(|line| line == "10.0.0.2:80 a 29s 2 shop/a:80"), "{text}");
     }
 
     #[test]
