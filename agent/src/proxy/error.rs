@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::net::SocketAddr;
 
 use http::StatusCode;
 use weir_mesh::outlier::Outcome;
@@ -153,6 +154,13 @@ pub(crate) struct ProxyError {
     /// Of note beside what the kind says.
     pub(crate) also: Flags,
     pub(crate) source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// The same, and the endpoint that was tried last, if any was.
+#[derive(Debug)]
+pub(crate) struct Unanswered {
+    pub(crate) error: ProxyError,
+    pub(crate) endpoint: Option<SocketAddr>,
 }
 
 impl Kind {

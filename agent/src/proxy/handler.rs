@@ -17,7 +17,7 @@ use weir_mesh::program::PortId;
 use super::access_log::Entry;
 use super::body::Body;
 use super::cors::{self, Cors};
-use super::error::{Flag, Flags, Kind, ProxyError};
+use super::error::{Flag, Flags, Kind, ProxyError, Unanswered};
 use super::io::Io;
 use super::metrics::{Edge, Place};
 use super::plan::Plan;
@@ -135,7 +135,8 @@ async fn exchange(
     record.renamed(plan, request);
     let on_upgrade = forward::to_upstream(request);
     mirror::copy(connection, plan, request);
-    let mut answered = retry::send(connection, plan, &target, request).await?;
+    let answered = retry::send(connection, plan, &target, request).await;
+    let mut answered = answered.map_err(|unanswered| record.unanswered(unanswered))?;
     record.answered(&answered);
     let head = answered.lease.head_mut();
     forward::to_downstream(head);
@@ -217,7 +218,7 @@ pub(crate) struct Record {
     /// How it ended is known.
     settled: bool,
     sent: u64,
-    /// The endpoint that answered.
+    /// The endpoint that answered; where none did, the one that was tried last.
     upstream: Option<SocketAddr>,
     started: Instant,
     /// Where it goes, until an endpoint has answered.
@@ -324,6 +325,18 @@ impl Record {
             entry.upstream_time = Some(entry.started.elapsed().as_millis() as u64);
             entry.details = "via_upstream";
         }
+    }
+
+    /// An endpoint was picked all the same: it is told of, as nobody else can tell who failed.
+    fn unanswered(&mut self, Unanswered { error, endpoint }: Unanswered) -> ProxyError {
+        self.upstream = endpoint;
+        if let (Some((_, place)), Some(_)) = (&mut self.place, endpoint) {
+            *place = place.unanswered();
+        }
+        if let Some(entry) = &mut self.entry {
+            entry.upstream_host = endpoint;
+        }
+        error
     }
 
     /// Counts body bytes to the client.

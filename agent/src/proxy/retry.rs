@@ -20,7 +20,7 @@ use weir_mesh::program::RetryPolicy;
 
 use super::body::Body;
 use super::budget::Load;
-use super::error::{Flag, Flags, Kind, ProxyError};
+use super::error::{Flag, Flags, Kind, ProxyError, Unanswered};
 use super::plan::Plan;
 use super::replay::{self, Replay};
 use super::upstream::breakers::Permit;
@@ -55,7 +55,7 @@ pub(crate) async fn send(
     plan: &Plan<'_>,
     target: &Target,
     request: &mut Request<Body>,
-) -> Result<Answered, ProxyError> {
+) -> Result<Answered, Unanswered> {
     let settings = plan.settings();
     let given = settings.and_then(|settings| settings.retries.as_deref());
     let timeout = timeout(request, settings.and_then(|settings| settings.timeout));
@@ -64,9 +64,17 @@ pub(crate) async fn send(
         _ => replay::of(connection, request),
     };
     let policy = given.unwrap_or(&UNPROCESSED);
-    let tries = Tries { connection, target, policy, given: given.is_some(), replay, at: Cell::new(None) };
+    let tries = Tries {
+        connection,
+        target,
+        policy,
+        given: given.is_some(),
+        replay,
+        at: Cell::new(None),
+        pauses: Cell::new(false),
+    };
     let Some(timeout) = timeout else {
-        return tries.run(request).await;
+        return tries.run(request).await.map_err(|error| tries.unanswered(error));
     };
     let mut expiry = after_body(tries.replay.clone(), timeout);
     let answered = tokio::select! {
@@ -74,10 +82,13 @@ pub(crate) async fn send(
         answered = tries.run(request) => answered,
         () = &mut expiry => {
             tries.timed_out();
-            return Err(Kind::Timeout.into());
+            Err(Kind::Timeout.into())
         }
     };
-    answered.map(|answered| Answered { expiry: Some(expiry), ..answered })
+    match answered {
+        Ok(answered) => Ok(Answered { expiry: Some(expiry), ..answered }),
+        Err(error) => Err(tries.unanswered(error)),
+    }
 }
 
 /// How long the whole request may take. What the client asks for comes before the rule, and ends here.
@@ -113,8 +124,10 @@ struct Tries<'t> {
     /// The policy is a rule's own.
     given: bool,
     replay: Option<Rc<Replay>>,
-    /// The endpoint that is being tried.
+    /// The endpoint that is being tried, or was tried last.
     at: Cell<Option<SocketAddr>>,
+    /// Between two tries.
+    pauses: Cell<bool>,
 }
 
 /// What one try came to.
@@ -142,6 +155,7 @@ impl Tries<'_> {
         loop {
             number += 1;
             let Some(endpoint) = self.endpoint(ipv6, &tried) else {
+                self.at.set(None);
                 return Err(Kind::NoHealthyUpstream.into());
             };
             if self.given || number > 1 {
@@ -163,7 +177,9 @@ impl Tries<'_> {
             drop(outcome);
             tried.push(endpoint);
             worker.counters.retries.add(1);
+            self.pauses.set(true);
             sleep(self.pause(number)).await;
+            self.pauses.set(false);
         }
     }
 
@@ -179,7 +195,7 @@ impl Tries<'_> {
         let race = self.policy.attempts > 0;
         self.at.set(Some(endpoint));
         let sent = upstream::send(&self.connection.worker, &self.connection.pod, self.target, endpoint, request, race);
-        let sent = match self.policy.per_try_timeout {
+        match self.policy.per_try_timeout {
             None => sent.await,
             Some(limit) => tokio::select! {
                 biased;
@@ -189,14 +205,16 @@ impl Tries<'_> {
                     Err(Failed { error: Kind::TryTimeout.into(), unsent: false })
                 }
             },
-        };
-        self.at.set(None);
-        sent
+        }
+    }
+
+    fn unanswered(&self, error: ProxyError) -> Unanswered {
+        Unanswered { error, endpoint: self.at.get() }
     }
 
     /// The endpoint that was being tried took too long.
     fn timed_out(&self) {
-        if let Some(endpoint) = self.at.get() {
+        if let Some(endpoint) = self.at.get().filter(|_| !self.pauses.get()) {
             self.target.record(&self.connection.worker, endpoint, || outlier::Outcome::TimedOut);
         }
     }

@@ -23,7 +23,7 @@ use super::access_log::Entry;
 use super::bulk::{self, Pipe};
 use super::counters::Counter;
 use super::detect::{self, Spoken};
-use super::error::{Flag, Flags, Kind, ProxyError};
+use super::error::{Flag, Flags, Kind, ProxyError, Unanswered};
 use super::limits::Limits;
 use super::metrics::{Edge, Place, Shard};
 use super::relay::{self, Broke};
@@ -175,18 +175,24 @@ pub(crate) async fn connect(connection: &Rc<Connection>, carries: Carries<'_>) -
             lifetime = Lifetime::of(&target, &worker.limits);
             connect_to(connection, &target, carries).await
         }
-        Err(error) => Err(error),
+        Err(error) => Err(Unanswered { error, endpoint: None }),
     };
-    let edge = |endpoint| worker.edges.edge(program.program(), &connection.pod.source, place, endpoint, true);
+    let edge = |place, endpoint| worker.edges.edge(program.program(), &connection.pod.source, place, endpoint, true);
     match connected {
         Ok((link, endpoint, permit)) => {
             if let Some(entry) = &mut entry {
                 entry.upstream_host = Some(endpoint);
             }
-            let (edge, active) = (edge(Some(endpoint)), worker.balancing.begin(endpoint));
+            let (edge, active) = (edge(place, Some(endpoint)), worker.balancing.begin(endpoint));
             Ok(Upstream { link, ahead: BytesMut::new(), entry, edge, lifetime, active, permit })
         }
-        Err(error) => Err(Refused { error, entry, edge: edge(None), connection: Rc::clone(connection) }),
+        Err(Unanswered { error, endpoint }) => {
+            if let Some(entry) = &mut entry {
+                entry.upstream_host = endpoint;
+            }
+            let place = if endpoint.is_some() { place.unanswered() } else { place };
+            Err(Refused { error, entry, edge: edge(place, endpoint), connection: Rc::clone(connection) })
+        }
     }
 }
 
@@ -212,8 +218,8 @@ async fn connect_to(
     connection: &Connection,
     target: &Target,
     carries: Carries<'_>,
-) -> Result<(Link, SocketAddr, Option<Permit>), ProxyError> {
-    let place = breakers::admit_bytes(target)?;
+) -> Result<(Link, SocketAddr, Option<Permit>), Unanswered> {
+    let place = breakers::admit_bytes(target).map_err(|error| Unanswered { error, endpoint: None })?;
     let worker = &connection.worker;
     let ipv6 = connection.destination.ip().to_canonical().is_ipv6();
     let mut tried = SmallVec::<[SocketAddr; 4]>::new();
@@ -235,7 +241,7 @@ async fn connect_to(
             }
         }
     }
-    Err(failure)
+    Err(Unanswered { error: failure, endpoint: tried.last().copied() })
 }
 
 /// What was moved.

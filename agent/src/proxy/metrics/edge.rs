@@ -33,6 +33,19 @@ pub(crate) enum Place {
     Port(PortId),
     /// To one of this cluster's endpoints.
     Cluster(ClusterId),
+    /// Likewise, or to an address that no service has, and nobody answered there: of that only this side tells.
+    Unanswered(Option<ClusterId>),
+}
+
+impl Place {
+    /// Where an endpoint was tried that gave no answer.
+    pub(crate) fn unanswered(self) -> Self {
+        match self {
+            Self::Cluster(cluster) => Self::Unanswered(Some(cluster)),
+            Self::Passthrough => Self::Unanswered(None),
+            other => other,
+        }
+    }
 }
 
 impl From<&Target> for Place {
@@ -127,9 +140,11 @@ impl Edges {
     fn make(&self, program: &Program, pod: &SourcePod, place: Place, endpoint: Option<SocketAddr>, tcp: bool) -> Edge {
         let service = match place {
             Place::Unknown => Service::Unknown,
-            Place::Passthrough => Service::Passthrough,
+            Place::Passthrough | Place::Unanswered(None) => Service::Passthrough,
             Place::Port(port) => Service::Host(Arc::clone(&program.port(port).host)),
-            Place::Cluster(cluster) => Service::Host(Arc::clone(&program.cluster(cluster).host)),
+            Place::Cluster(cluster) | Place::Unanswered(Some(cluster)) => {
+                Service::Host(Arc::clone(&program.cluster(cluster).host))
+            }
         };
         let address = endpoint.map(|endpoint| endpoint.ip().to_canonical());
         let destination = address.and_then(|address| program.pods.get(address));
@@ -138,7 +153,8 @@ impl Edges {
             source: Arc::clone(&pod.identity().workload),
             destination: destination.map(|pod| Arc::new(Workload::of(pod))),
             service,
-            both_sides: address.is_some_and(|address| self.registry.is_served(address)),
+            both_sides: !matches!(place, Place::Unanswered(_))
+                && address.is_some_and(|address| self.registry.is_served(address)),
             status: 0,
             flags: Flags::default(),
         };

@@ -203,6 +203,10 @@ async fn an_ejection_is_told_once_and_holds_for_the_next_proxy() {
             client.get("/").await;
         }
         assert_eq!(asked.load(SeqCst), 1, "once, by the first proxy");
+        let (looked, plain) = (mesh.proxy.inspect(), mesh.programs.load().ports[0].plain);
+        let out: Vec<_> = looked.cluster(plain).ejected.into_iter().collect();
+        let &[(endpoint, out)] = &*out else { panic!("{out:?}") };
+        assert!(endpoint == bad && out.times == 1 && (30..=60).contains(&out.left.as_secs()), "{out:?}");
     }
     let told = table.known();
     let &[(endpoint, until, times)] = &*told else { panic!("{told:?}") };

@@ -294,3 +294,27 @@ async fn connections_are_probed_as_the_rule_says() {
         eventually("it is closed", || mesh.proxy.counters().connections_active == 0).await;
     }
 }
+
+#[tokio::test]
+async fn who_looks_sees_what_is_under_way_and_its_limits() {
+    let Gated { address, under_way, gate, .. } = gated().await;
+    let rule = pool("tcp: {maxConnections: 5}, http: {http2MaxRequests: 3}");
+    let mesh = Mesh::ruled(&[("b", &[address])], &rule);
+    let plain = mesh.programs.load().ports[0].plain;
+    let looked = || mesh.proxy.inspect().cluster(plain).in_use;
+    let counts = |name: &str| {
+        let found = looked().into_iter().find(|(of, _)| *of == name);
+        found.map(|(_, count)| (count.active, count.limit))
+    };
+    let asked = join_all((0..2).map(|_| get(&mesh)));
+    let seen = async {
+        eventually("both are under way", || under_way.load(SeqCst) == 2).await;
+        let seen = ["maxConnections", "http2MaxRequests", "maxRetries"].map(counts);
+        gate.add_permits(2);
+        seen
+    };
+    let (answers, seen) = tokio::join!(asked, seen);
+    assert_eq!(answers, [OK, OK]);
+    assert_eq!(seen, [Some((2, Some(5))), Some((2, Some(3))), Some((0, None))]);
+    eventually("they are over", || counts("http2MaxRequests") == Some((0, Some(3)))).await;
+}

@@ -135,3 +135,71 @@ async fn a_trace_is_told_onwards_and_its_span_exported() {
     }
     assert!(!holds(b"mine"), "what is not sampled is not exported");
 }
+
+/// Who is behind the loopback.
+const POD: &str = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: d-0, namespace: default, labels: {app: d}}\n\
+    spec: {nodeName: n1}\nstatus: {phase: Running, podIP: 127.0.0.1}\n";
+
+/// From now on the pod that all endpoints are takes part on this node.
+fn is_served(mesh: &Mesh) {
+    let addresses = vec!["127.0.0.1".parse().unwrap()];
+    mesh.pod.identity.store(Arc::new(Identity { workload: Arc::default(), addresses }));
+    mesh.proxy.renamed();
+}
+
+#[tokio::test]
+async fn who_gave_no_answer_is_told_of_by_this_side_alone() {
+    let breaking = serve(|mut stream, _| async move { drop(stream.read(&mut [0; 1024]).await) }).await;
+    let silent = serve(|mut stream, _| async move { drop(stream.read_to_end(&mut Vec::new()).await) }).await;
+    let rule = super::harness::rules(
+        "http: [{match: [{uri: {prefix: /broken}}], route: [{destination: {host: c}}]}, \
+            {match: [{uri: {prefix: /late}}], timeout: 50ms, route: [{destination: {host: e}}]}, \
+            {match: [{uri: {prefix: /slow}}], retries: {attempts: 1, perTryTimeout: 50ms, retryOn: 5xx}, \
+             route: [{destination: {host: e}}]}, \
+            {match: [{uri: {prefix: /empty}}], route: [{destination: {host: f}}]}, \
+            {match: [{uri: {prefix: /good}}], route: [{destination: {host: g}}]}, \
+            {route: [{destination: {host: b}}]}]",
+    );
+    let (dead, good) = (nobody(), named("good").await);
+    let services: [(&str, &[_]); 5] =
+        [("b", &[dead]), ("c", &[breaking]), ("e", &[silent]), ("f", &[]), ("g", &[good])];
+    let mut mesh = Mesh::ruled(&services, &format!("{rule}{POD}"));
+    is_served(&mesh);
+    let mut client = mesh.client().await;
+    for (path, service, status, flags, tried) in [
+        ("/dead", "b", 503, "UF,URX", Some(dead)),
+        ("/broken", "c", 503, "UC", Some(breaking)),
+        ("/late", "e", 504, "UT", Some(silent)),
+        ("/slow", "e", 504, "UT,URX", Some(silent)),
+        ("/empty", "f", 503, "UH", None),
+        ("/good", "g", 200, "-", Some(good)),
+    ] {
+        assert_eq!(client.get(path).await.0, status, "{path}");
+        let line = soon(mesh.log.recv()).await.unwrap();
+        let host = tried.map_or_else(|| " \"-\" outbound".to_owned(), |endpoint| format!("\"{endpoint}\""));
+        assert!(line.contains(&host), "{path}: {line}");
+        let (service, flags) =
+            (format!("destination_service_name=\"{service}\""), format!("response_flags=\"{flags}\""));
+        let workload =
+            if tried.is_some() { "destination_workload=\"d-0\"" } else { "destination_workload=\"unknown\"" };
+        let told = |reporter| sample(&mesh, "istio_requests_total", &[&service, &flags, workload, reporter]);
+        assert_eq!(told("reporter=\"source\""), Some(1), "{path}");
+        // The other side has seen nothing of what it did not answer.
+        assert_eq!(told("reporter=\"destination\""), (status == 200).then_some(1), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn connections_that_nobody_took_are_told_of_with_whom_they_were_for() {
+    let dead = nobody();
+    let mut mesh = Mesh::ruled_on("tcp", &[("b", &[dead])], POD);
+    is_served(&mesh);
+    soon(mesh.connect().await.read_to_end(&mut Vec::new())).await.ok();
+    let line = soon(mesh.log.recv()).await.unwrap();
+    assert!(line.contains(&format!("\"{dead}\"")), "{line}");
+    let told = |reporter| {
+        let labels = [SERVICE, "response_flags=\"UF\"", "destination_workload=\"d-0\"", reporter];
+        sample(&mesh, "istio_tcp_connections_closed_total", &labels)
+    };
+    assert_eq!((told("reporter=\"source\""), told("reporter=\"destination\"")), (Some(1), None));
+}
