@@ -12,7 +12,7 @@ use weir_mesh::explain::decoded;
 use weir_mesh::explain::model::Setting;
 use weir_mesh::explain::text::{of_cluster, of_route};
 use weir_mesh::plan::{PlanKey, PlannedService, Verdict, WeightedGroup};
-use weir_mesh::program::{Cluster, ClusterId, HostTableId, Localities, PortId, Program, Route};
+use weir_mesh::program::{ClientTls, Cluster, ClusterId, HostTableId, Localities, PortId, Program, Route};
 
 use crate::proxy::{ClusterNow, InUse, Inspection};
 
@@ -77,7 +77,8 @@ impl Wanted {
         let Self::Host(wanted) = self else { return false };
         let Some(rest) = host.strip_prefix(&**wanted) else { return false };
         rest.is_empty()
-            || wanted.contains('.') && (rest.starts_with(".svc.") || wanted.ends_with(".svc") && rest.starts_with('.'))
+            || wanted.contains('.') && rest.starts_with(".svc.")
+            || wanted.strip_suffix(".svc").is_some_and(|_| rest.starts_with('.'))
     }
 }
 
@@ -382,10 +383,11 @@ pub(super) fn detail(generation: u64, entries: Entries, wanted: &Wanted, now: &I
             .collect(),
         settings: of_route(route),
     });
-    let by_kernel = entries.iter().all(|(_, entry)| entry.verdict != Verdict::Proxy);
+    let by_kernel = !entries.is_empty() && entries.iter().all(|(_, entry)| entry.verdict != Verdict::Proxy);
+    let headless = entries.iter().filter_map(|(key, _)| port_of(program, key)).any(|port| program.port(port).headless);
     let services = room.part(entries, |_, (key, entry)| service(program, &key, &entry));
     let clusters = room.part(clusters.into_iter().collect(), |room, id| {
-        cluster(program.cluster(id), now.cluster(id), by_kernel, room)
+        cluster(program.cluster(id), now.cluster(id), (by_kernel, headless), room)
     });
     Some(Detail { generation, services, clusters, routes })
 }
@@ -445,7 +447,7 @@ fn by_address(cluster: &Cluster) -> BTreeMap<SocketAddr, (u32, Option<&str>)> {
     endpoints
 }
 
-fn cluster(cluster: &Cluster, now: ClusterNow, by_kernel: bool, room: &mut Room) -> ClusterShown {
+fn cluster(cluster: &Cluster, now: ClusterNow, (by_kernel, headless): (bool, bool), room: &mut Room) -> ClusterShown {
     let ClusterNow { ejected, in_use, tls_problem } = now;
     let tls = cluster.policy.tls.as_ref().map(|block| &*block.value);
     let mode = tls.map_or("DISABLE", |tls| if tls.mode.is_empty() { "not given" } else { &tls.mode });
@@ -457,8 +459,8 @@ fn cluster(cluster: &Cluster, now: ClusterNow, by_kernel: bool, room: &mut Room)
         host: cluster.host.to_string(),
         subset: cluster.subset.to_string(),
         port: cluster.port,
-        settings: of_cluster(&cluster.policy, by_kernel, false),
-        tls: TlsShown { mode: mode.to_owned(), refused: tls.is_some_and(|tls| tls.is_refused()), problem: tls_problem },
+        settings: of_cluster(&cluster.policy, by_kernel, headless),
+        tls: TlsShown { mode: mode.to_owned(), refused: tls.is_some_and(ClientTls::is_refused), problem: tls_problem },
         in_use: in_use.into_iter().map(|(name, count)| (name, shown(count))).collect(),
         localities: cluster.localities.as_ref().map(|found| LocalitiesShown {
             field: found.field,

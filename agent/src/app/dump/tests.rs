@@ -84,7 +84,9 @@ fn a_service_is_told_with_its_rules_its_policy_and_its_endpoints() {
     let mesh = mesh(&text, vec![endpoint(2)]);
     let told = |query: &str| told(&mesh, query);
     let all = told("service=shop/b").expect("it is there");
-    for same in ["service=shop%2Fb%3A80", "host=b.shop", "host=B.shop.svc.", "host=b.shop.svc.cluster.local"] {
+    for same in
+        ["service=shop%2Fb%3A80", "host=b.shop", "host=B.shop.svc.", "host=b.shop.svc", "host=b.shop.svc.cluster.local"]
+    {
         let mut same = told(same).unwrap_or_else(|| panic!("{same}"));
         // Time goes on in between.
         let mut all = all.clone();
