@@ -1,11 +1,12 @@
 //! Wires the parts together: start-up order, readiness, and the way out. Called by `weir run`.
 //!
 //! Threads: this one runs the control runtime (admin endpoint, signals, kernel log); `weir-apply` turns changes into
-//! what is in force; `weir-heart` tells the kernel that the proxy lives; the proxy's workers serve. A scrape or a large
+//! what is in force; `weir-heart` tells the kernel that the proxy lives, `weir-eject` which endpoints it ejects; the proxy's workers serve. A scrape or a large
 //! configuration cannot slow traffic.
 
 mod apply;
 mod dump;
+mod ejections;
 mod endpoints;
 mod enrol;
 mod explain;
@@ -31,6 +32,7 @@ use tokio::sync::oneshot;
 use weir_mesh::program::Program;
 
 use self::apply::{Applier, Event, Parts};
+use self::ejections::KernelHealth;
 use self::enrol::Pods;
 use self::finder::Finder;
 use self::heart::Heart;
@@ -41,7 +43,7 @@ use self::succession::Succession;
 use crate::admin::Answers;
 use crate::cgroup::{Hierarchy, OwnCgroup, is_kubepods};
 use crate::config::{self, Config};
-use crate::datapath::{Datapath, DatapathConfig, DatapathError, Ejected, Flows, HealthTable};
+use crate::datapath::{Datapath, DatapathConfig, DatapathError, Flows};
 use crate::netns::NetNs;
 use crate::proxy::{self, Ejections, OriginalDestinations, Programs, Proxy, ProxyConfig, TlsFiles, Tracing};
 use crate::sandbox::{Sandboxes, Trees};
@@ -76,7 +78,7 @@ pub fn run(config: &Config) -> Result<()> {
         cgroup: ground.attach.clone(),
         kernel_log: config.kernel_log,
     })?;
-    let health: Arc<dyn Ejections> = Arc::new(KernelHealth(datapath.health()));
+    let health: Arc<dyn Ejections> = Arc::new(KernelHealth::start(datapath.health())?);
     let program = Programs::beside(Program::default(), tls_files(config), Some(health));
     let proxy_config = proxy_config(config, &control)?;
     let destinations = Arc::new(FlowTable(datapath.flows()));
@@ -335,20 +337,6 @@ fn tls_files(config: &Config) -> TlsFiles {
     match config.source {
         config::Source::Manifests(_) => TlsFiles::Any,
         config::Source::Kubernetes(_) => TlsFiles::Below(config.tls_files.clone()),
-    }
-}
-
-/// The kernel's table of ejected backends, as the proxy tells it.
-#[derive(Debug)]
-struct KernelHealth(HealthTable);
-
-impl Ejections for KernelHealth {
-    fn ejected(&self, endpoint: SocketAddr, until_ns: u64, times: u32) {
-        self.0.eject(Ejected { endpoint, until_ns, times });
-    }
-
-    fn known(&self) -> Vec<(SocketAddr, u64, u32)> {
-        self.0.ejected().into_iter().map(|one| (one.endpoint, one.until_ns, one.times)).collect()
     }
 }
 

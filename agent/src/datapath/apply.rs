@@ -28,7 +28,7 @@ pub struct ApplyReport {
     pub removed: usize,
     /// Entries that were right already.
     pub unchanged: usize,
-    /// Services that kept their old entry, or none.
+    /// Services that kept their old entry, or none, or got one that needs no slots.
     pub errors: Vec<ServiceError>,
     /// Service ports that have no counters of their own, because `weir_conns` is full.
     pub uncounted: usize,
@@ -84,6 +84,8 @@ struct Change<'a> {
     range: SlotRange,
     /// The range is the one that the entry had.
     kept: bool,
+    /// The entry is all that the plan says, not the most of it that there is room for.
+    whole: bool,
 }
 
 /// Brings the maps to what `plan` says.
@@ -108,7 +110,10 @@ pub(super) fn apply(state: &mut State, maps: &mut impl Maps, plan: &KernelPlan, 
         match change {
             Ok(Some(change)) => changes.push(change),
             Ok(None) => report.unchanged += 1,
-            Err(reason) => report.errors.push(error(plan_key, planned, reason)),
+            Err(reason) => {
+                changes.extend(reduced(state, key, plan_key, planned, &reason));
+                report.errors.push(error(plan_key, planned, reason));
+            }
         }
     }
 
@@ -149,10 +154,14 @@ pub(super) fn change(
     expire(state, maps, now);
     let mut changes = Vec::new();
     for (plan_key, planned) in services {
-        match prepare(state, maps, address::service_key(plan_key), plan_key, planned, now, &mut report) {
+        let key = address::service_key(plan_key);
+        match prepare(state, maps, key, plan_key, planned, now, &mut report) {
             Ok(Some(change)) => changes.push(change),
             Ok(None) => report.unchanged += 1,
-            Err(reason) => report.errors.push(error(plan_key, planned, reason)),
+            Err(reason) => {
+                changes.extend(reduced(state, key, plan_key, planned, &reason));
+                report.errors.push(error(plan_key, planned, reason));
+            }
         }
     }
     for range in flip_all(state, maps, changes, &mut report) {
@@ -247,7 +256,33 @@ fn prepare<'a>(
         held.planned = Some(Arc::clone(planned));
         return Ok(None);
     }
-    Ok(Some(Change { plan_key, planned, key, value, range, kept: same }))
+    Ok(Some(Change { plan_key, planned, key, value, range, kept: same, whole: true }))
+}
+
+/// What stands in for an entry whose slots cannot be had, where the old one, or none, would send connections past the proxy, or to
+/// what is to be refused: an endpoint that is to be asked by TLS gets no plain text for want of room. It needs no slots.
+/// `None` = the old one stays, or none.
+fn reduced<'a>(
+    state: &mut State,
+    key: ServiceKey,
+    plan_key: &'a PlanKey,
+    planned: &'a Arc<PlannedService>,
+    reason: &ServiceFault,
+) -> Option<Change<'a>> {
+    let refuses = || groups(planned).iter().any(|group| group.weight > 0 && group.endpoints.is_empty());
+    let (verdict, flags) = match planned.verdict {
+        // The other one of the same entry has its own.
+        _ if matches!(reason, ServiceFault::Duplicate) => return None,
+        // The proxy needs none; without it there is nowhere to fall back to.
+        Verdict::Proxy => (weir_ebpf::Verdict::Proxy, SERVICE_REFUSE_ON_FAILURE),
+        Verdict::Balance if refuses() => (weir_ebpf::Verdict::Reject, 0),
+        Verdict::Balance | Verdict::Pass | Verdict::Reject => return None,
+    };
+    let none = SlotRange::default();
+    let index = state.indexes.get(&planned.name);
+    let value = Service { index, verdict: verdict as u32, flags, pad: 0, slots: none, fallback: none };
+    let differs = state.services.get(&key).is_none_or(|held| held.value != value);
+    differs.then_some(Change { plan_key, planned, key, value, range: none, kept: false, whole: false })
 }
 
 /// An endpoint, and the number of its group.
@@ -336,13 +371,13 @@ fn take_backends(
 
 /// Puts a change in force. Returns the range that nobody uses any more: the old one, or the fresh one on an error.
 fn flip(state: &mut State, maps: &mut impl Maps, change: &Change<'_>) -> Result<SlotRange, (SlotRange, ServiceError)> {
-    let Change { plan_key, planned, key, value, range, kept } = *change;
+    let Change { plan_key, planned, key, value, range, kept, whole } = *change;
     if let Err(cause) = maps.set_service(&key, &value) {
         let fresh = if kept { SlotRange::default() } else { range };
         let fault = ServiceFault::write(weir_ebpf::maps::SERVICES)(cause);
         return Err((fresh, error(plan_key, planned, fault)));
     }
-    let held = Held { value, planned: Some(Arc::clone(planned)), range };
+    let held = Held { value, planned: whole.then(|| Arc::clone(planned)), range };
     let old = state.services.insert(key, held).map(|h| h.range).unwrap_or_default();
     Ok(if kept { SlotRange::default() } else { old })
 }

@@ -297,6 +297,36 @@ fn what_does_not_fit_keeps_its_old_entry_and_the_others_proceed() {
 }
 
 #[test]
+fn without_room_nothing_goes_past_the_proxy_nor_to_what_is_refused() {
+    let (mut state, mut fake, now) = (State::new(), Fake { large: true, ..Fake::default() }, Instant::now());
+    let wide = |most: &[&str]| vec![group(1, &["10.0.0.1:80"]), group(4095, most)];
+    let mut all: Vec<_> =
+        (0..=255).map(|i| (key(i), service(&format!("s{i}"), Verdict::Balance, wide(&["10.0.0.2:80"])))).collect();
+    assert!(apply(&mut state, &mut fake, &plan(all.clone()), now).errors.is_empty());
+    // What encrypts, what refuses some, and one that is new.
+    all[0].1 = service("s0", Verdict::Proxy, wide(&[]));
+    all[1].1 = service("s1", Verdict::Balance, wide(&[]));
+    let other = PlanKey { port: 81, ..key(0) };
+    all.push((other, service("new", Verdict::Proxy, wide(&["10.0.0.2:80"]))));
+    let report = apply(&mut state, &mut fake, &plan(all.clone()), now);
+    assert_eq!((report.written, report.errors.len(), report.retry_after), (3, 3, Some(REUSE_GRACE)));
+    let of = |fake: &Fake, key| {
+        let Service { verdict, flags, slots, fallback, .. } = fake.services[&address::service_key(&key)];
+        (verdict, flags, slots.length, fallback.length)
+    };
+    let [proxy, reject] = [weir_ebpf::Verdict::Proxy, weir_ebpf::Verdict::Reject].map(|verdict| verdict as u32);
+    assert_eq!(of(&fake, key(0)), (proxy, SERVICE_REFUSE_ON_FAILURE, 0, 0));
+    assert_eq!(of(&fake, key(1)), (reject, 0, 0, 0));
+    assert_eq!(of(&fake, other), (proxy, SERVICE_REFUSE_ON_FAILURE, 0, 0));
+    let report = apply(&mut state, &mut fake, &plan(all.clone()), now);
+    assert_eq!((report.written, report.errors.len()), (0, 3), "written once");
+    // Two ranges are free by then, for three.
+    let report = apply(&mut state, &mut fake, &plan(all), now + REUSE_GRACE);
+    assert_eq!((report.written, report.errors.len()), (2, 1));
+    assert_eq!(of(&fake, key(0)), (proxy, 0, 0, 4096));
+}
+
+#[test]
 fn a_refused_write_leaves_the_old_entry_and_leaks_nothing() {
     let (mut state, mut fake, now) = (State::new(), Fake::default(), Instant::now());
     let one = plan(vec![(key(1), service("a", Verdict::Balance, vec![group(1, &["10.0.0.1:80"])]))]);

@@ -128,6 +128,10 @@ pub trait Ejections: fmt::Debug + Send + Sync {
     /// for each ejection: it must not wait.
     fn ejected(&self, endpoint: SocketAddr, until_ns: u64, times: u32);
 
+    /// No rule that holds for everybody judges an ejected endpoint any more: it is used again. Called by who publishes, in
+    /// order with the ejections that were told before.
+    fn restored(&self, endpoint: SocketAddr);
+
     /// What is ejected already, as it was told before this process: asked for once.
     fn known(&self) -> Vec<(SocketAddr, u64, u32)>;
 }

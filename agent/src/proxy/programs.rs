@@ -69,8 +69,9 @@ impl Programs {
     /// Puts a program in force: the next request runs on it. What is known of endpoints that stay is kept.
     pub fn store(&self, program: Arc<Program>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        self.running.store(Arc::new(known.run(program, monotonic())));
-        known.registry.forget();
+        let now = monotonic();
+        self.running.store(Arc::new(known.run(program, now)));
+        known.registry.forget(now);
     }
 
     /// Looks at the files that TLS is made with; true when any changed. Reads files: not for workers.

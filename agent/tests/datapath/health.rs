@@ -16,7 +16,7 @@ use crate::bed::{Bed, balance, plan};
 const EJECTED: Duration = Duration::from_secs(3);
 
 fn eject(health: &HealthTable, endpoint: SocketAddr, time: Duration) {
-    health.eject(Ejected { endpoint, until_ns: monotonic_ns() + time.as_nanos() as u64, times: 2 });
+    health.tell(&[Ejected { endpoint, until_ns: monotonic_ns() + time.as_nanos() as u64, times: 2 }]);
 }
 
 /// How many connects each server got.

@@ -118,6 +118,7 @@ impl Router<'_, '_, '_> {
         let open = self.guards[service][position].is_none() && closing.is_none();
         let members = if open { members(self.registry, port, subset.map(|s| &s.labels)) } else { Members::default() };
         let localities = localities(self.registry, registered, &policy, &members);
+        let shares_ejections = shares_ejections(registered, &policy, &self.options.root_namespace);
         let (endpoints4, endpoints6) = members.addresses();
         let id = ClusterId(self.clusters.all.len() as u32);
         if let Some((rule, mode)) = closing {
@@ -138,6 +139,7 @@ impl Router<'_, '_, '_> {
             subset: subset_name,
             port: number,
             policy,
+            shares_ejections,
             endpoints4,
             endpoints6,
             localities,
@@ -293,6 +295,13 @@ impl Router<'_, '_, '_> {
             Some(format!("give `port.number`, one of {}", numbers.join(", "))),
         );
     }
+}
+
+/// Whether what a cluster ejects is ejected for everybody. Not by rules that clients give themselves, nor of hosts of a
+/// ServiceEntry, which may name addresses that are somebody else's.
+fn shares_ejections(service: &Registered<'_>, policy: &ClusterPolicy, root: &str) -> bool {
+    let by = policy.outlier_detection.as_ref().map(|block| &block.origin.object.namespace);
+    service.entry.is_none() && by.is_some_and(|by| by == service.namespace() || **by == *root)
 }
 
 /// The endpoints of a cluster: those with an IPv4 address, and the others. One of weight 3 is there three times.

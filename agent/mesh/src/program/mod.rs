@@ -236,6 +236,10 @@ pub struct Cluster {
     pub port: u16,
     /// Everything that holds toward it.
     pub policy: Arc<ClusterPolicy>,
+    /// Whether those that it ejects are out of use for everybody on the node, clients that the kernel balances among
+    /// them: the outlier detection is the service's own namespace's or the root namespace's. One that a client's namespace
+    /// gives itself takes nothing from others.
+    pub shares_ejections: bool,
     /// Ready endpoints with an IPv4 address; one that shall get more than others is there several times.
     pub endpoints4: Arc<[SocketAddr]>,
     /// Ready endpoints with an IPv6 address, likewise.

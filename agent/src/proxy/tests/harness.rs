@@ -90,6 +90,7 @@ impl Service {
                 subset: subset.into(),
                 port: 80,
                 policy: ClusterPolicy::new(LoadBalancer::RoundRobin, Duration::from_secs(1)),
+                shares_ejections: false,
                 endpoints4: addresses.into(),
                 localities: None,
                 endpoints6: Arc::default(),

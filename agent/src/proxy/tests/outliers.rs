@@ -185,6 +185,10 @@ impl Ejections for Table {
         self.0.lock().unwrap().push((endpoint, until_ns, times));
     }
 
+    fn restored(&self, endpoint: SocketAddr) {
+        self.0.lock().unwrap().retain(|(other, ..)| *other != endpoint);
+    }
+
     fn known(&self) -> Vec<(SocketAddr, u64, u32)> {
         self.0.lock().unwrap().clone()
     }

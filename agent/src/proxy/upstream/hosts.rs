@@ -19,10 +19,21 @@ use super::tls::{Originator, TlsFiles};
 use crate::proxy::Ejections;
 use crate::proxy::worker::monotonic;
 
-/// The health of endpoints, whatever cluster they are in: what fails, fails for all that look at it.
+/// An endpoint as one namespace's rules judge it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Judged {
+    /// Whose DestinationRule has the outlier detection.
+    by: Arc<str>,
+    /// Whether that holds for everybody.
+    shared: bool,
+    endpoint: SocketAddr,
+}
+
+/// The health of endpoints: one for all clusters that the same namespace's rules judge. What another namespace's rules
+/// call failing is in use here: nobody takes endpoints from others by rules of one's own.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
-    health: HashMap<SocketAddr, Arc<Health>, RandomState>,
+    health: HashMap<Judged, Arc<Health>, RandomState>,
     ejections: Arc<AtomicU64>,
     /// One for all clusters that ask for the same.
     originators: Vec<Arc<Originator>>,
@@ -30,9 +41,9 @@ pub(crate) struct Registry {
     tls_files: TlsFiles,
     /// The latest class of connections.
     class: u32,
-    /// Who is told of ejections.
+    /// Who is told of ejections that hold for everybody.
     told: Option<Arc<dyn Ejections>>,
-    /// What was ejected before: until when, and how often.
+    /// What was ejected for everybody before this process, and no cluster has had yet: until when, and how often.
     before: HashMap<SocketAddr, (u64, u32), RandomState>,
 }
 
@@ -50,9 +61,23 @@ impl Registry {
         self.class
     }
 
-    /// Forgets endpoints that no cluster has any more.
-    pub(crate) fn forget(&mut self) {
-        self.health.retain(|_, health| Arc::strong_count(health) > 1);
+    /// Forgets endpoints that no cluster has any more: what comes back at the same address is another one.
+    pub(crate) fn forget(&mut self, now: u64) {
+        let gone = self.health.extract_if(|_, health| Arc::strong_count(health) == 1);
+        let gone = gone.filter(|(judged, health)| judged.shared && health.is_ejected(now));
+        let gone: Vec<SocketAddr> = gone.map(|(judged, _)| judged.endpoint).collect();
+        if !gone.is_empty() || !self.before.is_empty() {
+            let shared = self.health.iter().filter(|(judged, _)| judged.shared);
+            let shared: HashMap<SocketAddr, bool, RandomState> =
+                shared.fold(HashMap::default(), |mut shared, (judged, health)| {
+                    *shared.entry(judged.endpoint).or_default() |= health.is_ejected(now);
+                    shared
+                });
+            self.before.retain(|endpoint, (until, _)| now < *until && !shared.contains_key(endpoint));
+            for endpoint in gone.into_iter().filter(|endpoint| shared.get(endpoint) != Some(&true)) {
+                self.told.iter().for_each(|told| told.restored(endpoint));
+            }
+        }
         self.originators.retain(|originator| Arc::strong_count(originator) > 1);
     }
 
@@ -74,10 +99,10 @@ impl Registry {
         Some(new)
     }
 
-    fn of(&mut self, endpoint: SocketAddr) -> Arc<Health> {
-        let before = &self.before;
-        let health = self.health.entry(endpoint).or_insert_with(|| {
-            let (until, times) = before.get(&endpoint).copied().unwrap_or_default();
+    fn of(&mut self, judged: Judged) -> Arc<Health> {
+        let before = self.before.get(&judged.endpoint).filter(|_| judged.shared);
+        let health = self.health.entry(judged).or_insert_with(|| {
+            let (until, times) = before.copied().unwrap_or_default();
             Arc::new(Health::ejected_before(until, times))
         });
         Arc::clone(health)
@@ -116,6 +141,7 @@ struct Outliers {
     next_sweep: AtomicU64,
     /// Counts the ejections in all clusters, and how many there were when this one's weights were made.
     ejections: Arc<AtomicU64>,
+    /// Where they hold for everybody.
     told: Option<Arc<dyn Ejections>>,
     seen: AtomicU64,
 }
@@ -143,14 +169,16 @@ impl ClusterState {
     ) -> Self {
         let outliers = cluster.policy.outlier_detection.as_ref().map(|block| {
             let endpoints = cluster.endpoints4.iter().chain(&*cluster.endpoints6);
+            let (by, shared) = (&block.origin.object.namespace, cluster.shares_ejections);
+            let judged = |endpoint| Judged { by: Arc::clone(by), shared, endpoint };
             let before = former.and_then(|former| former.outliers.as_ref());
             Outliers {
                 policy: Arc::clone(&block.value),
-                health: endpoints.map(|endpoint| (*endpoint, registry.of(*endpoint))).collect(),
+                health: endpoints.map(|endpoint| (*endpoint, registry.of(judged(*endpoint)))).collect(),
                 gate: Gate::default(),
                 next_sweep: AtomicU64::new(before.map_or(now, |before| before.next_sweep.load(Relaxed))),
                 ejections: Arc::clone(&registry.ejections),
-                told: registry.told.clone(),
+                told: registry.told.clone().filter(|_| shared),
                 seen: AtomicU64::new(0),
             }
         });
@@ -276,7 +304,10 @@ impl ClusterState {
             return false;
         };
         outliers.ejections.fetch_add(1, Release);
-        self.look(now);
+        // Whoever makes weights at the moment may have looked before: then they are late, and made by the next to tend.
+        if let Ok(held) = self.making.try_lock() {
+            self.make(&held, now);
+        }
         let Ejection { reason, until, times } = ejection;
         if let Some(told) = &outliers.told {
             told.ejected(endpoint, until, times);

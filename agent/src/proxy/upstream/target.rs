@@ -233,6 +233,7 @@ mod tests {
             subset: "".into(),
             port: 80,
             policy: ClusterPolicy::new(load_balancer, Duration::from_secs(1)),
+            shares_ejections: false,
             endpoints4: endpoints().into(),
             endpoints6: Arc::default(),
             localities: None,
