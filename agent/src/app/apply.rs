@@ -96,6 +96,10 @@ pub(super) struct Applier {
     pub(super) pods: Pods,
     /// What was last said of taking over.
     said: Said,
+    /// When to try again to let predecessors end.
+    prove_at: Option<Instant>,
+    /// What was last said of that.
+    said_of_proof: Said,
     /// What was last told of pods that are refused; `None` = nothing yet.
     refusals: Option<Vec<Finding>>,
     reign: Reign,
@@ -129,6 +133,8 @@ impl Applier {
             looked: Instant::now(),
             pods,
             said: Said::default(),
+            prove_at: None,
+            said_of_proof: Said::default(),
             refusals: None,
             reign,
             shown: (0, 0, Vec::new()),
@@ -263,10 +269,18 @@ impl Applier {
         Ok(())
     }
 
-    /// Lets a predecessor end.
-    fn prove(&self) {
-        if let Err(error) = self.datapath().prove() {
-            tracing::warn!("a predecessor cannot be told that this agent serves: {error:#}");
+    /// Lets a predecessor end, and removes what one of another version leaves in the kernel; until both are done, again and
+    /// again, as long as this agent is in charge.
+    fn prove(&mut self) {
+        let proven = self.datapath().prove();
+        let (what, done) = match proven {
+            Ok(()) => ("hooks of an agent of another version may still steer", self.datapath().remove_former()),
+            failed => ("a predecessor cannot be told that this agent serves", failed),
+        };
+        let again = !matches!(done, Ok(()) | Err(DatapathError::Superseded));
+        self.prove_at = again.then(|| Instant::now() + RETRY);
+        if let Some(error) = self.said_of_proof.news(done.as_ref().err()) {
+            tracing::warn!("{what}: {error}");
         }
     }
 
@@ -308,6 +322,9 @@ impl Applier {
             return;
         }
         self.look_at_files(now);
+        if self.prove_at.is_some_and(|at| at <= now) {
+            self.prove();
+        }
         if self.retry_at.is_some_and(|at| at <= now) {
             self.write_maps();
         }

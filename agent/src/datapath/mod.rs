@@ -247,8 +247,16 @@ impl Datapath {
         if self.reign.standing(monotonic_ns())? != Standing::Designated {
             return Err(DatapathError::Superseded);
         }
-        self.reign.prove(&lock)?;
-        // Until now they steered what this agent's did not know yet.
+        self.reign.prove(&lock)
+    }
+
+    /// Removes what agents of other ABI versions have in the kernel: until this agent was proven they steered what its own
+    /// programs did not know yet. What is removed already is no error, so that it can be repeated.
+    ///
+    /// # Errors
+    /// As [`Self::prove`]. Then the hooks of others may still be attached, before which stale services come first.
+    pub fn remove_former(&self) -> Result<(), DatapathError> {
+        let lock = self.exclusive()?;
         pins::remove_former(&self.pins, &lock)
     }
 

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use weir::datapath::{Ejected, HealthTable, monotonic_ns};
+use weir::datapath::{Datapath, Ejected, HealthTable, REUSE_GRACE, monotonic_ns};
 use weir_mesh::plan::{OnFailure, Verdict};
 
 use crate::bed::{Bed, balance, plan};
@@ -74,6 +74,32 @@ fn an_ejected_endpoints_share_stays_with_its_version_and_all_are_used_where_all_
     let got = counts(&answer);
     assert!(got["1"] > 200 && got["2"] > 200 && got["3"] > 200 && got["4"].abs_diff(100) < 40, "{answer}");
     assert!(datapath.counters().unwrap()["ejected_panic"] > 800);
+}
+
+#[test]
+fn who_takes_over_finds_indices_that_were_given_out_meanwhile_and_may_take_an_ejection_back() {
+    let Some(bed) = Bed::new("eject-take-over") else { return };
+    let servers: Vec<SocketAddr> = (1..=3).map(|name| bed.server(name)).collect();
+    let mut first = bed.open();
+    first.apply(&balance(&[(1, &servers[..1])]), Instant::now()).unwrap();
+    let mut second = Datapath::load(&bed.config).unwrap();
+    first.apply(&balance(&[(1, &servers)]), Instant::now()).unwrap();
+    // Told before it is in charge.
+    eject(&second.health(), servers[2], Duration::from_mins(1));
+    assert_eq!(first.health().ejected(), []);
+    second.designate().unwrap();
+    second.take_over().unwrap();
+    let ejected = |datapath: &Datapath| -> Vec<SocketAddr> {
+        datapath.health().ejected().iter().map(|one| one.endpoint).collect()
+    };
+    assert_eq!((ejected(&first), ejected(&second)), (vec![servers[2]], vec![servers[2]]));
+    eject(&second.health(), servers[1], Duration::from_mins(1));
+    second.health().tell(&[Ejected { endpoint: servers[2], until_ns: 0, times: 0 }]);
+    assert_eq!(ejected(&second), [servers[1]]);
+    // Nor does it come back with the next index.
+    second.apply(&balance(&[(1, &servers[..2])]), Instant::now()).unwrap();
+    second.apply(&balance(&[(1, &servers)]), Instant::now() + REUSE_GRACE).unwrap();
+    assert_eq!(ejected(&second), [servers[1]]);
 }
 
 #[test]

@@ -9,10 +9,13 @@ use ::http::Response;
 use bytes::Bytes;
 use http_body_util::Full;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use weir_mesh::outlier::Outcome;
+use weir_mesh::program::{Cluster, ClusterPolicy, Origin, Program};
 
-use super::harness::{Mesh, eventually, named, nobody, object, origin, rules, serve, soon};
+use super::harness::{Mesh, compiled, eventually, named, nobody, object, origin, rules, serve, soon};
+use crate::proxy::upstream::hosts::{ClusterState, Registry};
 use crate::proxy::worker::monotonic;
-use crate::proxy::{Ejections, Flag};
+use crate::proxy::{Ejections, Flag, TlsFiles};
 
 /// An origin that always answers with this status, and how often it was asked.
 async fn failing(status: u16) -> (SocketAddr, Arc<AtomicUsize>) {
@@ -216,4 +219,65 @@ async fn an_ejection_is_told_once_and_holds_for_the_next_proxy() {
     let &[(endpoint, until, times)] = &*told else { panic!("{told:?}") };
     let left = Duration::from_nanos(until - monotonic());
     assert!(endpoint == bad && times == 1 && (30..=60).contains(&left.as_secs()), "{told:?} {left:?}");
+}
+
+const ENDPOINTS: [SocketAddr; 2] = [
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1)), 80),
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2)), 80),
+];
+const ERROR: Outcome = Outcome::Status(500);
+
+/// The cluster of `b` as rules of this namespace judge it, for everybody or for themselves.
+fn judged(program: &Program, registry: &mut Registry, by: &str, shared: bool) -> ClusterState {
+    let found = program.clusters.iter().find(|cluster| cluster.policy.outlier_detection.is_some()).unwrap();
+    assert!(found.shares_ejections, "the rule is in the service's namespace");
+    let mut policy = ClusterPolicy::clone(&found.policy);
+    let block = policy.outlier_detection.as_mut().unwrap();
+    let mut origin = Origin::clone(&block.origin);
+    origin.object.namespace = by.into();
+    block.origin = Arc::new(origin);
+    let cluster = Cluster { policy: Arc::new(policy), shares_ejections: shared, ..Cluster::clone(found) };
+    ClusterState::new(Arc::new(cluster), Arc::clone(&program.clients), None, registry, monotonic())
+}
+
+fn once_is_enough() -> Program {
+    let rule = detection("consecutive5xxErrors: 1, baseEjectionTime: 1h, maxEjectionPercent: 100");
+    compiled(&[("b", &ENDPOINTS)], "http", &rule)
+}
+
+#[test]
+fn what_a_tenants_rules_eject_is_ejected_for_those_rules_alone() {
+    let (program, table) = (once_is_enough(), Arc::new(Table::default()));
+    let mut registry = Registry::new(TlsFiles::Any, Some(Arc::clone(&table) as Arc<dyn Ejections>));
+    let own = judged(&program, &mut registry, "default", true);
+    let [tenant, same] = [(); 2].map(|()| judged(&program, &mut registry, "mallory", false));
+    let other = judged(&program, &mut registry, "other", false);
+    assert!(ENDPOINTS.iter().all(|endpoint| tenant.record(*endpoint, ERROR)));
+    assert!(!same.record(ENDPOINTS[0], ERROR), "ejected already, by a rule of the same namespace");
+    assert_eq!(table.known(), [], "it holds for nobody else");
+    assert!(other.record(ENDPOINTS[0], ERROR) && own.record(ENDPOINTS[0], ERROR), "in use until now");
+    let told: Vec<SocketAddr> = table.known().iter().map(|(endpoint, ..)| *endpoint).collect();
+    assert_eq!(told, ENDPOINTS[..1]);
+}
+
+#[test]
+fn what_comes_back_at_the_same_address_is_another_one() {
+    let (program, table) = (once_is_enough(), Arc::new(Table::default()));
+    let until = monotonic() + Duration::from_mins(5).as_nanos() as u64;
+    table.ejected(ENDPOINTS[0], until, 5);
+    let mut registry = Registry::new(TlsFiles::Any, Some(Arc::clone(&table) as Arc<dyn Ejections>));
+    // A publication without it is the start.
+    registry.forget(monotonic());
+    let tenant = judged(&program, &mut registry, "mallory", false);
+    assert!(tenant.record(ENDPOINTS[0], ERROR), "what held for everybody is none of its");
+    let own = judged(&program, &mut registry, "default", true);
+    assert!(!own.record(ENDPOINTS[0], ERROR), "ejected before this process");
+    registry.forget(monotonic());
+    assert_eq!(table.known(), [(ENDPOINTS[0], until, 5)], "still there");
+    drop(own);
+    registry.forget(monotonic());
+    assert_eq!(table.known(), [], "all others are told");
+    let own = judged(&program, &mut registry, "default", true);
+    assert!(own.record(ENDPOINTS[0], ERROR), "a new one");
+    assert_eq!(table.known().iter().map(|(.., times)| *times).collect::<Vec<_>>(), [1]);
 }

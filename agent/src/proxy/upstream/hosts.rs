@@ -295,7 +295,7 @@ impl ClusterState {
     }
 
     /// Counts how a try at an endpoint ended; true when that ejected it.
-    pub(super) fn record(&self, endpoint: SocketAddr, outcome: Outcome) -> bool {
+    pub(crate) fn record(&self, endpoint: SocketAddr, outcome: Outcome) -> bool {
         let Some(outliers) = &self.outliers else { return false };
         let Some(health) = outliers.health.get(&endpoint) else { return false };
         let now = monotonic();

@@ -80,6 +80,30 @@ fn defaults_are_istios_and_one_object_holds_them_for_all() {
     );
 }
 
+#[test]
+fn ejections_are_shared_by_rules_of_the_service_and_of_the_root_and_by_no_others() {
+    let client = pod("clients", "c", "10.0.2.1", "weir.mesh/mode: enabled")
+        .replace("labels:", "annotations: {weir.mesh/netns: /run/netns/c}, labels:");
+    let base = [service("shop", "c", "10.96.0.3", HTTP), pod("shop", "c-1", "10.0.0.9", "app: c"), client].concat();
+    let entry = "{hosts: [db.example.com], addresses: [10.99.0.1], resolution: STATIC, ports: [{number: 80, name: http, \
+                 protocol: HTTP}], endpoints: [{address: 10.0.0.9}]}";
+    let base = base + &rule("ServiceEntry", "shop", "db", entry);
+    for (namespace, host, shared) in [
+        ("shop", "c.shop.svc.cluster.local", true),
+        ("istio-system", "c.shop.svc.cluster.local", true),
+        ("clients", "c.shop.svc.cluster.local", false),
+        // Whose addresses a ServiceEntry names is not its namespace's to say.
+        ("shop", "db.example.com", false),
+    ] {
+        let detection = dr(namespace, "d", &format!("{{host: {host}, trafficPolicy: {{outlierDetection: {{}}}}}}"));
+        let compiled = compiled(&[&*base, &*detection].concat());
+        let all = compiled.program.clusters.iter();
+        let judged: Vec<_> = all.filter(|c| c.policy.outlier_detection.is_some()).map(|c| c.shares_ejections).collect();
+        assert!(!judged.is_empty() && judged.iter().all(|found| *found == shared), "{namespace} {host}: {judged:?}");
+        assert!(compiled.program.clusters.iter().all(|c| c.policy.outlier_detection.is_some() || !c.shares_ejections));
+    }
+}
+
 fn policies_of(rule: &str) -> [std::sync::Arc<ClusterPolicy>; 2] {
     policies(rule, "{retryBudget: {}}", 80)
 }
