@@ -171,3 +171,22 @@ fn heartbeats_are_not_shared_by_the_living() {
     let second = attempt(&[&agents[0], &third, &agents[3]]).unwrap();
     assert_eq!(second.heartbeat_handle().agent(), 1, "it was silent");
 }
+
+#[test]
+fn what_a_former_version_left_is_removed_at_the_next_try_where_the_first_one_fails() {
+    let Some(bed) = Bed::new("former") else { return };
+    let mut datapath = bed.open();
+    datapath.register_agent().unwrap();
+    let former = bed.pins().join("v0");
+    // No pin, and not empty: it cannot be removed as one.
+    let obstacle = former.join("progs/weir_connect4");
+    std::fs::create_dir_all(obstacle.join("held")).unwrap();
+    datapath.prove().unwrap();
+    assert_eq!(datapath.reign().standing(monotonic_ns()).unwrap(), Standing::Designated);
+    assert!(datapath.remove_former().is_err() && former.exists());
+    std::fs::remove_dir(obstacle.join("held")).unwrap();
+    std::fs::remove_dir(&obstacle).unwrap();
+    datapath.remove_former().unwrap();
+    assert!(!former.exists());
+    datapath.remove_former().unwrap();
+}

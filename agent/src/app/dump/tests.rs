@@ -18,6 +18,8 @@ struct Ejected(Vec<SocketAddr>);
 impl Ejections for Ejected {
     fn ejected(&self, _: SocketAddr, _: u64, _: u32) {}
 
+    fn restored(&self, _: SocketAddr) {}
+
     fn known(&self) -> Vec<(SocketAddr, u64, u32)> {
         self.0.iter().map(|endpoint| (*endpoint, monotonic_ns() + 60_000_000_000, 2)).collect()
     }
