@@ -175,8 +175,7 @@ fn heartbeats_are_not_shared_by_the_living() {
 #[test]
 fn what_a_former_version_left_is_removed_at_the_next_try_where_the_first_one_fails() {
     let Some(bed) = Bed::new("former") else { return };
-    let mut datapath = bed.open();
-    datapath.register_agent().unwrap();
+    let datapath = bed.open();
     let former = bed.pins().join("v0");
     // No pin, and not empty: it cannot be removed as one.
     let obstacle = former.join("progs/weir_connect4");
