@@ -222,8 +222,8 @@ async fn an_ejection_is_told_once_and_holds_for_the_next_proxy() {
 }
 
 const ENDPOINTS: [SocketAddr; 2] = [
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1)), 80),
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2)), 80),
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 3)), 80),
 ];
 const ERROR: Outcome = Outcome::Status(500);
 
