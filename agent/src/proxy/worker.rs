@@ -329,6 +329,7 @@ pub(crate) async fn run(
                 if let Some(pod) = pods.remove(&cookie) {
                     pod.removed.raise();
                     worker.pool.forget_pod(cookie);
+                    worker.names.forget_pod(cookie);
                 }
             }
             Command::Drain(deadline, done) => {

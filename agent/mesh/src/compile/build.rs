@@ -243,6 +243,7 @@ impl<'s, 'f> Build<'_, 's, 'f> {
                 self.port(view, service, position);
             }
         }
+        self.out_of_reach(view);
         if self.common.contains_key(&PORT_OF_OTHER_HOSTS) {
             self.other_hosts(view);
         }

@@ -33,19 +33,25 @@ pub(super) fn plain_ports(rule: &DestinationRule, findings: &mut Findings) {
     }
 }
 
-/// A host whose connections are left as they are without weir.
+/// A host of which no endpoint is known here, so that its clients' connections are not the proxy's.
 pub(super) fn out_of_reach(rule: &DestinationRule, service: &Registered<'_>, findings: &mut Findings) {
-    let originated = rule.encryption().filter(|tls| tls.is_originated());
-    let Some(tls) = originated.filter(|_| !service.is_asked_for()) else { return };
-    findings.push(
+    let Some(tls) = rule.encryption().filter(|_| !service.is_asked_for()) else { return };
+    let becomes = if service.addresses().next().is_some() {
+        "connections to its `addresses` are refused on the ports that this is for, and to any other address they pass as \
+         without weir: nothing is encrypted for them"
+    } else {
+        "connections to it pass as without weir, and nothing is encrypted for them"
+    };
+    findings.with_help(
         Severity::Error,
         code::NOT_SUPPORTED,
         &rule.meta,
         rule.policy.as_ref().map_or_else(Mark::default, |policy| policy.mark),
         format!(
-            "`tls` ({}) is not in force for {}: the endpoints of that host are not known here, so its clients reach it \
-             without weir, and nothing is encrypted for them",
-            tls.mode, service.fqdn
+            "`tls` ({}) is not in force for {}, whose endpoints are not known here: {becomes}",
+            if tls.mode.is_empty() { "no mode" } else { &tls.mode },
+            service.fqdn
         ),
+        service.entry.map(|_| "write `resolution: STATIC` with `addresses` and `endpoints`".to_owned()),
     );
 }

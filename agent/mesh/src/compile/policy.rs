@@ -112,6 +112,14 @@ impl<'s> Policy<'s> {
     }
 }
 
+impl Policy<'_> {
+    /// The rule that asks for encryption, done by this version or not, and its mode.
+    pub(super) fn encrypting(&self, settings: &ClusterPolicy) -> Option<(ObjectRef, Arc<str>)> {
+        let originated = || settings.originates().map(|tls| (tls.origin.object.clone(), Arc::clone(&tls.value.mode)));
+        self.closing(settings).or_else(originated)
+    }
+}
+
 /// Whether two rules of a namespace are for the same clients, however that is written.
 fn is_for_the_same(one: &DestinationRule, other: &DestinationRule) -> bool {
     let seen_in = |rule: &DestinationRule| -> BTreeSet<Arc<str>> {

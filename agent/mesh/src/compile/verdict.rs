@@ -403,6 +403,23 @@ pub(super) fn udp(service: &Registered<'_>, port: u16) -> PlannedService {
     }
 }
 
+/// The entry of a host whose endpoints are not known here, and the rule that asks for encryption toward it, with its mode.
+pub(super) fn out_of_reach(
+    service: &Registered<'_>,
+    port: u16,
+    asking: Option<&(ObjectRef, Arc<str>)>,
+) -> PlannedService {
+    let (verdict, why) = match asking {
+        Some((rule, mode)) => {
+            let why = format!("{rule} asks for TLS ({mode}), and the endpoints of {} are not known here", service.fqdn);
+            (Verdict::Reject, why)
+        }
+        None => (Verdict::Pass, "its endpoints are not known here".to_owned()),
+    };
+    let because = asking.map(|(rule, _)| rule.clone());
+    PlannedService { verdict, why, because, ..udp(service, port) }
+}
+
 fn entry_name(service: &Registered<'_>, port: u16) -> Arc<str> {
     match service.entry {
         Some(_) => format!("{}/{}:{port}", service.namespace(), service.fqdn).into(),

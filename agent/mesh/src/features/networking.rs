@@ -367,8 +367,8 @@ pub(super) const SERVICE_ENTRY: &[Feature] = &[
     part(
         "resolution",
         "entries::what_cannot_be_resolved_passes_and_is_told_of",
-        "STATIC is; connections to hosts of any other pass as without weir, and what rules send to them finds no \
-         endpoint (Warning)",
+        "STATIC is; connections to hosts of any other pass as without weir, or are refused at `addresses` where a \
+         DestinationRule asks for TLS, and what rules send to them finds no endpoint (Warning)",
     ),
     yes("endpoints{,[].ports}", STATIC),
     part("endpoints[].address", STATIC, NO_NAMES),

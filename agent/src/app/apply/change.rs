@@ -50,7 +50,11 @@ impl Applier {
     fn put(&mut self, delta: Delta, started: Instant) {
         let Delta { program, services, pods, findings } = delta;
         self.options.generation = program.generation;
+        let refused = self.tls_findings();
         self.parts.program.store(Arc::new(program));
+        // Rules may lead to a subset whose files nobody has needed before, or away from it.
+        let now_refused = self.tls_findings();
+        let files_differ = now_refused != refused;
         for (key, service) in &services {
             self.plan.services.insert(*key, Arc::clone(service));
         }
@@ -79,10 +83,11 @@ impl Applier {
             shown.services.extend(services);
         }
         self.shown.0 = self.options.generation;
-        if let Some(compiled) = findings {
+        if findings.is_some() || files_differ {
+            let compiled = findings.unwrap_or_else(|| self.findings[self.compiled_from..].to_vec());
             let mut findings = self.source.file_findings();
             findings.extend(self.source.assemble().1);
-            findings.extend(self.tls_findings());
+            findings.extend(now_refused);
             self.compiled_from = findings.len();
             findings.extend(compiled);
             self.find(findings);

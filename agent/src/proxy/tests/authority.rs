@@ -119,6 +119,11 @@ impl Authority {
 
     /// Writes a list of what was revoked.
     pub(super) fn list(&self) -> String {
+        self.list_until("crl.pem", 2119)
+    }
+
+    /// The same in a file of this name, in force until this year.
+    pub(super) fn list_until(&self, name: &str, year: i32) -> String {
         let revoked = RevokedCertParams {
             serial_number: SerialNumber::from(REVOKED),
             revocation_time: date_time_ymd(2021, 1, 1),
@@ -127,14 +132,14 @@ impl Authority {
         };
         let list = CertificateRevocationListParams {
             this_update: date_time_ymd(2022, 1, 1),
-            next_update: date_time_ymd(2119, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: vec![revoked],
             key_identifier_method: KeyIdMethod::Sha256,
         };
-        self.write("crl.pem", &list.signed_by(&self.issuer).unwrap().pem().unwrap());
-        self.path("crl.pem")
+        self.write(name, &list.signed_by(&self.issuer).unwrap().pem().unwrap());
+        self.path(name)
     }
 
     fn acceptor(&self, issued: &Issued, asks: bool) -> TlsAcceptor {

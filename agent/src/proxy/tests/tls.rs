@@ -101,6 +101,13 @@ async fn a_certificate_that_proves_nothing_is_refused() {
         let spec = format!("mode: SIMPLE, caCertificates: {ca}, caCrl: {list}, sni: b.example.com");
         refused(&mut Mesh::ruled(&[("b", &[address])], &tls(&spec)), "b", why).await;
     }
+    // Nor does anything prove that it was not revoked, where the list is past its time or another's.
+    for (list, why) in
+        [(ours.list_until("old.pem", 2023), "ExpiredRevocationList"), (theirs.list(), "UnknownRevocationStatus")]
+    {
+        let spec = format!("mode: SIMPLE, caCertificates: {ca}, caCrl: {list}, sni: b.example.com");
+        refused(&mut Mesh::ruled(&[("b", &[good])], &tls(&spec)), "b", why).await;
+    }
     // The system's authorities have not signed it either.
     refused(&mut Mesh::ruled(&[("b", &[good])], &tls("mode: SIMPLE, sni: b.example.com")), "b", "").await;
     for (address, spec) in [

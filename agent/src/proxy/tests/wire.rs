@@ -8,7 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use weir_mesh::program::Protocol;
 
-use super::harness::{Mesh, Service, eventually, serve};
+use super::authority::{Authority, Wanted};
+use super::harness::{Mesh, Service, eventually, object, serve, soon};
 use crate::proxy::error::Flag;
 
 /// Reads until there is `end` in what came.
@@ -189,4 +190,30 @@ async fn both_directions_stream_at_the_same_time() {
     eventually("the connection is kept", || mesh.proxy.counters().upstream_idle == 1).await;
     let sent: u64 = mesh.proxy.counters().bytes_sent;
     assert_eq!(sent, 12);
+}
+
+#[tokio::test]
+async fn an_answer_before_the_end_of_the_request_is_heard_through_tls() {
+    let authority = Authority::new();
+    let (address, _) = authority
+        .server(
+            &authority.issue(Wanted { names: &["b"], expired: false, revoked: false }),
+            false,
+            |mut stream| async move {
+                let _ = stream.read(&mut [0; 1024]).await;
+                // By then nothing more is taken, and the proxy waits to write.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                let answer = b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno";
+                let _ = stream.write_all(answer).await;
+                let _ = stream.flush().await;
+                // What was not read makes it a reset.
+            },
+        )
+        .await;
+    let spec = format!("host: b, trafficPolicy: {{tls: {{mode: SIMPLE, caCertificates: {}}}}}", authority.ca());
+    let mut mesh = Mesh::ruled(&[("b", &[address])], &object("DestinationRule", &spec));
+    let body = Full::from(vec![b'x'; 16 << 20]);
+    let request = Request::post("/").header("host", "b").body(body).unwrap();
+    let response = mesh.client().await.send(request).await;
+    assert_eq!(response.status(), 413, "{}", soon(mesh.log.recv()).await.unwrap());
 }

@@ -26,6 +26,11 @@ impl Link {
         }
     }
 
+    /// Whether a write that fails may have sent a part: several records are written at a time, each by itself.
+    pub(crate) fn writes_in_parts(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
     /// Closes with a reset.
     pub(crate) fn reset(self) {
         // When the option is refused the close is an ordinary one, which is the most that can be done.
@@ -39,12 +44,13 @@ impl AsyncRead for Link {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Tls(stream) => {
                 // What was encrypted while the socket took nothing: who waits for an answer has it sent.
-                if stream.get_ref().1.wants_write()
-                    && let Poll::Ready(Err(error)) = Pin::new(&mut **stream).poll_flush(cx)
-                {
-                    return Poll::Ready(Err(error));
+                let wants_write = stream.get_ref().1.wants_write();
+                let sent = if wants_write { Pin::new(&mut **stream).poll_flush(cx) } else { Poll::Pending };
+                match (Pin::new(&mut **stream).poll_read(cx, buffer), sent) {
+                    // A server that answers early and closes takes no more, and its answer is here to be read.
+                    (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
+                    (read, _) => read,
                 }
-                Pin::new(&mut **stream).poll_read(cx, buffer)
             }
         }
     }

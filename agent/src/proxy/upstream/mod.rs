@@ -140,12 +140,9 @@ async fn exchange(
     request: &mut Request<Body>,
     race: bool,
 ) -> Result<Lease, Failed> {
-    let sealing = Sealing::of(target, Some(request.headers()), endpoint, Speaks::Http1);
-    let class = match &sealing {
-        None => u64::from(target.class()),
-        Some(sealing) => worker.names.class(target.class(), &sealing.name),
-    };
-    let key = Key { pod: pod.source.netns.cookie(), endpoint, class };
+    let cookie = pod.source.netns.cookie();
+    let class = worker.names.class_of(cookie, target, request.headers());
+    let key = Key { pod: cookie, endpoint, class };
     if let Some(lease) = reuse(worker, pod, key) {
         match ask(lease, request, race).await {
             Ok(lease) => {
@@ -156,6 +153,7 @@ async fn exchange(
             Err(failed) => return Err(failed),
         }
     }
+    let sealing = Sealing::of(target, Some(request.headers()), endpoint, Speaks::Http1);
     match open(worker, pod, target, key, sealing).await {
         Ok(lease) => ask(lease, request, race).await,
         Err(error) => Err(Failed { error, unsent: true }),

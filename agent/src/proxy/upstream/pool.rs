@@ -25,7 +25,7 @@ pub(crate) struct Key {
     /// The pod's network namespace cookie.
     pub(crate) pod: u64,
     pub(crate) endpoint: SocketAddr,
-    /// See [`Target::class`] and [`Names::class`].
+    /// See [`Target::class`] and [`Names::class_of`].
     pub(crate) class: u64,
 }
 
@@ -80,8 +80,12 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection, or closes it when there are enough.
+    /// Keeps a connection, or closes it when there are enough of its endpoint. Of a full pool, the pod that has the most
+    /// gives some up: none keeps another's connections out.
     pub(crate) fn put(&self, key: Key, idle: Idle, limits: &Limits) {
+        if self.len() >= limits.idle_per_worker {
+            self.make_room();
+        }
         let mut inner = self.0.borrow_mut();
         if inner.count >= limits.idle_per_worker {
             return;
@@ -91,6 +95,29 @@ impl Pool {
             of_endpoint.push(idle);
             inner.count += 1;
         }
+    }
+
+    /// Closes the older half of what the pod has that has the most. Half of it, so that many find room before all
+    /// connections are looked at again.
+    fn make_room(&self) {
+        let mut since: HashMap<u64, Vec<Instant>, RandomState> = HashMap::default();
+        for (key, idle) in &self.0.borrow().idle {
+            since.entry(key.pod).or_default().extend(idle.iter().map(|one| one.since));
+        }
+        let Some((most, mut since)) = since.into_iter().max_by_key(|(pod, since)| (since.len(), *pod)) else {
+            return;
+        };
+        let mut surplus = since.len().div_ceil(2);
+        if surplus == 0 {
+            return;
+        }
+        let (_, youngest, _) = since.select_nth_unstable(surplus - 1);
+        let youngest = *youngest;
+        self.retain(|key, one| {
+            let stays = surplus == 0 || key.pod != most || one.since > youngest;
+            surplus -= usize::from(!stays);
+            stays
+        });
     }
 
     /// Closes what fails `keep`.
@@ -138,5 +165,36 @@ impl Pool {
 
     pub(crate) fn len(&self) -> usize {
         self.0.borrow().count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::proxy::upstream::link::Link;
+
+    #[tokio::test]
+    async fn no_pod_keeps_the_connections_of_others_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = listener.local_addr().unwrap();
+        let (pool, limits) = (Pool::default(), Limits { idle_per_worker: 8, ..Limits::default() });
+        let (started, mut servers) = (Instant::now(), Vec::new());
+        let key = |pod, class| Key { pod, endpoint, class };
+        // By 100 names a pod fills it; another comes, and the first goes on.
+        let of_hog = |classes: std::ops::Range<u64>| classes.map(|class| key(1, class));
+        for (n, key) in (0..).zip(of_hog(0..100).chain([key(2, 0), key(2, 1)]).chain(of_hog(100..200))) {
+            let stream = TcpStream::connect(endpoint).await.unwrap();
+            servers.push(listener.accept().await.unwrap());
+            let since = started + Duration::from_millis(n);
+            pool.put(key, Idle { wire: Box::new(Wire::new(Link::Plain(stream))), since, terms: None }, &limits);
+            assert!(pool.len() <= 8);
+        }
+        assert!(pool.take(&key(2, 0)).is_some() && pool.take(&key(2, 1)).is_some());
+        assert!(pool.take(&key(1, 199)).is_some(), "the youngest stay");
+        assert!(pool.take(&key(1, 0)).is_none());
     }
 }

@@ -248,3 +248,61 @@ fn a_local_service_on_a_node_without_a_name_is_never_plain_text() {
     let compiled = compiled(&[local, tls("mode: SIMPLE")].concat());
     assert_eq!(compiled.verdict("10.96.0.2").0, Verdict::Reject);
 }
+
+fn unresolved(addresses: &str) -> String {
+    let spec = format!(
+        "{{hosts: [api.example.com], addresses: [{addresses}], resolution: DNS, ports: [{{number: 80, targetPort: 443, name: http, protocol: HTTP}}, {{number: 81, name: tcp, protocol: TCP}}]}}"
+    );
+    rule("ServiceEntry", "shop", "api", &spec)
+}
+
+#[test]
+fn a_host_out_of_reach_is_refused_at_its_addresses() {
+    let of = |policy: &str| dr("shop", "api", &format!("{{host: api.example.com, {policy}}}"));
+    let only_80 = "trafficPolicy: {portLevelSettings: [{port: {number: 80}, tls: {mode: SIMPLE}}]}";
+    let closed = Some(Verdict::Reject);
+    for (policy, expected, told) in [
+        ("trafficPolicy: {tls: {mode: SIMPLE}}", [closed, closed], true),
+        ("trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}", [closed, closed], true),
+        (only_80, [closed, None], true),
+        ("trafficPolicy: {tls: {mode: DISABLE}}", [None, None], false),
+        // Whatever comes first, each is looked at.
+        (
+            "trafficPolicy: {tls: {mode: DISABLE}}, subsets: [{name: v1, labels: {v: a}, trafficPolicy: {tls: {mode: SIMPLE}}}]",
+            [None, None],
+            true,
+        ),
+    ] {
+        let (compiled, _) =
+            with_store(&[("t", &[unresolved("240.0.0.1"), of(policy)].concat())], &CompileOptions::default());
+        let entries = [80, 81].map(|port| compiled.entry(0, "240.0.0.1", port));
+        assert_eq!(entries.map(|entry| entry.map(|entry| entry.verdict)), expected, "{policy}");
+        let findings = compiled.found(crate::finding::code::NOT_SUPPORTED);
+        let is_told = findings.iter().any(|one| one.contains("connections to its `addresses` are refused"));
+        assert_eq!(is_told, told, "{policy}: {findings:?}");
+    }
+    let (nowhere, _) = with_store(
+        &[("t", &[unresolved(""), of("trafficPolicy: {tls: {mode: SIMPLE}}")].concat())],
+        &CompileOptions::default(),
+    );
+    assert!(nowhere.plan.services.is_empty());
+}
+
+#[test]
+fn a_rule_for_some_refuses_a_host_out_of_reach_for_them_and_one_without_leaves_it_to_them() {
+    let of = |namespace: &str, mode: &str| {
+        dr(namespace, "api", &format!("{{host: api.example.com, trafficPolicy: {{tls: {{mode: {mode}}}}}}}"))
+    };
+    let entry_of = |text: &[String], pod: &str| {
+        let (compiled, _) = with_store(&[("t", &text.concat())], &CompileOptions::default());
+        let view = if pod.is_empty() { 0 } else { compiled.plan.pods[pod].view };
+        compiled.entry(view, "240.0.0.1", 80).map(|entry| entry.verdict)
+    };
+    let some = [unresolved("240.0.0.1"), client(), of("clients", "SIMPLE")];
+    assert_eq!((entry_of(&some, "clients/c"), entry_of(&some, "")), (Some(Verdict::Reject), None));
+    let others = [unresolved("240.0.0.1"), client(), of("shop", "SIMPLE"), of("clients", "DISABLE")];
+    assert_eq!((entry_of(&others, "clients/c"), entry_of(&others, "")), (Some(Verdict::Pass), Some(Verdict::Reject)));
+    let steered = "{hosts: [db.example.com], addresses: [240.0.0.1], resolution: STATIC, ports: [{number: 80, name: http, protocol: HTTP}], endpoints: [{address: 192.0.2.1}]}";
+    let shared = [unresolved("240.0.0.1"), of("shop", "SIMPLE"), rule("ServiceEntry", "shop", "db", steered)];
+    assert_eq!(entry_of(&shared, ""), Some(Verdict::Balance), "the address is of one that is steered");
+}

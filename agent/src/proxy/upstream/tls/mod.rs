@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, header};
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateRevocationListDer, PrivateKeyDer, ServerName};
@@ -113,21 +113,15 @@ impl Originator {
         }
     }
 
-    /// The name that the server is asked by: the rule's, else that of the request, else the service's, else its address,
-    /// which is not sent.
-    fn server_name(
-        &self,
-        authority: Option<&HeaderValue>,
-        target: &Target,
-        endpoint: SocketAddr,
-    ) -> ServerName<'static> {
-        if let Some(Ok(name)) = &self.sni {
-            return name.clone();
+    /// What the server is asked by, as it is written: the rule's name, else that of the request, else the service's.
+    fn asked<'a>(&'a self, request: Option<&'a HeaderMap>, target: &'a Target) -> &'a str {
+        if let Some(sni) = self.tls.sni() {
+            return sni;
         }
-        let parse = |host: &str| ServerName::try_from(host.to_owned()).ok();
-        let asked = authority.and_then(|authority| parse(host_of(authority.to_str().ok()?)));
-        let service = || target.cluster().filter(|_| authority.is_none()).and_then(|cluster| parse(&cluster.host));
-        asked.or_else(service).unwrap_or_else(|| ServerName::IpAddress(endpoint.ip().to_canonical().into()))
+        match request.and_then(|headers| headers.get(header::HOST)) {
+            Some(authority) => authority.to_str().map_or("", host_of),
+            None => target.cluster().map_or("", |cluster| &cluster.host),
+        }
     }
 
     /// The files that are named.
@@ -252,7 +246,8 @@ pub(crate) struct Sealing {
 }
 
 impl Sealing {
-    /// For a target that asks for it; `request` = the headers of the request that it is for, if it is for one.
+    /// For a target that asks for it; `request` = the headers of the request that it is for, if it is for one. What is no
+    /// name of a host is not sent: then the certificate has to be for the endpoint's address.
     pub(crate) fn of(
         target: &Target,
         request: Option<&HeaderMap>,
@@ -260,8 +255,9 @@ impl Sealing {
         speaks: Speaks,
     ) -> Option<Self> {
         let originator = target.originator()?;
-        let authority = request.and_then(|headers| headers.get(header::HOST));
-        let name = originator.server_name(authority, target, endpoint);
+        let asked = ServerName::try_from(originator.asked(request, target));
+        let name =
+            asked.map_or_else(|_| ServerName::IpAddress(endpoint.ip().to_canonical().into()), |name| name.to_owned());
         Some(Self { originator: Arc::clone(originator), name, speaks })
     }
 }
@@ -270,8 +266,15 @@ impl Sealing {
 /// name is never taken for another.
 #[derive(Debug)]
 pub(crate) struct Names {
-    known: RefCell<HashMap<(u32, ServerName<'static>), u64, RandomState>>,
+    known: RefCell<HashMap<u64, OfPod, RandomState>>,
     next: Cell<u64>,
+}
+
+/// Of one pod, by class.
+#[derive(Debug, Default)]
+struct OfPod {
+    classes: HashMap<u32, HashMap<Box<str>, u64, RandomState>, RandomState>,
+    count: usize,
 }
 
 impl Default for Names {
@@ -282,24 +285,38 @@ impl Default for Names {
 }
 
 impl Names {
-    /// Names that are remembered; clients choose them by their Host. Beyond it all are forgotten: their idle connections
-    /// are not used again, and close when their time is over.
-    const MOST: usize = 1024;
+    /// Names that are remembered of a pod, which chooses them by its Host; 64 KiB at 256 bytes each. Beyond it all of its own
+    /// are forgotten: their idle connections are not used again, and close when their time is over.
+    const MOST: usize = 256;
 
-    /// Connections of one class and name have the same number, and no others have it.
-    pub(crate) fn class(&self, class: u32, name: &ServerName<'static>) -> u64 {
+    /// See [`Target::class`]; connections to a target that is encrypted are told apart by the name too. Connections of one
+    /// pod, class and name have the same number, and no others have it.
+    pub(crate) fn class_of(&self, pod: u64, target: &Target, request: &HeaderMap) -> u64 {
+        match target.originator() {
+            None => u64::from(target.class()),
+            Some(originator) => self.class(pod, target.class(), originator.asked(Some(request), target)),
+        }
+    }
+
+    fn class(&self, pod: u64, class: u32, name: &str) -> u64 {
         let mut known = self.known.borrow_mut();
-        let key = (class, name.clone());
-        if let Some(found) = known.get(&key) {
+        let own = known.entry(pod).or_default();
+        if let Some(found) = own.classes.get(&class).and_then(|names| names.get(name)) {
             return *found;
         }
-        if known.len() >= Self::MOST {
-            known.clear();
+        if own.count >= Self::MOST {
+            *own = OfPod::default();
         }
         let number = self.next.get();
         self.next.set(number + 1);
-        known.insert(key, number);
+        own.count += 1;
+        own.classes.entry(class).or_default().insert(name.into(), number);
         number
+    }
+
+    /// Forgets those of a pod that is gone.
+    pub(crate) fn forget_pod(&self, pod: u64) {
+        self.known.borrow_mut().remove(&pod);
     }
 }
 
@@ -310,18 +327,23 @@ mod tests {
     #[test]
     fn names_have_numbers_of_their_own_and_do_not_gather() {
         let names = Names::default();
-        let name = |n: usize| ServerName::try_from(format!("h{n}.example.com")).unwrap();
-        let first = names.class(1, &name(0));
+        let name = |n: usize| format!("h{n}.example.com");
+        let first = names.class(1, 1, &name(0));
         assert!(first > u64::from(u32::MAX));
-        assert_eq!(names.class(1, &name(0)), first);
-        assert_ne!(names.class(2, &name(0)), first);
-        let mut given: Vec<u64> = (0..3 * Names::MOST).map(|n| names.class(1, &name(n))).collect();
-        assert!(names.known.borrow().len() <= Names::MOST);
-        given.push(names.class(1, &name(0)));
+        assert_eq!(names.class(1, 1, &name(0)), first);
+        assert_ne!(names.class(1, 2, &name(0)), first);
+        let of_other = names.class(2, 1, &name(0));
+        assert_ne!(of_other, first);
+        let mut given: Vec<u64> = (0..3 * Names::MOST).map(|n| names.class(1, 1, &name(n))).collect();
+        assert!(names.known.borrow()[&1].count <= Names::MOST);
+        assert_eq!(names.class(2, 1, &name(0)), of_other, "no pod makes another's be forgotten");
+        given.push(names.class(1, 1, &name(0)));
         let mut once = given.clone();
         once.sort_unstable();
         once.dedup();
         assert_eq!(once.len(), given.len(), "a number that was given to one name is never given to another");
+        names.forget_pod(1);
+        assert_eq!(names.known.borrow().len(), 1);
     }
 
     #[test]

@@ -8,7 +8,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
-use webpki::{CertRevocationList, EndEntityCert, KeyUsage, RevocationOptionsBuilder, UnknownStatusPolicy};
+use webpki::{
+    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, RevocationOptionsBuilder, UnknownStatusPolicy,
+};
 
 /// What a certificate has to prove.
 pub(super) enum Wanted {
@@ -51,10 +53,12 @@ impl Trusted {
     ) -> Result<(), Error> {
         let certificate = EndEntityCert::try_from(der).map_err(refusal)?;
         let lists: Vec<&CertRevocationList<'_>> = self.revoked.iter().collect();
-        // A list is of one authority, and says nothing of what others have signed.
-        let revocation = RevocationOptionsBuilder::new(&lists)
-            .ok()
-            .map(|options| options.with_status_policy(UnknownStatusPolicy::Allow).build());
+        // As Envoy does: each authority of the chain has a list, and it is in force. Without, who keeps a list from being
+        // renewed would undo it.
+        let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
+            let strict = options.with_status_policy(UnknownStatusPolicy::Deny);
+            strict.with_expiration_policy(ExpirationPolicy::Enforce).build()
+        });
         let chain = certificate.verify_for_usage(
             algorithms.all,
             &self.anchors,
@@ -95,6 +99,8 @@ fn refusal(error: webpki::Error) -> Error {
         E::CertExpired { .. } | E::InvalidCertValidity => CertificateError::Expired,
         E::UnknownIssuer => CertificateError::UnknownIssuer,
         E::CertRevoked => CertificateError::Revoked,
+        E::UnknownRevocationStatus => CertificateError::UnknownRevocationStatus,
+        E::CrlExpired { .. } => CertificateError::ExpiredRevocationList,
         other => CertificateError::Other(OtherError(Arc::new(other))),
     })
 }

@@ -184,7 +184,8 @@ impl Wire {
         if self.deaf || self.sending.is_done() {
             return Ok(());
         }
-        match self.sending.poll(cx, Pin::new(&mut self.io)) {
+        let in_parts = self.io.writes_in_parts();
+        match self.sending.poll(cx, Pin::new(&mut self.io), in_parts) {
             Poll::Ready(Err(Fault::Io(_) | Fault::Closed)) => self.deaf = true,
             Poll::Ready(Err(fault)) => return Err(fault),
             Poll::Ready(Ok(())) | Poll::Pending => {}

@@ -109,8 +109,14 @@ impl Sending {
         (!lost).then(|| if data.is_empty() { body } else { Body::Again(Some(data), Box::new(body)) })
     }
 
-    /// Writes until all is written, the body has nothing to give, or the socket takes no more.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, mut to: Pin<&mut impl AsyncWrite>) -> Poll<Result<(), Fault>> {
+    /// Writes until all is written, the body has nothing to give, or the socket takes no more. `in_parts`: a write that
+    /// fails may have sent something all the same.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut to: Pin<&mut impl AsyncWrite>,
+        in_parts: bool,
+    ) -> Poll<Result<(), Fault>> {
         loop {
             if !self.ended && self.data.is_empty() && self.tail.is_empty() {
                 match Pin::new(&mut self.body).poll_frame(cx) {
@@ -122,6 +128,7 @@ impl Sending {
                 }
             }
             while !self.is_empty() {
+                self.begun |= in_parts;
                 let n = ready!(self.write(cx, to.as_mut())).map_err(Fault::Io)?;
                 if n == 0 {
                     return Poll::Ready(Err(Fault::Closed));
@@ -293,7 +300,7 @@ mod tests {
         let mut request = Request::post("/").body(Body::text("four")).unwrap();
         let mut sending = Sending::new(&mut request, BytesMut::new());
         let mut context = Context::from_waker(std::task::Waker::noop());
-        let end = sending.poll(&mut context, Pin::new(&mut Refusing));
+        let end = sending.poll(&mut context, Pin::new(&mut Refusing), false);
         assert!(matches!(end, Poll::Ready(Err(Fault::Io(_)))));
         let mut body = sending.take_body().expect("all of it");
         let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut body).poll_frame(&mut context) else {
@@ -301,6 +308,11 @@ mod tests {
         };
         assert_eq!(frame.into_data().unwrap(), "four");
         assert!(body.is_end_stream());
+        let mut request = Request::post("/").body(body).unwrap();
+        let mut sending = Sending::new(&mut request, BytesMut::new());
+        let end = sending.poll(&mut context, Pin::new(&mut Refusing), true);
+        assert!(matches!(end, Poll::Ready(Err(Fault::Io(_)))));
+        assert!(sending.take_body().is_none(), "some records may have gone before the one that failed");
     }
 
     /// A socket that was reset.
