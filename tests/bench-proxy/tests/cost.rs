@@ -13,6 +13,8 @@ use weir_tests::require::{self, Need};
 const TOLERANCE: f64 = 1.10;
 /// Allocations of the worker's own clock, which fall among the requests as they take longer or shorter: some in a thousand.
 const BY_THE_CLOCK: f64 = 0.05;
+/// The clock only adds, and the more the busier the machine is: the least of some counts is what requests ask for.
+const ALLOCATION_COUNTS: usize = 3;
 
 fn subject() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_weir-proxy"))
@@ -50,7 +52,9 @@ fn instructions_stay_in_the_budget() {
 #[test]
 fn allocations_stay_in_the_budget() {
     let directory = tempfile::tempdir().expect("a directory");
-    let measured = cost::allocations(subject(), directory.path(), FEW_ROUTES).expect("a count");
+    let counts =
+        (0..ALLOCATION_COUNTS).map(|_| cost::allocations(subject(), directory.path(), FEW_ROUTES).expect("a count"));
+    let measured = counts.fold(f64::INFINITY, f64::min);
     hold("allocations", measured, budget("allocations") + BY_THE_CLOCK);
 }
 

@@ -199,14 +199,23 @@ fn shift(run: &mut Run, (first, here): Side<'_>, (second, there): Side<'_>) -> R
     run.roll_out(&["regional-first", "regional-second"])?;
     let regions = [("THERE", there), ("HERE", here)];
     run.kubectl.apply(&manifest("tests/e2e/regions-distribute.yaml", &regions)?)?;
-    std::thread::sleep(Duration::from_secs(2));
+    // Of 200 requests some 100 leave before the shares are in force, and some 40 from then on.
+    let look = || {
+        let seen = run.ask_from(&first.1, "regional", &["--requests", "200"])?;
+        Ok((seen.failed == 0 && seen.version("second") < 70).then_some(()))
+    };
+    Kubectl::until("the shares are in force", IN_FORCE, look)?;
     let many = ["--requests", &REQUESTS.to_string(), "--connections", "4"];
     let report = run.ask_from(&first.1, "regional", &many)?;
     let share = 100.0 * report.version("second") as f64 / REQUESTS as f64;
     let holds = report.failed == 0 && (share - 20.0).abs() < TOLERANCE;
     run.check(holds, &format!("{share:.1} % of the requests of {here} were answered in {there}"))?;
     run.kubectl.apply(&manifest("tests/e2e/regions-failover.yaml", &regions)?)?;
-    std::thread::sleep(Duration::from_secs(2));
+    let look = || {
+        let seen = run.ask_from(&first.1, "regional", &["--requests", "40"])?;
+        Ok((seen.failed == 0 && seen.version("first") == 40).then_some(()))
+    };
+    Kubectl::until("the region is kept to", IN_FORCE, look)?;
     let report = run.ask_from(&first.1, "regional", &many)?;
     run.check(report.version("first") == REQUESTS, &format!("in their own region: {:?}", report.by_version))?;
     let load = ["--requests", "400", "--pace", "20", "--connections", "2"];
