@@ -102,9 +102,25 @@ impl Load {
     /// When a connection cannot be made.
     pub fn start(spec: Spec) -> Result<Self> {
         let shared = Arc::new(Shared::default());
-        let mut run = Run::new(spec, Arc::clone(&shared)).context("connecting")?;
-        let thread = std::thread::Builder::new().name("load".into()).spawn(move || run.run())?;
-        Ok(Self { shared, thread: Some(thread) })
+        let (connected, connecting) = std::sync::mpsc::channel();
+        let for_thread = Arc::clone(&shared);
+        // The thread connects by itself, on its CPU: subjects that steer by the client's CPU look at where that happens.
+        let thread = std::thread::Builder::new().name("load".into()).spawn(move || {
+            process::pin_thread(spec.cpu)?;
+            match Run::new(spec, for_thread) {
+                Ok(mut run) => {
+                    let _heard = connected.send(Ok(()));
+                    run.run()
+                }
+                Err(error) => {
+                    let _heard = connected.send(Err(error));
+                    Ok(())
+                }
+            }
+        })?;
+        let load = Self { shared, thread: Some(thread) };
+        connecting.recv().context("the load ended before it connected")?.context("connecting")?;
+        Ok(load)
     }
 
     /// What it has counted so far.
@@ -191,7 +207,6 @@ impl Run {
     }
 
     fn run(&mut self) -> io::Result<()> {
-        process::pin_thread(self.spec.cpu)?;
         process::precise_timers();
         let mut buffer = vec![0; READ];
         let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS];
