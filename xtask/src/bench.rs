@@ -8,10 +8,7 @@ use anyhow::{Context, Result, bail};
 use weir_tests::{interrupt, mesh};
 
 use crate::test::PROFILE;
-use crate::{ground, packages, workspace};
-
-/// The proxy is measured as it is shipped, with link-time optimisation, since its peers are.
-const SHIPPED: &str = "release";
+use crate::{ground, packages, training, workspace};
 
 /// Which measurement.
 #[derive(Debug, clap::Args)]
@@ -88,6 +85,9 @@ struct Proxy {
     /// Put it into docs/benchmarks.md, with its drawings
     #[arg(long)]
     docs: bool,
+    /// weir without a training run before it (see `cargo xtask train`)
+    #[arg(long)]
+    untrained: bool,
     /// Take the programs as they are
     #[arg(long)]
     no_build: bool,
@@ -135,11 +135,14 @@ fn build(profile: &str, package: &str) -> Result<()> {
 fn run_proxy(proxy: &Proxy) -> Result<()> {
     ground::require_root("bench proxy")?;
     packages::require_all(packages::PROXIES)?;
+    // The proxy is measured as it is shipped, since its peers are.
+    let training = if proxy.no_build { None } else { training::due(training::RELEASE, proxy.untrained)? };
+    let (mut cargo, built) = training::cargo(training::RELEASE, training.as_deref())?;
     if !proxy.no_build {
-        build(SHIPPED, "weir-bench-proxy")?;
+        succeed(cargo.args(["-p", "weir-bench-proxy", "--bins"]))?;
     }
     interrupt::install();
-    let mut command = Command::new(target()?.join(SHIPPED).join("weir-bench-proxy"));
+    let mut command = Command::new(built.join("weir-bench-proxy"));
     command.args(&proxy.cases).arg("--output").arg(workspace::target().join("bench"));
     command.arg("--envoy").arg(packages::envoy(&workspace::target().join("tools"))?);
     command.arg(format!("--rounds={}", proxy.rounds)).arg(format!("--seconds={}", proxy.seconds));

@@ -10,13 +10,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{packages, workspace};
+use crate::{packages, training, workspace};
 
 /// What to make.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Profile of the binaries: release, or quick while trying things out
-    #[arg(long, default_value = "release")]
+    #[arg(long, default_value = training::RELEASE)]
     profile: String,
     /// Where the tars go [default: target/image]
     #[arg(long, value_name = "DIR")]
@@ -24,6 +24,9 @@ pub(crate) struct Args {
     /// Tag of the images
     #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
     tag: String,
+    /// Without a training run before it (see `cargo xtask train`); it costs a fifth and more of the proxy's speed
+    #[arg(long)]
+    untrained: bool,
     /// Make the image of the end-to-end test's pods too: a server and a client
     #[arg(long)]
     test_pods: bool,
@@ -59,13 +62,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let own = std::env::current_exe().context("finding this program")?;
     // As a command of its own: the object must be there before the agent, which embeds it, is built.
     succeed(Command::new(own).arg("build-ebpf"))?;
+    let training = training::due(&args.profile, args.untrained)?;
     let output = args.output.clone().unwrap_or_else(|| workspace::target().join("image"));
     let mut images = vec![AGENT];
     if args.test_pods {
         images.push(TEST_PODS);
     }
     for image in images {
-        let tar = make(&image, args, &output)?;
+        let tar = make(&image, args, training.as_deref(), &output)?;
         let size = fs::metadata(&tar)?.len() as f64 / f64::from(1 << 20);
         println!("{}:{} in {} ({size:.1} MiB)", image.name, args.tag, tar.display());
     }
@@ -80,7 +84,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 pub(crate) fn all() -> Result<Vec<PathBuf>> {
     let output = workspace::target().join("image");
     let tag = env!("CARGO_PKG_VERSION").to_owned();
-    run(&Args { profile: "release".to_owned(), output: Some(output.clone()), tag, test_pods: true })?;
+    let profile = training::RELEASE.to_owned();
+    run(&Args { profile, output: Some(output.clone()), tag, untrained: false, test_pods: true })?;
     Ok([AGENT, TEST_PODS].iter().map(|image| tar(&output, image)).collect())
 }
 
@@ -98,8 +103,8 @@ fn tar(output: &Path, image: &Image) -> PathBuf {
     output.join(format!("{}.tar", image.name))
 }
 
-fn make(image: &Image, args: &Args, output: &Path) -> Result<PathBuf> {
-    let built = build(image, &args.profile)?;
+fn make(image: &Image, args: &Args, training: Option<&Path>, output: &Path) -> Result<PathBuf> {
+    let built = build(image, &args.profile, training)?;
     let root = output.join("root").join(image.name);
     if root.exists() {
         fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))?;
@@ -115,23 +120,11 @@ fn make(image: &Image, args: &Args, output: &Path) -> Result<PathBuf> {
 }
 
 /// Gives the directory of the binaries.
-fn build(image: &Image, profile: &str) -> Result<PathBuf> {
-    let target = host()?;
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--locked", "--profile", profile, "--target", &target, "-p", image.package, "--bins"]);
-    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static").env("WEIR_REQUIRE_EBPF", "1");
-    // Where a shared directory is set for other builds, this one is still found.
-    cargo.arg("--target-dir").arg(workspace::target());
+fn build(image: &Image, profile: &str, training: Option<&Path>) -> Result<PathBuf> {
+    let (mut cargo, built) = training::cargo(profile, training)?;
+    cargo.args(["-p", image.package, "--bins"]).env("WEIR_REQUIRE_EBPF", "1");
     succeed(&mut cargo)?;
-    Ok(workspace::target().join(target).join(profile))
-}
-
-/// The machine's own target. Named in full, so that the flags hold for the binaries and not for build scripts.
-fn host() -> Result<String> {
-    let output = Command::new("rustc").arg("-vV").output().context("running rustc")?;
-    let said = String::from_utf8(output.stdout)?;
-    let host = said.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
-    Ok(host.to_owned())
+    Ok(built)
 }
 
 /// An ELF file that names no interpreter needs nothing beside itself.

@@ -12,6 +12,7 @@ mod packages;
 mod soak;
 mod test;
 mod tidy;
+mod training;
 mod workspace;
 
 use std::process::ExitCode;
@@ -45,6 +46,8 @@ enum Command {
     Test(test::Args),
     /// Check the direction of imports, the purity of the core and the shape of files
     Tidy(tidy::Args),
+    /// Record what the proxy executes, for the builds that are released; they do it by themselves when it is due
+    Train,
 }
 
 fn main() -> ExitCode {
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Soak(args) => soak::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Tidy(args) => tidy::run(&args),
+        Command::Train => training::run(),
     };
     if let Err(error) = result {
         // Not by returning it: with RUST_BACKTRACE set, that prints a page of frames over the commands to run.

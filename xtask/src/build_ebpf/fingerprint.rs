@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 
@@ -55,29 +55,10 @@ fn path(variant: Variant) -> PathBuf {
 
 /// `ebpf/`, and the two files of the workspace that say which crates and which profile it is built with.
 fn sources(variant: Variant) -> anyhow::Result<u64> {
-    let root = workspace::root();
-    let mut files = vec![root.join("Cargo.toml"), root.join("Cargo.lock")];
-    collect(&root.join("ebpf"), &mut files)?;
-    files.sort();
     let mut hasher = DefaultHasher::new();
     variant.features().hash(&mut hasher);
-    for file in files {
-        file.strip_prefix(&root).unwrap_or(&file).hash(&mut hasher);
-        fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?.hash(&mut hasher);
-    }
+    workspace::hash(&["Cargo.toml", "Cargo.lock", "ebpf"])?.hash(&mut hasher);
     Ok(hasher.finish())
-}
-
-fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
-    for entry in fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))? {
-        let path = entry?.path();
-        if path.is_dir() {
-            collect(&path, files)?;
-        } else {
-            files.push(path);
-        }
-    }
-    Ok(())
 }
 
 fn tools(toolchain: &Toolchain) -> u64 {
