@@ -1,8 +1,8 @@
 //! What a rule answers or changes: redirects, direct responses, rewrites, headers, CORS.
 
 use anyhow::{Context, Result, ensure};
-use weir_tests::require;
 use weir_tests::require::Need;
+use weir_tests::{Service, require};
 
 use super::pip;
 use super::stage::{SUBSETS, Stage, V1, V2, http, object};
@@ -34,6 +34,53 @@ fn redirects_and_direct_responses_are_the_rules_own() -> Result<()> {
     let bytes = stage.curl("/bytes", &[])?;
     ensure!((bytes.status, &*bytes.body) == (503, "hello"), "{bytes:?}");
     ensure!(stage.version("/", &[])? == "v1", "everything else goes on");
+    Ok(())
+}
+
+#[test]
+fn a_redirect_has_the_path_scheme_and_port_that_its_rule_says() -> Result<()> {
+    if !require("a_redirect_has_the_path_scheme_and_port_that_its_rule_says", NEEDS) {
+        return Ok(());
+    }
+    let rule =
+        |path: &str, redirect: &str| format!("{{match: [{{uri: {{prefix: {path}}}}}], redirect: {{{redirect}}}}}, ");
+    let rules = [
+        rule("/old/", "prefixRewrite: /new/"),
+        rule("/tls", "scheme: https"),
+        rule("/port", "port: 9443"),
+        rule("/both", "scheme: https, port: 9443"),
+        rule("/own", "scheme: https, port: 443"),
+        rule("/asked", "authority: other.example, derivePort: FROM_REQUEST_PORT"),
+        rule("/usual", "derivePort: FROM_PROTOCOL_DEFAULT"),
+        format!("{{{V1}}}"),
+    ];
+    let stage = Stage::furnished(&http(&rules.concat()), |scene| {
+        let service = Service::new("service-b", 2).port("http-web", 80, "80").port("http-alt", 8080, "80");
+        scene.manifests.service(&service)
+    })?;
+    stage.agent.await_verdict("default/service-b:8080", "proxy")?;
+    for (port, path, location) in [
+        (80, "/old/x?q=1", "http://service-b/new/x?q=1"),
+        (8080, "/old/x", "http://service-b:8080/new/x"),
+        (80, "/tls/x", "https://service-b/tls/x"),
+        (8080, "/tls", "https://service-b/tls"),
+        (80, "/port", "http://service-b:9443/port"),
+        (8080, "/port", "http://service-b:9443/port"),
+        (80, "/both", "https://service-b:9443/both"),
+        (80, "/own", "https://service-b/own"),
+        (80, "/asked", "http://other.example/asked"),
+        (8080, "/asked", "http://other.example:8080/asked"),
+        (8080, "/usual", "http://service-b/usual"),
+    ] {
+        let authority = if port == 80 { "service-b".to_owned() } else { format!("service-b:{port}") };
+        let moved = stage.curl_in("client", &format!("http://{authority}{path}"), &[])?;
+        ensure!((moved.status, moved.header("location")) == (301, Some(location)), "{authority}{path}: {moved:?}");
+    }
+    // curl goes there by itself.
+    let resolve = format!("service-b:8080:{}", stage.scene.http.ipv4());
+    let told = ["-sL", "-w", "%{http_code} %{url_effective}", "-o", "/dev/null", "--resolve", &resolve];
+    let followed = stage.run("client", "curl", &[&told[..], &["http://service-b:8080/old/x"]].concat())?;
+    ensure!(followed == "200 http://service-b:8080/new/x", "{followed}");
     Ok(())
 }
 

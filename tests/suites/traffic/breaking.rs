@@ -168,3 +168,80 @@ fn two_pods_of_five_that_fail_leave_and_all_others_serve() -> Result<()> {
     ensure!(then.by_pod.len() == 3, "{then:?}");
     Ok(())
 }
+
+/// How long pods are left out that fail as often as it takes: once, and once more, and then after a quiet time.
+fn times_away(stage: &Stage, quiet: Duration) -> Result<Vec<Duration>> {
+    let ask = |path: &str| -> Result<bool> {
+        let report = stage.load().path(path).requests(8).run(stage.client())?;
+        ensure!(report.failed == 0 && report.answered == 8, "{report:?}");
+        Ok(report.by_pod.contains_key("b-bad"))
+    };
+    let mut away = Vec::new();
+    for round in 0..3 {
+        let (mut asked, mut gone) = (0, Instant::now());
+        if round == 2 {
+            std::thread::sleep(quiet);
+        }
+        // It alone fails; what it says of /status/200 is no error.
+        while ask("/")? {
+            ensure!(asked < 100, "round {round}: it is asked still");
+            (asked, gone) = (asked + 1, Instant::now());
+        }
+        ensure!(asked > 0, "round {round}: nobody asked it");
+        while !ask("/status/200")? {
+            ensure!(gone.elapsed() < Duration::from_secs(10), "round {round}: it does not come back");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        away.push(gone.elapsed());
+    }
+    Ok(away)
+}
+
+#[test]
+fn a_quiet_interval_makes_the_next_time_shorter() -> Result<()> {
+    if !require("a_quiet_interval_makes_the_next_time_shorter", &[Need::Agent]) {
+        return Ok(());
+    }
+    let base = Duration::from_millis(800);
+    for (interval, quiet_rounds) in [("300ms", true), ("5m", false)] {
+        let rule = format!(
+            "loadBalancer: {{simple: ROUND_ROBIN}}, \
+             outlierDetection: {{consecutive5xxErrors: 2, interval: {interval}, baseEjectionTime: 800ms}}"
+        );
+        let stage = Stage::furnished(&destination(&rule), |scene| {
+            more_pods(&mut scene.mesh, &["b-bad"], "v3", "--status=500")
+        })?;
+        stage.agent.await_verdict("default/service-b:80", "proxy")?;
+        let away = times_away(&stage, Duration::from_secs(2))?;
+        let near = |away: Duration, times: u32| away + base / 2 > base * times && away < base * times + base / 2;
+        let last = if quiet_rounds { 1 } else { 3 };
+        ensure!(near(away[0], 1) && near(away[2], last), "intervals of {interval}: away for {away:?}");
+        proved!("intervals of {interval}: left out for {away:?}, the last time after 2 s without an error");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_codes_of_a_rule_count_in_the_place_of_5xx() -> Result<()> {
+    if !require("the_codes_of_a_rule_count_in_the_place_of_5xx", &[Need::Agent]) {
+        return Ok(());
+    }
+    let rules = |codes: &str| {
+        let more = "interval: 5m, baseEjectionTime: 10m, maxEjectionPercent: 100";
+        destination(&format!("outlierDetection: {{consecutive5xxErrors: 3, {codes}{more}}}"))
+    };
+    for (codes, left, stays) in [("outlierDetectionHttpErrorCodes: [429], ", 429, 500), ("", 500, 429)] {
+        let stage = Stage::furnished(&rules(codes), |scene| {
+            more_pods(&mut scene.mesh, &["b-429"], "v3", "--status=429")?;
+            more_pods(&mut scene.mesh, &["b-500"], "v3", "--status=500")
+        })?;
+        stage.agent.await_verdict("default/service-b:80", "proxy")?;
+        let (first, then) =
+            (stage.load().requests(200).run(stage.client())?, stage.load().requests(400).run(stage.client())?);
+        ensure!(first.failed == 0 && then.failed == 0, "{first:?} {then:?}");
+        // Each as often as it takes, and with two workers at most once more.
+        ensure!((3..=4).contains(&first.status(left)), "{codes:?}: {first:?}");
+        ensure!(then.status(left) == 0 && then.status(stays) > 40, "{codes:?}: {then:?}");
+    }
+    Ok(())
+}

@@ -72,9 +72,14 @@ fn tls_server(stage: &Stage, pod: &str) -> Result<Process> {
 
 /// Whose certificate a client sees that asks for this name.
 fn subject(stage: &Stage, sni: &str) -> Result<String> {
+    subject_from(stage, "client", sni)
+}
+
+/// The same for a client in another pod.
+fn subject_from(stage: &Stage, pod: &str, sni: &str) -> Result<String> {
     let target = format!("{}:443", stage.scene.http.ipv4());
     let name = if sni.is_empty() { vec!["-noservername"] } else { vec!["-servername", sni] };
-    let said = stage.run("client", "openssl", &[&["s_client", "-connect", &target], &name[..]].concat())?;
+    let said = stage.run(pod, "openssl", &[&["s_client", "-connect", &target], &name[..]].concat())?;
     let subject = said.lines().find_map(|line| line.trim().strip_prefix("subject="));
     let subject = subject.with_context(|| format!("no certificate: {said}"))?;
     Ok(subject.rsplit('=').next().unwrap_or_default().trim().to_owned())
@@ -141,6 +146,60 @@ fn tcp_rules_choose_their_clients_ports_and_addresses() -> Result<()> {
             for (pod, version) in clients.iter().zip(met) {
                 let report = load::tcp(stage.scene.mesh.pod(pod), stage.scene.tcp.at(9000), 20, 2)?;
                 ensure!(report.failed == 0 && report.version(version) == 20, "{pod}: {report:?}");
+            }
+            Ok(Some(()))
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn tls_rules_choose_their_clients_ports_and_addresses() -> Result<()> {
+    let name = "tls_rules_choose_their_clients_ports_and_addresses";
+    if !require(name, &[Need::Agent, Need::Program("openssl")]) {
+        return Ok(());
+    }
+    let to = |subset: &str| {
+        format!("route: [{{destination: {{host: service-b, subset: {subset}, port: {{number: 443}}}}}}]")
+    };
+    let rules = |condition: &str| {
+        let taken = format!("{{match: [{{sniHosts: [shop.example], {condition}}}], {}}}", to("v2"));
+        let others = format!("{{match: [{{sniHosts: [shop.example]}}], {}}}", to("v1"));
+        object("VirtualService", &format!("hosts: [service-b, shop.example], tls: [{taken}, {others}]"))
+            + &destination("")
+    };
+    let first = "sourceLabels: {app: web}";
+    let stage = Stage::furnished(&rules(first), |scene| {
+        scene.mesh.add_pod(PodSpec::new("web").label("app", "web"))?;
+        scene.mesh.add_pod(PodSpec::new("partner").namespace("partner"))?;
+        scene.manifests.namespaces(&[("default", true), ("partner", true)])?;
+        let service = Service::new("service-b", 2).port("http-web", 80, "80").port("tls-shop", 443, "8443");
+        scene.manifests.service(&service)
+    })?;
+    let _servers =
+        ["b-v1-0", "b-v1-1", "b-v2-0"].map(|pod| tls_server(&stage, pod)).into_iter().collect::<Result<Vec<_>>>()?;
+    stage.agent.await_verdict("default/service-b:443", "proxy")?;
+    let clients = ["client", "web", "partner"];
+    for pod in clients {
+        stage.agent.await_enrolled(&stage.scene.mesh.pod(pod).key(), true)?;
+    }
+    for (condition, met) in [
+        (first, ["v1", "v2", "v1"]),
+        ("sourceNamespace: partner", ["v1", "v1", "v2"]),
+        ("port: 443, gateways: [mesh]", ["v2", "v2", "v2"]),
+        ("port: 80", ["v1", "v1", "v1"]),
+        ("gateways: [edge]", ["v1", "v1", "v1"]),
+        ("destinationSubnets: [10.96.0.0/24]", ["v2", "v2", "v2"]),
+        ("destinationSubnets: [10.97.0.0/24]", ["v1", "v1", "v1"]),
+    ] {
+        stage.scene.manifests.write("rules.yaml", &rules(condition))?;
+        eventually(&format!("{condition} is in force"), std::time::Duration::from_secs(10), || {
+            for (pod, version) in clients.iter().zip(met) {
+                // Once could be by chance.
+                for _ in 0..3 {
+                    let shown = subject_from(&stage, pod, "shop.example")?;
+                    ensure!(shown.starts_with(&format!("b-{version}-")), "{pod}: the certificate of {shown}");
+                }
             }
             Ok(Some(()))
         })?;

@@ -4,11 +4,15 @@
 mod answers;
 mod breaking;
 mod changes;
+mod entries;
 mod gateway_api;
+mod hosts;
 mod http;
 mod layer4;
+mod older;
 mod patience;
 mod pip;
+mod policies;
 mod races;
 mod routing;
 mod shares;

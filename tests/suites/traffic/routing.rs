@@ -20,7 +20,7 @@ fn the_canary_is_chosen_by_what_a_request_says() -> Result<()> {
                    {uri: {prefix: /CASE}, ignoreUriCase: true}, {authority: {exact: 'service-b.default:80'}}, \
                    {uri: {prefix: /bare}, withoutHeaders: {x-stable: {}}}, {uri: {prefix: /scheme}, scheme: {exact: http}}, \
                    {uri: {prefix: /secure}, scheme: {exact: https}}, \
-                   {method: {regex: 'DEL.*'}}, {queryParams: {build: {regex: '[0-9]+'}}}, {queryParams: {stage: {prefix: be}}}, \
+                   {method: {regex: 'DEL.*'}}, {method: {prefix: PAT}}, {queryParams: {build: {regex: '[0-9]+'}}}, {queryParams: {stage: {prefix: be}}}, \
                    {authority: {prefix: canary.}}, {authority: {regex: '.*[.]beta'}}, \
                    {uri: {prefix: /without}, withoutHeaders: {x-tier: {regex: 'low|free'}}}";
     let hosts = "[service-b, canary.example, stable.example, shop.beta]";
@@ -54,6 +54,8 @@ fn the_canary_is_chosen_by_what_a_request_says() -> Result<()> {
         ("/scheme", &[], "v2"),
         ("/secure", &[], "v1"),
         ("/", &["-X", "DELETE"], "v2"),
+        ("/", &["-X", "PATCH"], "v2"),
+        ("/", &["-X", "PROPFIND"], "v1"),
         ("/?build=42", &[], "v2"),
         ("/?build=42b", &[], "v1"),
         ("/?stage=beta", &[], "v2"),

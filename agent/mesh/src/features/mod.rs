@@ -26,7 +26,8 @@ pub struct Feature {
 /// Whether a field is in force.
 #[derive(Clone, Copy, Debug)]
 pub enum Support {
-    /// It is. The test that shows it, as `FILE::FUNCTION`.
+    /// It is. The test that shows it, as `FILE::FUNCTION`; of the kinds in
+    /// `tests::SHOWN_BY_TRAFFIC` it is one that sends something through sockets.
     Yes(&'static str),
     /// Some of its values are; the test, and what holds for the others.
     Part(&'static str, &'static str),

@@ -7,7 +7,7 @@ const NEVER: &str = "this match takes nothing, so that it does not take more tha
 
 const PATHS: &str = "routing::the_canary_is_chosen_by_what_a_request_says";
 const HEADERS: &str = "routing::the_canary_is_chosen_by_what_a_request_says";
-const ITEMS: &str = "routing::items_are_alternatives_and_name_the_route";
+const ITEMS: &str = "hosts::the_access_log_names_the_rule_and_the_match_that_took_a_request";
 const FIRST: &str = "routing::the_canary_is_chosen_by_what_a_request_says";
 const BY_CLIENT: &str = "routing::the_canary_is_chosen_by_who_asks";
 const IN_TIME: &str = "patience::a_request_waits_as_long_as_its_rule_says";
@@ -17,12 +17,11 @@ const MISSING: &str = "canary::http_is_split_90_10_in_both_families";
 const RARER: &str = "routing::the_canary_is_chosen_by_what_a_request_says";
 const DELEGATE: &str = "routing::a_delegates_rules_stand_in_the_place_of_the_root";
 const CLIENTS: &str = "layer4::tcp_rules_choose_their_clients_ports_and_addresses";
-const TLS_CLIENTS: &str = "clients::tcp_and_tls_rules_choose_their_clients_and_addresses_too";
+const TLS_CLIENTS: &str = "layer4::tls_rules_choose_their_clients_ports_and_addresses";
 const TCP_MATCH: &str = "layer4::tcp_rules_choose_their_clients_ports_and_addresses";
-const HEADERS_SENT: &str = "actions::headers_and_cors_are_ready_to_be_sent";
 const CHANGED: &str = "answers::rewrites_and_headers_change_what_the_other_side_sees";
 const ANSWERED: &str = "answers::redirects_and_direct_responses_are_the_rules_own";
-const LOCATION: &str = "rewrite::redirects_name_a_port_only_where_it_is_not_the_schemes_own";
+const LOCATION: &str = "answers::a_redirect_has_the_path_scheme_and_port_that_its_rule_says";
 const REWRITTEN: &str = "answers::rewrites_and_headers_change_what_the_other_side_sees";
 const REPEATED: &str = "patience::retries_hide_a_pod_that_fails";
 const BY_NAME: &str = "layer4::tls_passes_through_to_the_pod_that_its_name_says";
@@ -32,15 +31,15 @@ const NOT_VALID: &str = "Istio refuses it, and so does weir ";
 const COPIED: &str = "faults::a_mirror_gets_a_copy_of_everything_and_nobody_waits_for_it";
 const COPIED_SHARE: &str = "patience::a_mirror_gets_its_share_of_copies_and_nobody_notices";
 const CORS: &str = "answers::a_page_of_another_origin_is_answered_as_the_policy_says";
-const FAULTS: &str = "actions::a_fault_without_a_percentage_strikes_nobody";
+const OLDER: &str = "older::percentages_and_origins_by_their_older_names_are_in_force";
 const TCP: &str = "canary::tcp_is_split_in_the_kernel_without_a_proxy_hop";
 
 pub(super) const VIRTUAL_SERVICE: &[Feature] = &[
-    yes("hosts", "routing::every_form_of_a_host_is_known_and_short_names_are_the_clients_own"),
+    yes("hosts", "hosts::a_host_is_known_by_all_of_its_names_and_by_short_ones_where_they_are_short_for_it"),
     yes("exportTo", BY_CLIENT),
     part(
         "gateways",
-        "canary::rules_for_gateways_alone_change_nothing_in_the_mesh",
+        "hosts::rules_for_gateways_alone_change_nothing_between_pods",
         "`mesh` is in force; what is for gateways is compiled and decided, but no port is opened for them",
     ),
     yes("http", FIRST),
@@ -51,8 +50,7 @@ pub(super) const VIRTUAL_SERVICE: &[Feature] = &[
     yes("http[].match[].uri.{exact,prefix,regex}", PATHS),
     yes("http[].match[].ignoreUriCase", PATHS),
     yes("http[].match[].method", PATHS),
-    yes("http[].match[].method.{exact,regex}", PATHS),
-    yes("http[].match[].method.prefix", "fields::a_match_by_the_beginning_of_the_method_is_a_match"),
+    yes("http[].match[].method.{exact,prefix,regex}", PATHS),
     yes("http[].match[].headers", HEADERS),
     yes("http[].match[].headers.*.{exact,prefix,regex}", HEADERS),
     yes("http[].match[].port", OTHER_PORT),
@@ -85,21 +83,21 @@ pub(super) const VIRTUAL_SERVICE: &[Feature] = &[
     yes("http[].fault{,.abort,.delay}", ABORTED),
     yes("http[].fault.abort.{httpStatus,grpcStatus,percentage,percentage.value}", ABORTED),
     yes("http[].fault.delay.{fixedDelay,percentage,percentage.value}", DELAYED),
-    yes("http[].fault.delay.percent", FAULTS),
+    yes("http[].fault.delay.percent", OLDER),
     no("http[].fault.delay.exponentialDelay", NOT_VALID),
     no("http[].fault.abort.http2Error", NOT_VALID),
     yes("http[].mirrors", COPIED),
     yes("http[].{mirror,mirrors[].destination}{,.host,.subset,.port,.port.number}", COPIED),
     yes("http[].mirrorPercentage{,.value}", COPIED_SHARE),
     yes("http[].mirrors[].percentage{,.value}", COPIED),
-    yes("http[].{mirrorPercent,mirror_percent}", "actions::a_mirror_without_a_percentage_gets_everything"),
+    yes("http[].{mirrorPercent,mirror_percent}", OLDER),
     yes("http[].headers{,.request,.response}", CHANGED),
     yes("http[].headers.{request,response}.{set,add,remove}", CHANGED),
     yes("http[].corsPolicy", CORS),
     yes("http[].corsPolicy.{allowOrigins,allowMethods,allowHeaders,exposeHeaders,maxAge,allowCredentials}", CORS),
     yes("http[].corsPolicy.allowOrigins[].{exact,prefix,regex}", CORS),
     yes("http[].corsPolicy.unmatchedPreflights", CORS),
-    yes("http[].corsPolicy.allowOrigin", HEADERS_SENT),
+    yes("http[].corsPolicy.allowOrigin", OLDER),
     yes("tcp", TCP),
     yes("tcp[].match", TCP_MATCH),
     yes("tcp[].match[].{port,gateways}", TCP_MATCH),
@@ -120,11 +118,12 @@ pub(super) const VIRTUAL_SERVICE: &[Feature] = &[
 ];
 
 const SUBSETS: &str = "canary::http_is_split_90_10_in_both_families";
+const FOR_WHOM: &str = "policies::a_rule_is_for_those_whom_it_is_exported_to_and_whom_it_selects";
 const BALANCERS: &str = "shares::the_most_specific_balancer_is_in_force";
-const IN_KERNEL: &str = "verdicts::what_the_kernel_does_without_is_told";
+const SIMPLE: &str = "policies::requests_are_balanced_as_a_rule_says_and_connections_in_the_kernel_by_chance";
 const OF_SUBSET: &str = "shares::the_most_specific_balancer_is_in_force";
 const OF_PORT: &str = "shares::the_most_specific_balancer_is_in_force";
-const TIMEOUT: &str = "verdicts::a_load_balancer_on_a_tcp_port_stays_in_the_kernel";
+const TIMEOUT: &str = "policies::a_connect_is_given_up_when_the_rule_says_so_and_in_the_kernel_when_the_client_does";
 const TLS: &str = "tls::a_good_server_gets_requests_over_one_connection_that_was_asked_for_by_its_name";
 const LEVEL_TLS: &str = "tls::a_port_and_a_subset_have_their_own";
 const TRUST: &str = "tls::a_certificate_that_proves_nothing_is_refused";
@@ -156,7 +155,7 @@ const BY_LABELS: &str = "localities::labels_decide_who_takes_over";
 const SHARES: &str = "localities::shares_of_localities_are_kept_within_two_points";
 const OFF: &str = "localities::without_outlier_detection_or_switched_off_all_are_used_alike";
 const ZONES_DECIDED: &str = "locality::nothing_is_preferred_where_no_failure_is_noticed_or_it_is_switched_off";
-const PLACES: &str = "locality::places_are_told_by_pods_nodes_slices_and_entries";
+
 const BY_COOKIE: &str = "balancing::a_client_without_the_cookie_gets_one_and_comes_back_with_it";
 const BY_ADDRESS: &str = "routing::a_client_address_keeps_its_pod";
 const BY_QUERY: &str = "balancing::requests_stick_by_a_query_parameter";
@@ -165,20 +164,20 @@ const BY_MAGLEV: &str = "shares::users_stay_where_they_are_and_only_those_of_a_l
 const WARMS: &str = "balancing::a_pod_that_is_new_gets_its_share_little_by_little";
 const NO_LOCALITY: &str = "endpoints of every locality are used alike (Error)";
 const NOR_BY_IT: &str = "endpoints of every locality are used alike";
-const LOCALITY: &str = "enforced::no_retries_and_switched_off_zones_are_in_force";
+const ZONES: &str = "policies::zones_are_not_balanced_by_and_switched_off_nothing_is_lost";
 const NO_TUNNEL: &str = "connections are not tunnelled (Error)";
 const NO_PROXY_PROTOCOL: &str = "no PROXY header is sent (Error)";
 const BUDGET: &str = "retries::a_retry_budget_bounds_what_is_repeated_at_a_time";
 
 pub(super) const DESTINATION_RULE: &[Feature] = &[
-    yes("host", "views::the_clients_destination_rule_comes_first_even_by_a_wildcard_and_hides_the_owners_subsets"),
-    yes("exportTo", "fields::a_destination_rule_is_for_whom_it_is_exported_to"),
+    yes("host", "policies::the_clients_own_rule_comes_first_even_by_a_wildcard"),
+    yes("exportTo", FOR_WHOM),
     yes("subsets", SUBSETS),
     yes("subsets[].{name,labels}", SUBSETS),
     yes("trafficPolicy{,.loadBalancer}", BALANCERS),
     yes("subsets[].trafficPolicy{,.loadBalancer}", OF_SUBSET),
     yes("{,subsets[].}trafficPolicy.portLevelSettings{,[].port,[].port.number,[].loadBalancer}", OF_PORT),
-    part("trafficPolicy.loadBalancer.simple", IN_KERNEL, LB),
+    part("trafficPolicy.loadBalancer.simple", SIMPLE, LB),
     part("subsets[].trafficPolicy.loadBalancer.simple", OF_SUBSET, LB),
     part("{,subsets[].}trafficPolicy.portLevelSettings[].loadBalancer.simple", OF_PORT, LB),
     yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash{,.httpHeaderName}", BY_HEADER),
@@ -214,8 +213,8 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
         SHARES,
     ),
     yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.localityLbSetting.enabled", OFF),
-    part("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.zoneAwareLbSetting", LOCALITY, NO_LOCALITY),
-    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.zoneAwareLbSetting.enabled", LOCALITY),
+    part("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.zoneAwareLbSetting", ZONES, NO_LOCALITY),
+    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.zoneAwareLbSetting.enabled", ZONES),
     decided(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.zoneAwareLbSetting.{failover,failoverPriority,minClusterSize}",
         ZONES_DECIDED,
@@ -227,14 +226,10 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
     ),
     yes(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.warmupDurationSecs",
-        "decided::policies_of_every_sort_are_compiled",
+        "older::a_new_pod_warms_up_for_the_older_name_of_the_duration",
     ),
-    yes("trafficPolicy.connectionPool{,.tcp}", TIMEOUT),
-    yes("subsets[].trafficPolicy.connectionPool{,.tcp}", OF_SUBSET),
-    yes("{,subsets[].}trafficPolicy.portLevelSettings[].connectionPool{,.tcp}", OF_PORT),
-    part("trafficPolicy.connectionPool.tcp.connectTimeout", TIMEOUT, CONNECT),
-    part("subsets[].trafficPolicy.connectionPool.tcp.connectTimeout", OF_SUBSET, CONNECT),
-    part("{,subsets[].}trafficPolicy.portLevelSettings[].connectionPool.tcp.connectTimeout", OF_PORT, CONNECT),
+    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool{,.tcp}", TIMEOUT),
+    part("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.tcp.connectTimeout", TIMEOUT, CONNECT),
     part("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.tcp.maxConnections", TOO_MANY, PER_NODE),
     yes(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.tcp.{idleTimeout,maxConnectionDuration}",
@@ -258,7 +253,7 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
     ),
     part(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http.h2UpgradePolicy",
-        "enforced::fields_beyond_this_version_are_told_by_what_is_lost",
+        "policies::http1_stays_http1_whatever_is_said_of_upgrades",
         "DEFAULT and DO_NOT_UPGRADE are in force; UPGRADE: HTTP/1.1 is passed on as HTTP/1.1 (Warning)",
     ),
     yes(
@@ -285,7 +280,7 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
     ),
     yes(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection.interval",
-        "tests::ejections_get_shorter_in_quiet_intervals_and_never_longer_than_the_limit",
+        "breaking::a_quiet_interval_makes_the_next_time_shorter",
     ),
     yes(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection.{maxEjectionPercent,minHealthPercent}",
@@ -293,7 +288,7 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
     ),
     yes(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection.outlierDetectionHttpErrorCodes",
-        "tests::codes_in_the_place_of_5xx",
+        "breaking::the_codes_of_a_rule_count_in_the_place_of_5xx",
     ),
     part("trafficPolicy.tls{,.mode}", TLS, MODES),
     part("subsets[].trafficPolicy.tls{,.mode}", LEVEL_TLS, MODES),
@@ -317,10 +312,7 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
     yes("{,subsets[].}trafficPolicy.retryBudget{,.percent,.minRetryConcurrency}", BUDGET),
     no("{,subsets[].}trafficPolicy.retryBudget.budgetInterval", "what is under way counts, and nothing of the past"),
     decided("{,subsets[].}trafficPolicy.tunnel", "decided::policies_of_every_sort_are_compiled", NO_TUNNEL),
-    yes(
-        "workloadSelector{,.matchLabels}",
-        "clients::a_rule_with_a_workload_selector_comes_before_one_without_and_is_for_its_namespace_alone",
-    ),
+    yes("workloadSelector{,.matchLabels}", FOR_WHOM),
 ];
 
 const NO_PORT: &str = "no port is opened for it (Warning)";
@@ -353,32 +345,33 @@ pub(super) const GATEWAY: &[Feature] = &[
     ),
 ];
 
-const STATIC: &str = "entries::static_endpoints_are_balanced_as_those_of_a_service";
-const OF_ENTRY: &str = "entries::rules_and_subsets_hold_for_its_hosts";
-const SELECTED: &str = "entries::selected_pods_and_workload_entries_are_endpoints";
-const WEIGHTS: &str = "entries::endpoints_get_by_their_weights";
+const STATIC: &str = "entries::static_endpoints_get_by_weight_at_their_own_ports";
+const OF_ENTRY: &str = "entries::rules_and_subsets_hold_for_the_hosts_of_an_entry";
+const SELECTED: &str = "entries::selected_pods_and_workload_entries_are_endpoints_of_an_entry";
+const PLACES: &str = "entries::endpoints_of_the_clients_locality_come_first";
+const PASSES: &str = "entries::what_an_entry_cannot_resolve_passes_as_without_it";
 const NO_NETWORKS: &str = "its address is dialled wherever it is (Warning)";
 const NO_NAMES: &str = "IP addresses are; nothing is sent to a name or a path (Warning)";
 
 pub(super) const SERVICE_ENTRY: &[Feature] = &[
-    part("hosts", OF_ENTRY, "names are; what stands for many hosts (`*.`) passes as without weir (Warning)"),
-    part("addresses", STATIC, "single addresses are; connections to a range pass as without weir (Warning)"),
+    part("hosts", PASSES, "names are; what stands for many hosts (`*.`) passes as without weir (Warning)"),
+    part("addresses", PASSES, "single addresses are; connections to a range pass as without weir (Warning)"),
     yes("ports{,[].number,[].name,[].protocol,[].targetPort}", STATIC),
     part(
         "resolution",
-        "entries::what_cannot_be_resolved_passes_and_is_told_of",
+        PASSES,
         "STATIC is; connections to hosts of any other pass as without weir, or are refused at `addresses` where a \
          DestinationRule asks for TLS, and what rules send to them finds no endpoint (Warning)",
     ),
     yes("endpoints{,[].ports}", STATIC),
-    part("endpoints[].address", STATIC, NO_NAMES),
+    part("endpoints[].address", PASSES, NO_NAMES),
     yes("endpoints[].labels", OF_ENTRY),
-    yes("endpoints[].weight", WEIGHTS),
+    yes("endpoints[].weight", STATIC),
     yes("endpoints[].locality", PLACES),
     no("endpoints[].network", NO_NETWORKS),
     no("endpoints[].serviceAccount", "no identity is looked at"),
     yes("workloadSelector{,.labels}", SELECTED),
-    yes("exportTo", "entries::what_is_not_for_everybody_is_for_those_who_see_it"),
+    yes("exportTo", "entries::an_entry_is_for_those_whom_it_is_exported_to"),
     no("location", "clients see no difference: no mutual TLS is spoken"),
     yes("subjectAltNames", "tls::a_client_of_plain_http_reaches_a_host_beyond_the_mesh_by_tls"),
 ];

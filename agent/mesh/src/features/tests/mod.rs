@@ -56,13 +56,27 @@ fn tests_below(directory: &Path, found: &mut BTreeSet<String>) {
     }
 }
 
+/// Where tests of the core alone are, and where those are that send something through sockets.
+const CORE: &[&str] = &["agent/mesh/src"];
+const REAL: &[&str] = &["agent/src/proxy", "tests/suites"];
+/// All of both, and the others of the edges.
+const ALL: &[&str] = &["agent/mesh/src", "agent/src", "agent/tests", "tests/suites"];
+
+/// Kinds of which what is in force is shown by traffic, not by what the compiler makes of them.
+const SHOWN_BY_TRAFFIC: &[&str] = &["VirtualService", "DestinationRule", "ServiceEntry", "WorkloadEntry"];
+
+fn tests_in(directories: &[&str]) -> BTreeSet<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut found = BTreeSet::new();
+    for directory in directories {
+        tests_below(&root.join(directory), &mut found);
+    }
+    found
+}
+
 #[test]
 fn every_test_that_is_named_exists() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let mut known = BTreeSet::new();
-    for directory in ["agent/mesh/src", "agent/src", "agent/tests", "tests/suites"] {
-        tests_below(&root.join(directory), &mut known);
-    }
+    let known = tests_in(ALL);
     for kind in KINDS {
         for feature in kind.features {
             if let Support::Yes(test) | Support::Part(test, _) | Support::Decided(test, _) = feature.support {
@@ -70,6 +84,26 @@ fn every_test_that_is_named_exists() {
             }
         }
     }
+}
+
+#[test]
+fn what_is_in_force_is_shown_by_traffic() {
+    let (real, core) = (tests_in(REAL), tests_in(CORE));
+    for name in SHOWN_BY_TRAFFIC {
+        assert!(KINDS.iter().any(|kind| kind.kind == *name), "no kind is called {name}");
+    }
+    let mut wrong = Vec::new();
+    for kind in KINDS.iter().filter(|kind| SHOWN_BY_TRAFFIC.contains(&kind.kind)) {
+        for feature in kind.features {
+            if let Support::Yes(test) | Support::Part(test, _) = feature.support
+                // A name that both have would tell nothing.
+                && (!real.contains(test) || core.contains(test))
+            {
+                wrong.push(format!("{} {}: {test}", kind.kind, feature.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "no traffic shows {wrong:#?}");
 }
 
 /// `WEIR_BLESS=1 cargo test -p weir-mesh features` writes it anew.
