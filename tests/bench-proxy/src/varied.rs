@@ -40,7 +40,7 @@ spec:
   - {{name: random, trafficPolicy: {{loadBalancer: {{simple: RANDOM}}}}}}
   - {{name: by-user, trafficPolicy: {{loadBalancer: {{consistentHash: {{httpHeaderName: x-user}}}}}}}}
   - name: by-cookie
-    trafficPolicy: {{loadBalancer: {{consistentHash: {{httpCookie: {{name: seen, ttl: 60s}}, maglev: {{}}}}}}}}
+    trafficPolicy: {{loadBalancer: {{consistentHash: {{httpCookie: {{name: seen, ttl: 60s}}, maglev: {{tableSize: 65537}}}}}}}}
 ---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -54,21 +54,21 @@ spec:
     headers:
       request: {{set: {{x-set: a}}, add: {{x-added: b}}, remove: [x-request-source]}}
       response: {{set: {{x-answered: c}}, remove: [server]}}
-    route: [{{destination: {{host: {host}, subset: v1}}, weight: 50}}, {{destination: {{host: {host}, subset: v2}}, weight: 50}}]
+    route: [{{destination: {{port: {{number: 80}}, host: {host}, subset: v1}}, weight: 50}}, {{destination: {{port: {{number: 80}}, host: {host}, subset: v2}}, weight: 50}}]
   - name: items
     match: [{{uri: {{regex: "/items/[0-9]+/.*"}}}}, {{queryParams: {{item: {{regex: "[0-9]+"}}}}}}]
-    route: [{{destination: {{host: {host}, subset: random}}}}]
+    route: [{{destination: {{port: {{number: 80}}, host: {host}, subset: random}}}}]
   - name: user
     match: [{{uri: {{prefix: /user/}}, headers: {{x-user: {{regex: ".+"}}}}, withoutHeaders: {{x-robot: {{}}}}}}]
-    route: [{{destination: {{host: {host}, subset: by-user}}}}]
+    route: [{{destination: {{port: {{number: 80}}, host: {host}, subset: by-user}}}}]
   - name: cookie
     match: [{{uri: {{prefix: /cookie/}}}}]
-    route: [{{destination: {{host: {host}, subset: by-cookie}}}}]
+    route: [{{destination: {{port: {{number: 80}}, host: {host}, subset: by-cookie}}}}]
   - name: retried
     match: [{{uri: {{prefix: /{flaky}}}}}]
     timeout: 5s
     retries: {{attempts: 5, perTryTimeout: 2s, retryOn: "5xx,reset,connect-failure", backoff: 1ms}}
-    route: [{{destination: {{host: {host}}}}}]
+    route: [{{destination: {{port: {{number: 80}}, host: {host}}}}}]
   - name: moved
     match: [{{uri: {{exact: /moved}}}}]
     redirect: {{uri: /here, authority: new.example, redirectCode: 302}}
@@ -78,20 +78,20 @@ spec:
   - name: faulty
     match: [{{uri: {{prefix: /faulty/}}}}]
     fault: {{abort: {{httpStatus: 503, percentage: {{value: 20}}}}, delay: {{fixedDelay: 1ms, percentage: {{value: 5}}}}}}
-    route: [{{destination: {{host: {host}}}}}]
+    route: [{{destination: {{port: {{number: 80}}, host: {host}}}}}]
   - name: mirrored
     match: [{{uri: {{prefix: /mirrored/}}}}]
-    mirrors: [{{destination: {{host: {host}, subset: v2}}, percentage: {{value: 50}}}}]
-    route: [{{destination: {{host: {host}, subset: v1}}}}]
+    mirrors: [{{destination: {{port: {{number: 80}}, host: {host}, subset: v2}}, percentage: {{value: 50}}}}]
+    route: [{{destination: {{port: {{number: 80}}, host: {host}, subset: v1}}}}]
   - name: cors
     match: [{{uri: {{prefix: /cors/}}}}]
     corsPolicy: {{allowOrigins: [{{exact: "http://page.example"}}], allowMethods: [GET, POST], maxAge: 1h}}
-    route: [{{destination: {{host: {host}}}}}]
+    route: [{{destination: {{port: {{number: 80}}, host: {host}}}}}]
   - name: patient
     match: [{{method: {{exact: POST}}}}, {{method: {{exact: PUT}}}}]
     timeout: 10s
-    route: [{{destination: {{host: {host}, subset: v1}}, weight: 99}}, {{destination: {{host: {host}, subset: v2}}, weight: 1}}]
-  - route: [{{destination: {{host: {host}}}}}]
+    route: [{{destination: {{port: {{number: 80}}, host: {host}, subset: v1}}, weight: 99}}, {{destination: {{port: {{number: 80}}, host: {host}, subset: v2}}, weight: 1}}]
+  - route: [{{destination: {{port: {{number: 80}}, host: {host}}}}}]
 "#
     )
     .expect("a String takes everything");
@@ -139,4 +139,14 @@ pub fn requests() -> Vec<Vec<u8>> {
     ]
     .map(String::into_bytes)
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rule_can_be_carried_out() {
+        mesh::program(&manifests(80)).expect("it compiles without an error");
+    }
 }
