@@ -24,6 +24,8 @@ const IN_FORCE: Duration = Duration::from_secs(10);
 const ROUNDS: u32 = 50;
 /// The label by which Kubernetes knows a node's region.
 const REGION: &str = "topology.kubernetes.io/region";
+/// How regions begin that nodes are lent.
+const LENT: &str = "weir-e2e-";
 
 impl Run {
     /// Requests for a service of ours from the first client.
@@ -70,8 +72,8 @@ pub(super) fn orders(run: &mut Run, _args: &Args) -> Result<()> {
 /// A failing pod leaves after seven errors, and for longer each time.
 pub(super) fn ejection(run: &mut Run, _args: &Args) -> Result<()> {
     run.step("A pod fails seven times", "it is left out for 5 s, then for 10, and nobody else fails")?;
-    run.kubectl.apply(&manifest("tests/e2e/orders-ejection.yaml", &[])?)?;
-    std::thread::sleep(Duration::from_secs(2));
+    // Without the rule a connection has one pod; with it each request is sent by itself. None of these is an error.
+    run.apply_rules("tests/e2e/orders-ejection.yaml", &["--path", "/status/200"], |seen| seen.by_pod.len() > 1)?;
     let errors = |run: &Run, requests: &str| -> Result<u64> {
         let report = run.ask("orders", &["--requests", requests])?;
         ensure!(report.failed == 0, "{report:?}");
@@ -115,8 +117,14 @@ pub(super) fn mirror(run: &mut Run, _args: &Args) -> Result<()> {
     let before = served(run)?;
     let report =
         run.ask("orders", &["--path", "/copied", "--requests", &REQUESTS.to_string(), "--connections", "4"])?;
-    std::thread::sleep(Duration::from_secs(2));
-    let share = 100.0 * (served(run)? - before) as f64 / REQUESTS as f64;
+    // Nobody waits for copies: the last ones are under way until their number stays.
+    let mut copies = 0;
+    let look = || {
+        let last = std::mem::replace(&mut copies, served(run)? - before);
+        Ok((copies > 0 && copies == last).then_some(copies))
+    };
+    let (copies, _) = Kubectl::until("the copies have arrived", IN_FORCE, look)?;
+    let share = 100.0 * copies as f64 / REQUESTS as f64;
     let whole = report.failed == 0 && status(&report, 200) == REQUESTS && report.version("audit") == 0;
     run.check(whole && (share - 50.0).abs() < TOLERANCE, &format!("audit got {share:.1} % of {REQUESTS} requests"))
 }
@@ -138,8 +146,9 @@ pub(super) fn breaker(run: &mut Run, _args: &Args) -> Result<()> {
         "A circuit breaker: four connections, twenty requests",
         "some are answered, the rest are refused at once",
     )?;
-    run.kubectl.apply(&manifest("tests/e2e/orders-breaker.yaml", &[])?)?;
-    std::thread::sleep(Duration::from_secs(2));
+    // It takes the place of the rule that keeps a user on a pod.
+    let user = ["--header", "cookie: user=one"];
+    run.apply_rules("tests/e2e/orders-breaker.yaml", &user, |seen| seen.by_pod.len() > 1)?;
     let (mut answered, mut refused, mut rounds) = (0, 0, 0);
     while refused == 0 && rounds < ROUNDS {
         let report = run.ask("orders", &["--requests", "20", "--connections", "4"])?;
@@ -165,29 +174,59 @@ pub(super) fn regions(run: &mut Run, _args: &Args) -> Result<()> {
         return run.say("\nOne node only: regions are left out.");
     };
     run.step("Two regions", "a share of the requests leaves its region, then none, then all when it is empty")?;
-    let mut lent = Vec::new();
-    let outcome = region_of(run, &first.0, "weir-e2e-first", &mut lent).and_then(|here| {
-        let there = region_of(run, &second.0, "weir-e2e-second", &mut lent)?;
+    let mut lent = Lent { kubectl: run.kubectl.clone(), nodes: Vec::new() };
+    let outcome = lent.region_of(&first.0, "first").and_then(|here| {
+        let there = lent.region_of(&second.0, "second")?;
         if here == there {
             return run.say("Both nodes are in one region: left out.");
         }
         shift(run, (first, &here), (second, &there))
     });
-    for node in lent {
-        run.kubectl.outside(&["label", "node", &node, &format!("{REGION}-")])?;
+    match (outcome, lent.take_back()) {
+        (Err(error), Err(left)) => Err(error.context(format!("{left:#}"))),
+        (outcome, left) => outcome.and(left),
     }
-    outcome
 }
 
-/// The region of a node; one that has none is lent one.
-fn region_of(run: &Run, node: &str, otherwise: &str, lent: &mut Vec<String>) -> Result<String> {
-    let found = run.kubectl.json(&["get", "node", node])?;
-    if let Some(region) = found["metadata"]["labels"][REGION].as_str() {
-        return Ok(region.to_owned());
+/// Nodes that were lent a region. It is taken back when this is dropped at the latest, whatever has failed before.
+struct Lent {
+    kubectl: Kubectl,
+    nodes: Vec<String>,
+}
+
+impl Lent {
+    /// The region of a node; one that has none, or what a run that was killed has left there, is lent one.
+    fn region_of(&mut self, node: &str, otherwise: &str) -> Result<String> {
+        let found = self.kubectl.json(&["get", "node", node])?;
+        if let Some(region) = found["metadata"]["labels"][REGION].as_str().filter(|own| !own.starts_with(LENT)) {
+            return Ok(region.to_owned());
+        }
+        let lent = format!("{LENT}{otherwise}");
+        // First, since a command that fails or is interrupted may have had its effect.
+        self.nodes.push(node.to_owned());
+        self.kubectl.outside(&["label", "--overwrite", "node", node, &format!("{REGION}={lent}")])?;
+        Ok(lent)
     }
-    run.kubectl.outside(&["label", "node", node, &format!("{REGION}={otherwise}")])?;
-    lent.push(node.to_owned());
-    Ok(otherwise.to_owned())
+
+    /// Tries every node, whatever becomes of the others, and after Ctrl-C, too.
+    fn take_back(&mut self) -> Result<()> {
+        let mut failed = Vec::new();
+        for node in std::mem::take(&mut self.nodes) {
+            if let Err(error) = self.kubectl.outside(&["label", "node", &node, &format!("{REGION}-")]) {
+                failed.push(format!("{error:#}"));
+                self.nodes.push(node);
+            }
+        }
+        ensure!(failed.is_empty(), "nodes keep the region that they were lent: {}", failed.join("; "));
+        Ok(())
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // Once more; that it failed before has been told.
+        let _left = self.take_back();
+    }
 }
 
 /// Node and client, with their region.
