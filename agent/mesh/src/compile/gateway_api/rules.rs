@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::attach::{Attachment, Way};
 use super::{CompileOptions, Snapshot, VirtualService, backends, empty, filters};
-use crate::crd::gateway_api::{Filter, PathMatch, Route, RouteMatch, RouteRule};
+use crate::crd::gateway_api::{Filter, PathMatch, Route, RouteKind, RouteMatch, RouteRule};
 use crate::crd::{Action, HttpMatchItem, HttpRoute, HttpSettings, Marked, Mirror};
 use crate::matching::{HeaderMatch, HttpMatch, MoreConditions, Pattern, QueryMatch, StringMatch};
 use crate::program::{RetryPolicy, Share};
@@ -63,6 +63,8 @@ fn rules_of(route: &Route, age: usize, snapshot: &Snapshot, options: &CompileOpt
         let matches = if rule.matches.is_empty() { &everything[..] } else { &rule.matches };
         for (position, one) in matches.iter().enumerate() {
             let (rank, length) = match &one.path {
+                // No method at all: any method comes before, be it given by an expression.
+                PathMatch::Segments(path) if path.is_empty() && route.kind == RouteKind::Grpc => (0, 0),
                 PathMatch::Exact(path) => (3, path.len()),
                 PathMatch::Segments(path) => (2, path.len()),
                 PathMatch::Regex(_, length) => (1, *length),

@@ -274,6 +274,13 @@ fn grpc_methods_are_paths() {
     assert_eq!(compiled.call(80, false, "h", "/shop.Cart/Add"), of("*", "a"));
     assert_eq!(compiled.call(80, false, "h", "/shop.Cart/List"), of("*", "b"));
     assert_eq!(compiled.call(80, false, "h", "/shop.Cart2/List"), "*:80 -> 404");
+    // A rule for everything is the last, wherever it stands and however a method is given.
+    let rules = "{backendRefs: [{name: b, port: 80}]}, {matches: [{method: {type: RegularExpression, service: 'shop[.]V[0-9]'}}], backendRefs: [{name: a, port: 80}]}";
+    let grpc =
+        api("GRPCRoute", "shop", "g", &format!("{{parentRefs: [{{name: gw, namespace: edge}}], rules: [{rules}]}}"));
+    let compiled = outside(&[edge(), grpc].concat());
+    assert_eq!(compiled.call(80, false, "h", "/shop.V2/Get"), of("*", "a"));
+    assert_eq!(compiled.call(80, false, "h", "/shop.V22/Get"), of("*", "b"));
 }
 
 #[test]
