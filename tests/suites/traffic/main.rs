@@ -1,11 +1,12 @@
-//! The node's proxy as users meet it: curl, wrk, openssl, socat, and from PyPI requests and websockets, in pods whose
-//! connections the kernel programs steer. A file is a topic; all play on [`stage`].
+//! The node's proxy as users meet it: curl, wrk, openssl, socat, and from PyPI grpcio, requests and websockets, in pods
+//! whose connections the kernel programs steer. A file is a topic; all play on [`stage`].
 
 mod answers;
 mod breaking;
 mod changes;
 mod entries;
 mod gateway_api;
+mod grpc;
 mod hosts;
 mod http;
 mod layer4;
@@ -13,7 +14,9 @@ mod older;
 mod patience;
 mod pip;
 mod policies;
+mod protected;
 mod races;
+mod references;
 mod routing;
 mod shares;
 mod stage;

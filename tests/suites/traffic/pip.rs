@@ -9,7 +9,7 @@ use weir_tests::require;
 use super::stage::target;
 
 /// What is installed, as pip names it.
-const PACKAGES: [&str; 2] = ["requests==2.32.5", "websockets==15.0.1"];
+const PACKAGES: [&str; 3] = ["grpcio==1.76.0", "requests==2.32.5", "websockets==15.0.1"];
 
 /// The environment's Python. `None`, and `test` reported as left out, where PyPI cannot be reached.
 pub(crate) fn python(test: &str) -> Result<Option<PathBuf>> {
@@ -34,7 +34,7 @@ pub(crate) fn python(test: &str) -> Result<Option<PathBuf>> {
 }
 
 fn installed(python: &Path) -> bool {
-    python.exists() && succeed(Command::new(python).args(["-c", "import requests, websockets"])).is_ok()
+    python.exists() && succeed(Command::new(python).args(["-c", "import grpc, requests, websockets"])).is_ok()
 }
 
 fn succeed(command: &mut Command) -> Result<()> {

@@ -11,23 +11,30 @@ const NO_DEFAULT: &str = "a route is attached to what it names alone; nothing sa
 const FORWARDED: &str = "requests are forwarded without it (Warning)";
 const UNKNOWN: &str = "its rule answers with 500 (Error)";
 const BACKENDS: &str = "Services; the share of anything else is answered with 500 (Error)";
+const TCP_BACKENDS: &str = "Services; connections that are the share of anything else are refused (Error)";
 const HOSTNAMES: &str = "gateway_api::hostnames_of_routes_and_listeners_meet";
 const CONDITIONS: &str = "gateway_api::conditions_say_what_was_attached";
 const FILTERS: &str = "gateway_api::filters_change_paths_and_redirect";
 const MODIFIERS: &str = "decided::filters_of_a_route_are_compiled";
-const TIMEOUTS: &str = "gateway_api::timeouts_are_those_of_the_rule_and_of_each_try";
+const TIMEOUTS: &str = "gateway_api::a_request_and_each_of_its_tries_have_a_time_of_their_own";
 const PASSED: &str = "decided::a_tls_route_passes_through_by_name";
 const NOT_READ: &str = "not looked at";
 const BY_CONNECTION: &str = "HTTP/2 is not told apart by request: the rule that takes everything splits connections";
+const HTTP_1: &str =
+    "requests of HTTP/1.1; HTTP/2 is not told apart by request: the rule that takes everything splits connections";
 
-const MESH: &str = "gateway_api::a_route_for_a_service_is_for_the_mesh";
-const CONSUMER: &str = "gateway_api::a_consumers_route_is_for_its_own_namespace";
-const GRANT: &str = "gateway_api::a_backend_elsewhere_needs_a_grant";
+const PARENT: &str = "references::a_route_is_for_the_services_and_ports_that_it_names";
+const CONSUMER: &str = "references::a_consumers_route_is_for_clients_of_its_namespace_alone";
+const GRANT: &str = "references::a_backend_of_another_namespace_needs_a_grant_that_is_for_it";
+const NO_SERVICE: &str = "references::the_share_of_a_backend_that_is_no_service_is_answered_with_500";
 const CHOSEN: &str = "gateway_api::a_route_for_a_service_chooses_by_what_a_request_says";
 const FILTERED: &str = "gateway_api::filters_and_timeouts_of_a_route_are_in_force";
-const MATCHES: &str = "fields::matches_of_a_route_are_looked_at";
-const TCP: &str = "fields::a_tcp_route_for_a_service_splits_in_the_kernel";
-const GRPC: &str = "gateway_api::grpc_methods_are_paths";
+const OWN_FILTERS: &str = "gateway_api::backends_have_filters_of_their_own_and_paths_are_replaced_whole";
+const COPIED: &str = "gateway_api::copies_are_made_of_the_share_that_a_mirror_says";
+const TCP: &str = "references::a_tcp_route_splits_connections_and_refuses_the_share_of_what_it_may_not_refer_to";
+const CONNECTIONS: &str = "grpc::grpc_connections_follow_the_rule_that_takes_everything";
+const GRPC_CONSUMER: &str = "grpc::a_consumers_grpc_route_needs_a_grant_of_its_own_kind";
+const METHODS: &str = "grpc::over_http_1_the_method_of_a_grpc_route_chooses";
 
 pub(super) const GATEWAY_CLASS: &[Feature] = &[
     decided("controllerName", "decided::a_gateway_of_another_class_is_left_alone", NO_LISTENERS),
@@ -47,15 +54,15 @@ pub(super) const GATEWAY: &[Feature] = &[
 ];
 
 pub(super) const HTTP_ROUTE: &[Feature] = &[
-    part("parentRefs", MESH, PARENTS),
-    yes("parentRefs[].{group,kind,name}", MESH),
+    part("parentRefs", PARENT, PARENTS),
+    yes("parentRefs[].{group,kind,name}", PARENT),
     yes("parentRefs[].namespace", CONSUMER),
-    yes("parentRefs[].port", MATCHES),
+    yes("parentRefs[].port", PARENT),
     decided("parentRefs[].sectionName", CONDITIONS, NO_LISTENERS),
     decided("hostnames", HOSTNAMES, NO_HOSTNAMES),
     no("useDefaultGateways", NO_DEFAULT),
-    yes("rules", MESH),
-    yes("rules[].name", MATCHES),
+    yes("rules", CHOSEN),
+    yes("rules[].name", CHOSEN),
     yes("rules[].matches", CHOSEN),
     yes("rules[].matches[].path{,.type,.value}", CHOSEN),
     yes("rules[].matches[].{headers,queryParams}{,[].name,[].type,[].value}", CHOSEN),
@@ -63,21 +70,24 @@ pub(super) const HTTP_ROUTE: &[Feature] = &[
     yes("rules[].backendRefs{,[].name,[].port}", CHOSEN),
     yes("rules[].backendRefs[].weight", CHOSEN),
     yes("rules[].backendRefs[].namespace", GRANT),
-    part("rules[].backendRefs[].{group,kind}", MATCHES, BACKENDS),
-    part("rules[].{filters,backendRefs[].filters}{,[].type}", FILTERS, "as the field of its type says"),
+    part("rules[].backendRefs[].{group,kind}", NO_SERVICE, BACKENDS),
+    part("rules[].{filters,backendRefs[].filters}{,[].type}", OWN_FILTERS, "as the field of its type says"),
     yes("rules[].filters[].requestRedirect{,.hostname,.port,.scheme,.statusCode}", FILTERED),
-    yes("rules[].filters[].{requestRedirect,urlRewrite}.path{,.type,.replaceFullPath,.replacePrefixMatch}", FILTERED),
+    yes("rules[].filters[].{requestRedirect,urlRewrite}.path{,.type,.replacePrefixMatch}", FILTERED),
+    yes("rules[].filters[].{requestRedirect,urlRewrite}.path.replaceFullPath", OWN_FILTERS),
     yes("rules[].filters[].urlRewrite{,.hostname}", FILTERED),
     no("rules[].backendRefs[].filters[].{requestRedirect,urlRewrite,requestMirror}", NOT_READ),
-    yes("rules[].filters[].requestMirror{,.percent,.fraction,.fraction.numerator,.fraction.denominator}", MODIFIERS),
-    yes("rules[].filters[].requestMirror.backendRef{,.group,.kind,.name,.namespace,.port}", FILTERED),
+    yes("rules[].filters[].requestMirror{,.percent,.fraction,.fraction.numerator,.fraction.denominator}", COPIED),
+    yes("rules[].filters[].requestMirror.backendRef{,.group,.kind,.name,.namespace,.port}", COPIED),
+    yes("rules[].filters[].{requestHeaderModifier,responseHeaderModifier}{,.remove,.set,.add}", FILTERED),
+    yes("rules[].filters[].{requestHeaderModifier,responseHeaderModifier}.{set,add}[].{name,value}", FILTERED),
     yes(
-        "rules[].{filters,backendRefs[].filters}[].{requestHeaderModifier,responseHeaderModifier}{,.remove,.set,.add}",
-        FILTERED,
+        "rules[].backendRefs[].filters[].{requestHeaderModifier,responseHeaderModifier}{,.remove,.set,.add}",
+        OWN_FILTERS,
     ),
     yes(
-        "rules[].{filters,backendRefs[].filters}[].{requestHeaderModifier,responseHeaderModifier}.{set,add}[].{name,value}",
-        FILTERED,
+        "rules[].backendRefs[].filters[].{requestHeaderModifier,responseHeaderModifier}.{set,add}[].{name,value}",
+        OWN_FILTERS,
     ),
     no("rules[].{filters,backendRefs[].filters}[].{extensionRef,cors,externalAuth}", UNKNOWN),
     yes("rules[].timeouts{,.request,.backendRequest}", TIMEOUTS),
@@ -85,18 +95,20 @@ pub(super) const HTTP_ROUTE: &[Feature] = &[
 ];
 
 pub(super) const GRPC_ROUTE: &[Feature] = &[
-    part("parentRefs", GRPC, PARENTS),
-    part("parentRefs[].{group,kind,name,namespace}", GRPC, "as in an HTTPRoute"),
-    part("parentRefs[].port", GRPC, "as in an HTTPRoute"),
+    part("parentRefs", CONNECTIONS, PARENTS),
+    yes("parentRefs[].{group,kind,name,port}", CONNECTIONS),
+    yes("parentRefs[].namespace", GRPC_CONSUMER),
     decided("parentRefs[].sectionName", CONDITIONS, NO_LISTENERS),
     decided("hostnames", HOSTNAMES, NO_HOSTNAMES),
     no("useDefaultGateways", NO_DEFAULT),
-    part("rules", GRPC, BY_CONNECTION),
-    part("rules[].name", GRPC, BY_CONNECTION),
-    part("rules[].matches", GRPC, BY_CONNECTION),
-    part("rules[].matches[].{method,method.service,method.method,method.type}", GRPC, BY_CONNECTION),
-    part("rules[].matches[].headers{,[].name,[].type,[].value}", GRPC, BY_CONNECTION),
-    part("rules[].backendRefs{,[].name,[].port,[].weight,[].namespace,[].group,[].kind}", GRPC, BY_CONNECTION),
+    part("rules", CONNECTIONS, BY_CONNECTION),
+    part("rules[].name", METHODS, HTTP_1),
+    part("rules[].matches", METHODS, HTTP_1),
+    part("rules[].matches[].{method,method.service,method.method,method.type}", METHODS, HTTP_1),
+    part("rules[].matches[].headers{,[].name,[].type,[].value}", METHODS, HTTP_1),
+    part("rules[].backendRefs{,[].name,[].port,[].weight}", CONNECTIONS, BY_CONNECTION),
+    part("rules[].backendRefs[].{group,kind}", CONNECTIONS, TCP_BACKENDS),
+    yes("rules[].backendRefs[].namespace", GRPC_CONSUMER),
     decided("rules[].{filters,backendRefs[].filters}{,[].type}", MODIFIERS, "as the field of its type says"),
     decided("rules[].filters[].requestMirror", MODIFIERS, BY_CONNECTION),
     no("rules[].backendRefs[].filters[].requestMirror", NOT_READ),
@@ -123,13 +135,14 @@ pub(super) const TLS_ROUTE: &[Feature] = &[
 pub(super) const TCP_ROUTE: &[Feature] = &[
     part("parentRefs", TCP, PARENTS),
     yes("parentRefs[].{group,kind,name,port}", TCP),
-    part("parentRefs[].namespace", CONSUMER, "as in an HTTPRoute"),
+    yes("parentRefs[].namespace", TCP),
     decided("parentRefs[].sectionName", CONDITIONS, NO_LISTENERS),
     no("useDefaultGateways", NO_DEFAULT),
     yes("rules", TCP),
     no("rules[].name", "not shown anywhere"),
     yes("rules[].backendRefs{,[].name,[].port,[].weight}", TCP),
-    part("rules[].backendRefs[].{namespace,group,kind}", GRANT, "as in an HTTPRoute"),
+    yes("rules[].backendRefs[].namespace", TCP),
+    part("rules[].backendRefs[].{group,kind}", TCP, TCP_BACKENDS),
 ];
 
 pub(super) const REFERENCE_GRANT: &[Feature] =
