@@ -7,7 +7,9 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use aya::maps::{Array, Map, MapData};
 use weir::datapath::{Datapath, Ejected, HealthTable, REUSE_GRACE, monotonic_ns};
+use weir_ebpf::Backend;
 use weir_mesh::plan::{OnFailure, Verdict};
 
 use crate::bed::{Bed, balance, plan};
@@ -100,6 +102,45 @@ fn who_takes_over_finds_indices_that_were_given_out_meanwhile_and_may_take_an_ej
     second.apply(&balance(&[(1, &servers[..2])]), Instant::now()).unwrap();
     second.apply(&balance(&[(1, &servers)]), Instant::now() + REUSE_GRACE).unwrap();
     assert_eq!(ejected(&second), [servers[1]]);
+}
+
+/// The endpoint of each index that is in use.
+fn indices(bed: &Bed) -> BTreeMap<u32, u16> {
+    let map = MapData::from_pin(bed.pins().join("maps/weir_backends")).unwrap();
+    let backends: Array<_, Backend> = Map::Array(map).try_into().unwrap();
+    let value = |index| backends.get(&index, 0).unwrap();
+    (0..64).map(|index| (index, value(index))).filter(|(_, b)| b.in_use == 1).map(|(i, b)| (i, b.port)).collect()
+}
+
+#[test]
+fn an_index_that_is_used_again_has_nothing_of_the_endpoint_that_had_it() {
+    let Some(mut bed) = Bed::new("eject-reuse") else { return };
+    let servers: Vec<SocketAddr> = (1..=3).map(|name| bed.server(name)).collect();
+    let mut datapath = bed.open();
+    datapath.pod_set(&bed.pod()).unwrap();
+    let start = Instant::now();
+    datapath.apply(&balance(&[(1, &servers[..1])]), start).unwrap();
+    eject(&datapath.health(), servers[0], Duration::from_mins(1));
+    let before = indices(&bed);
+    let (index, _) = before.first_key_value().unwrap();
+    // It goes, another one comes, and has its index once that has rested.
+    datapath.apply(&balance(&[]), start).unwrap();
+    datapath.apply(&balance(&[(1, &servers[1..2])]), start + REUSE_GRACE).unwrap();
+    let after = indices(&bed);
+    assert_eq!((before.len(), after.get(index), after.len()), (1, Some(&servers[1].port()), 1), "the same index");
+    assert_eq!(datapath.health().ejected(), []);
+    let mut client = bed.client();
+    assert_eq!(client.ask("100"), "2=100");
+    datapath.apply(&balance(&[(1, &servers[1..])]), start + REUSE_GRACE).unwrap();
+    let answer = client.ask("300");
+    assert!(counts(&answer)["2"] > 90 && counts(&answer)["3"] > 90, "{answer}");
+    // The one that was ejected still is when it comes back, whichever index it has then.
+    datapath.apply(&balance(&[(1, &servers)]), start + 2 * REUSE_GRACE).unwrap();
+    let ejected: Vec<SocketAddr> = datapath.health().ejected().iter().map(|one| one.endpoint).collect();
+    assert_eq!(ejected, servers[..1]);
+    let answer = client.ask("300");
+    assert!(!counts(&answer).contains_key("1"), "{answer}");
+    assert_eq!(datapath.counters().unwrap()["ejected_panic"], 0);
 }
 
 #[test]
