@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use weir_tests::apiserver::Fault;
-use weir_tests::canary::{BACKENDS, HTTP_PORT, TCP_PORT, http_split, subsets};
+use weir_tests::canary::{BACKENDS, HTTP_PORT, TCP_PORT, http_split, subsets, virtual_service};
 use weir_tests::process::{Place, Process};
 use weir_tests::require::Need;
 use weir_tests::{
@@ -224,5 +224,45 @@ fn an_agent_that_has_not_read_everything_takes_nothing_away() -> Result<()> {
     ensure!(report.failed == 0 && report.version("v1") == 50 && second.accepted()? > accepted + 49.0, "{report:?}");
     second.terminate()?;
     drop(scene.sandbox);
+    Ok(())
+}
+
+#[test]
+fn a_missing_file_is_told_when_a_changed_rule_comes_to_need_it_and_not_any_more_when_none_does() -> Result<()> {
+    let name = "a_missing_file_is_told_when_a_changed_rule_comes_to_need_it_and_not_any_more_when_none_does";
+    if !require(name, &[Need::Agent]) {
+        return Ok(());
+    }
+    let scene = Scene::new(100, 0)?;
+    let missing = "/etc/weir/tls/default/missing.pem";
+    let encrypted = format!("trafficPolicy: {{tls: {{mode: SIMPLE, caCertificates: {missing}}}}}");
+    scene.api.apply(&subsets("service-b").replace("{version: v2}", &format!("{{version: v2}}, {encrypted}")))?;
+    let lead_to = |version: &str| {
+        let route = format!("  http:\n  - route: [{{destination: {{host: service-b, subset: {version}}}}}]\n");
+        scene.api.apply(&virtual_service("service-b", &route))
+    };
+    lead_to("v1")?;
+    let mut agent = Agent::spawn_on_with(&scene.canary.mesh, &scene.api.kubeconfig(), |command| {
+        command.env("WEIR_LOG", "info,weir=debug");
+    })?;
+    agent.await_ready(SOON)?;
+    agent.await_enrolled("default/caller", true)?;
+    let told = || Ok::<_, anyhow::Error>(agent.findings()?.iter().any(|finding| finding.contains(missing)));
+    // What each way of compiling logs at its end: the short one, and the whole.
+    let ways = || ["updated", "in force"].map(|word| agent.log_text().matches(&format!(" {word} generation=")).count());
+    ensure!(!told()?, "nothing leads to the subset yet");
+    for (version, is_told) in [("v2", true), ("v1", false), ("v2", true)] {
+        let before = ways();
+        lead_to(version)?;
+        eventually(&format!("what {version} needs is told: {is_told}"), SOON, || {
+            Ok((told()? == is_told).then_some(()))
+        })?;
+        let after = ways();
+        ensure!(!is_told || (after[0] > before[0] && after[1] == before[1]), "by the short way: {before:?} {after:?}");
+        let report = scene.http().requests(10).fresh().run(scene.caller())?;
+        let status = if is_told { 503 } else { 200 };
+        ensure!(report.failed == 0 && report.status(status) == 10, "{version}: {report:?}");
+    }
+    agent.terminate()?;
     Ok(())
 }
