@@ -128,7 +128,8 @@ impl Report {
         let _infallible = writeln!(
             text,
             "Measured on {}, Linux {}, shared with other work; {}; weir as it is shipped, in the profile \
-             `release`.\n",
+             `release` and trained: compiled by a record of what it executes under traffic like this one and of other \
+             sorts, which neither the other subjects nor builds by `cargo build` are.\n",
             self.machine.cpu,
             self.machine.kernel,
             versions.join(", ")
