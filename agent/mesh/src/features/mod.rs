@@ -26,8 +26,7 @@ pub struct Feature {
 /// Whether a field is in force.
 #[derive(Clone, Copy, Debug)]
 pub enum Support {
-    /// It is. The test that shows it, as `FILE::FUNCTION`; of the kinds in
-    /// `tests::SHOWN_BY_TRAFFIC` it is one that sends something through sockets.
+    /// It is. The test that shows it, as `FILE::FUNCTION`; it sends something through sockets.
     Yes(&'static str),
     /// Some of its values are; the test, and what holds for the others.
     Part(&'static str, &'static str),
