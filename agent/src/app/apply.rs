@@ -93,6 +93,9 @@ pub(super) struct Applier {
     trim_at: Option<Instant>,
     /// When files for TLS were last looked at.
     looked: Instant,
+    /// When rules first changed in the short way while files could not be used. That way keeps what rules lead away from: only
+    /// the whole says that nobody needs a file any more, and it waits for the next look, whatever changes until then.
+    unsure_of_files: Option<Instant>,
     pub(super) pods: Pods,
     /// What was last said of taking over.
     said: Said,
@@ -131,6 +134,7 @@ impl Applier {
             retry_at: None,
             trim_at: None,
             looked: Instant::now(),
+            unsure_of_files: None,
             pods,
             said: Said::default(),
             prove_at: None,

@@ -155,7 +155,6 @@ const BY_LABELS: &str = "localities::labels_decide_who_takes_over";
 const SHARES: &str = "localities::shares_of_localities_are_kept_within_two_points";
 const OFF: &str = "localities::without_outlier_detection_or_switched_off_all_are_used_alike";
 const ZONES_DECIDED: &str = "locality::nothing_is_preferred_where_no_failure_is_noticed_or_it_is_switched_off";
-
 const BY_COOKIE: &str = "balancing::a_client_without_the_cookie_gets_one_and_comes_back_with_it";
 const BY_ADDRESS: &str = "routing::a_client_address_keeps_its_pod";
 const BY_QUERY: &str = "balancing::requests_stick_by_a_query_parameter";

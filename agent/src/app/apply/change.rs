@@ -19,6 +19,10 @@ impl Applier {
         match changes {
             Changes::Few(changes) => {
                 if let Some(delta) = self.update(&changes) {
+                    let rules = changes.iter().any(|change| *change.object.kind == *"VirtualService");
+                    if rules && !self.tls_findings().is_empty() {
+                        self.unsure_of_files.get_or_insert(started);
+                    }
                     self.put(delta, started);
                     return;
                 }
@@ -32,10 +36,6 @@ impl Applier {
     fn update(&mut self, changes: &[Change]) -> Option<Delta> {
         // What is not in the maps is tried again with the whole plan.
         if self.unplaced || self.uncompiled || !self.reign.is_in_charge().unwrap_or(false) {
-            return None;
-        }
-        // The short way keeps what rules lead away from: only the whole says that nobody needs a file any more.
-        if changes.iter().any(|change| *change.object.kind == *"VirtualService") && !self.tls_findings().is_empty() {
             return None;
         }
         let program = self.parts.program.load();

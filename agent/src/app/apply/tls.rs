@@ -1,4 +1,5 @@
-//! What rules ask of TLS and the node cannot do, as findings; and files that are replaced while the agent runs.
+//! What rules ask of TLS and the node cannot do, as findings; and files that are replaced, or that nobody needs any
+//! more, while the agent runs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +33,9 @@ impl Applier {
             return;
         }
         self.looked = now;
+        if self.unsure_of_files.take().is_some() && !self.tls_findings().is_empty() {
+            self.recompile(now);
+        }
         if !self.parts.program.refresh_tls() {
             return;
         }

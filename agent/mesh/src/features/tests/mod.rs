@@ -58,7 +58,7 @@ fn tests_below(directory: &Path, found: &mut BTreeSet<String>) {
 
 /// Where tests of the core alone are, and where those are that send something through sockets.
 const CORE: &[&str] = &["agent/mesh/src"];
-const REAL: &[&str] = &["agent/src/proxy", "tests/suites"];
+const REAL: &[&str] = &["agent/src/proxy/tests", "tests/suites"];
 /// All of both, and the others of the edges.
 const ALL: &[&str] = &["agent/mesh/src", "agent/src", "agent/tests", "tests/suites"];
 
