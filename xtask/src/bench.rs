@@ -82,8 +82,8 @@ struct Proxy {
     /// Only these subjects, separated by commas
     #[arg(long)]
     subjects: Option<String>,
-    /// Put it into docs/benchmarks.md, with its drawings
-    #[arg(long)]
+    /// Put it into docs/benchmarks.md, with its drawings; of programs that were just built as they are shipped
+    #[arg(long, conflicts_with_all = ["untrained", "no_build"])]
     docs: bool,
     /// weir without a training run before it (see `cargo xtask train`)
     #[arg(long)]
@@ -146,6 +146,7 @@ fn run_proxy(proxy: &Proxy) -> Result<()> {
     command.args(&proxy.cases).arg("--output").arg(workspace::target().join("bench"));
     command.arg("--envoy").arg(packages::envoy(&workspace::target().join("tools"))?);
     command.arg(format!("--rounds={}", proxy.rounds)).arg(format!("--seconds={}", proxy.seconds));
+    command.args(training.is_some().then_some("--trained"));
     command.args(proxy.subjects.iter().map(|subjects| format!("--subjects={subjects}")));
     if proxy.docs {
         command.arg("--docs").arg(workspace::root().join("docs/benchmarks.md"));

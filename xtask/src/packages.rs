@@ -1,5 +1,5 @@
-//! Programs of the machine that the demo, the suites and the images need, and the Debian packages that hold them. Used by `demo`,
-//! `image` and `test`, each with the list of what it needs.
+//! Programs of the machine that the demo, the suites, the images and the training need, and the Debian packages that
+//! hold them. Used by `demo`, `image`, `test` and `training`, each with the list of what it needs.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -90,16 +90,21 @@ pub(crate) fn require_all(packages: &[Package]) -> Result<()> {
     Ok(())
 }
 
-/// A tool of LLVM in the version of a compiler, installed if it is not there: they read no other version's files.
+/// A tool of LLVM in a version, installed if it is not there.
 ///
 /// # Errors
 /// When it is missing even then; the error says what to install.
 pub(crate) fn llvm(tool: &str, major: u32) -> Result<PathBuf> {
     let program = format!("{tool}-{major}");
     let package = format!("llvm-{major}");
-    if require::program(&program).is_none() {
-        install_debian(&[&package])?;
+    let is_of_version = |path: &PathBuf| {
+        let said = Command::new(path).arg("--version").output();
+        said.is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains(&format!("LLVM version {major}.")))
+    };
+    if let Some(path) = require::program(&program).or_else(|| require::program(tool).filter(is_of_version)) {
+        return Ok(path);
     }
+    install_debian(&[&package])?;
     require::program(&program).with_context(|| format!("not installed: {program} (Debian package {package})"))
 }
 

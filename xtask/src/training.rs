@@ -15,19 +15,28 @@ use crate::{packages, workspace};
 pub(crate) const RELEASE: &str = "release";
 /// Everything that is released is static: nothing else could start in an empty image.
 const STATIC: &str = "-Ctarget-feature=+crt-static";
-/// What goes into the proxy. The benches and tests do not, though the load of the training is theirs.
-const SOURCES: &[&str] = &["Cargo.toml", "Cargo.lock", "agent"];
+/// What goes into the proxy, and the traffic of the training.
+const SOURCES: &[&str] = &[
+    "Cargo.toml",
+    "Cargo.lock",
+    "agent",
+    "tests/bench-proxy/src/mesh.rs",
+    "tests/bench-proxy/src/training.rs",
+    "tests/bench-proxy/src/varied.rs",
+];
+/// What is below these and never in a release: tests, and the texts on which field is in force.
+const BESIDE: &[&str] = &["tests", "features"];
 /// What separates flags in CARGO_ENCODED_RUSTFLAGS, so that paths may have spaces.
 const SEPARATOR: &str = "\x1f";
+/// Of records.
+const EXTENSION: &str = "profdata";
 
 /// Trains, whether it is due or not.
 ///
 /// # Errors
 /// When the instrumented proxy does not build or run.
 pub(crate) fn run() -> Result<()> {
-    let compiler = Compiler::this()?;
-    let record = compiler.record()?;
-    train(&compiler, &record)?;
+    let record = train(&Compiler::this()?)?;
     println!("{}: `cargo xtask image` and `cargo xtask bench proxy` use it", record.display());
     Ok(())
 }
@@ -42,10 +51,12 @@ pub(crate) fn due(profile: &str, untrained: bool) -> Result<Option<PathBuf>> {
         return Ok(None);
     }
     let compiler = Compiler::this()?;
-    let record = compiler.record()?;
-    if !record.exists() {
-        train(&compiler, &record).context("training (--untrained builds without it)")?;
-    }
+    let stem = compiler.stem()?;
+    let record = records().find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&stem)));
+    let record = match record {
+        Some(record) => record,
+        None => train(&compiler).context("training (--untrained builds without it)")?,
+    };
     Ok(Some(record))
 }
 
@@ -70,8 +81,10 @@ fn command(profile: &str, host: &str, target: &Path, more: Option<String>) -> Co
     cargo
 }
 
-fn train(compiler: &Compiler, record: &Path) -> Result<()> {
-    let merge = packages::llvm("llvm-profdata", compiler.llvm)?;
+/// Gives the record, which takes the place of former ones.
+fn train(compiler: &Compiler) -> Result<PathBuf> {
+    let merge = compiler.profdata()?;
+    let stem = compiler.stem()?;
     let place = place();
     let (build, raw) = (place.join("build"), place.join("raw"));
     println!(
@@ -79,31 +92,47 @@ fn train(compiler: &Compiler, record: &Path) -> Result<()> {
     );
     let mut cargo = command(RELEASE, &compiler.host, &build, Some("-Cprofile-generate".to_owned()));
     succeed(cargo.args(["-p", "weir-bench-proxy", "--bin", "weir-proxy", "--bin", "weir-train"]))?;
+    let remove = |path: &Path| fs::remove_dir_all(path).with_context(|| format!("removing {}", path.display()));
     if raw.exists() {
-        fs::remove_dir_all(&raw).with_context(|| format!("removing {}", raw.display()))?;
+        remove(&raw)?;
     }
     let built = build.join(&compiler.host).join(RELEASE);
     let mut training = Command::new(built.join("weir-train"));
     training.arg("--proxy").arg(built.join("weir-proxy")).arg("--output").arg(&raw);
     // It was built with the proxy, and would record itself.
     succeed(training.env("LLVM_PROFILE_FILE", "/dev/null"))?;
-    let records = fs::read_dir(&raw)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
-    let records: Vec<&PathBuf> =
-        records.iter().filter(|path| path.extension().is_some_and(|e| e == "profraw")).collect();
-    ensure!(!records.is_empty(), "the proxy left no record in {}", raw.display());
-    // Put in place whole: a record that is cut short would be used by every later build.
-    let whole = record.with_extension("new");
-    succeed(Command::new(merge).args(["merge", "--sparse", "-o"]).arg(&whole).args(records))?;
-    for former in fs::read_dir(&place)?.flatten().map(|entry| entry.path()) {
-        if former.extension().is_some_and(|extension| extension == "profdata") {
-            fs::remove_file(&former).with_context(|| format!("removing {}", former.display()))?;
-        }
+    let written = files(&raw, "profraw");
+    ensure!(!written.is_empty(), "the proxy left no record in {}", raw.display());
+    let whole = place.join("whole");
+    succeed(Command::new(merge).args(["merge", "--sparse", "-o"]).arg(&whole).args(written))?;
+    remove(&raw)?;
+    for former in records() {
+        fs::remove_file(&former).with_context(|| format!("removing {}", former.display()))?;
     }
-    fs::rename(&whole, record).with_context(|| format!("writing {}", record.display()))
+    // Put in place whole, as one that is cut short would be used by every later build. Its name has its content too:
+    // cargo builds anew when the flags change, and does not look into files that they name.
+    let record = place.join(format!("{stem}-{:016x}.{EXTENSION}", hash_of(&fs::read(&whole)?)));
+    fs::rename(&whole, &record).with_context(|| format!("writing {}", record.display()))?;
+    Ok(record)
 }
 
 fn place() -> PathBuf {
     workspace::target().join("training")
+}
+
+fn records() -> impl Iterator<Item = PathBuf> {
+    files(&place(), EXTENSION).into_iter()
+}
+
+fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.filter(|path| path.extension().is_some_and(|own| own == extension)).collect()
+}
+
+fn hash_of(what: &(impl Hash + ?Sized)) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
 }
 
 struct Compiler {
@@ -112,28 +141,39 @@ struct Compiler {
     host: String,
     /// The major version of its LLVM.
     llvm: u32,
+    sysroot: String,
 }
 
 impl Compiler {
     fn this() -> Result<Self> {
-        let output =
-            Command::new("rustc").current_dir(workspace::root()).arg("-vV").output().context("running rustc")?;
-        Self::of(String::from_utf8(output.stdout)?)
+        let ask = |arguments: &[&str]| -> Result<String> {
+            let mut rustc = Command::new("rustc");
+            let output = rustc.current_dir(workspace::root()).args(arguments).output().context("running rustc")?;
+            Ok(String::from_utf8(output.stdout)?)
+        };
+        Self::of(ask(&["-vV"])?, ask(&["--print", "sysroot"])?.trim().to_owned())
     }
 
-    fn of(version: String) -> Result<Self> {
+    fn of(version: String, sysroot: String) -> Result<Self> {
         let field = |name: &str| version.lines().find_map(|line| line.strip_prefix(name));
         let host = field("host: ").context("rustc names no host")?.to_owned();
         let llvm = field("LLVM version: ").and_then(|llvm| llvm.split('.').next()?.parse().ok());
-        Ok(Self { llvm: llvm.context("rustc names no version of LLVM")?, host, version })
+        Ok(Self { llvm: llvm.context("rustc names no version of LLVM")?, host, version, sysroot })
     }
 
-    /// Where the record of the sources as they are is, or would be. Its name is its content's, as cargo builds anew when
-    /// the flags change, and does not look into files that they name.
-    fn record(&self) -> Result<PathBuf> {
-        let mut hasher = DefaultHasher::new();
-        (&self.version, workspace::hash(SOURCES)?).hash(&mut hasher);
-        Ok(place().join(format!("{:016x}.profdata", hasher.finish())))
+    /// How the name of a record of the sources as they are begins.
+    fn stem(&self) -> Result<String> {
+        Ok(format!("{:016x}", hash_of(&(&self.version, workspace::hash(SOURCES, BESIDE)?))))
+    }
+
+    /// llvm-profdata of the compiler's own LLVM, which reads no other's records: rustup's component `llvm-tools`, or the
+    /// system's, which is installed where that can be done.
+    fn profdata(&self) -> Result<PathBuf> {
+        let component = Path::new(&self.sysroot).join("lib/rustlib").join(&self.host).join("bin/llvm-profdata");
+        if component.exists() {
+            return Ok(component);
+        }
+        packages::llvm("llvm-profdata", self.llvm).context("or add the component: rustup component add llvm-tools")
     }
 }
 
@@ -149,12 +189,15 @@ mod tests {
 
     #[test]
     fn a_record_is_of_one_compiler() {
-        let said = |patch: u32| format!("rustc 1.95.{patch}\nhost: x86_64-unknown-linux-gnu\nLLVM version: 22.1.2\n");
-        let [one, same, other] = [0, 0, 1].map(|patch| Compiler::of(said(patch)).expect("as rustc says it"));
-        assert_eq!((one.host.as_str(), one.llvm), ("x86_64-unknown-linux-gnu", 22));
-        assert_eq!(one.record().expect("sources"), same.record().expect("sources"));
-        assert_ne!(one.record().expect("sources"), other.record().expect("sources"));
-        assert!(Compiler::of("rustc 1.95.0\n".to_owned()).is_err());
+        let said = |patch: u32| {
+            let text = format!("rustc 1.95.{patch}\nhost: x86_64-unknown-linux-gnu\nLLVM version: 22.1.2\n");
+            Compiler::of(text, "/usr".to_owned()).expect("as rustc says it")
+        };
+        assert_eq!((said(0).host.as_str(), said(0).llvm), ("x86_64-unknown-linux-gnu", 22));
+        let stem = |patch| said(patch).stem().expect("sources");
+        assert_eq!(stem(0), stem(0));
+        assert_ne!(stem(0), stem(1));
+        assert!(Compiler::of("rustc 1.95.0\n".to_owned(), String::new()).is_err());
     }
 
     #[test]

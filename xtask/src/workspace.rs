@@ -19,15 +19,16 @@ pub(crate) fn target() -> PathBuf {
     root().join("target")
 }
 
-/// The hash of what `paths` hold, files and directories below the root: the same for the same sources, wherever they are.
+/// The hash of what `paths` hold, files and directories below the root, without directories called as one of `beside`:
+/// the same for the same sources, wherever they are.
 ///
 /// # Errors
 /// When one cannot be read.
-pub(crate) fn hash(paths: &[&str]) -> Result<u64> {
+pub(crate) fn hash(paths: &[&str], beside: &[&str]) -> Result<u64> {
     let root = root();
     let mut files = Vec::new();
     for path in paths {
-        collect(root.join(path), &mut files)?;
+        collect(root.join(path), beside, &mut files)?;
     }
     files.sort();
     let mut hasher = DefaultHasher::new();
@@ -38,13 +39,16 @@ pub(crate) fn hash(paths: &[&str]) -> Result<u64> {
     Ok(hasher.finish())
 }
 
-fn collect(path: PathBuf, files: &mut Vec<PathBuf>) -> Result<()> {
+fn collect(path: PathBuf, beside: &[&str], files: &mut Vec<PathBuf>) -> Result<()> {
     if !path.is_dir() {
         files.push(path);
         return Ok(());
     }
     for entry in fs::read_dir(&path).with_context(|| format!("cannot read {}", path.display()))? {
-        collect(entry?.path(), files)?;
+        let entry = entry?;
+        if !beside.iter().any(|name| entry.file_name() == *name) {
+            collect(entry.path(), beside, files)?;
+        }
     }
     Ok(())
 }

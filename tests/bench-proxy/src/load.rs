@@ -106,8 +106,7 @@ impl Load {
         let for_thread = Arc::clone(&shared);
         // The thread connects by itself, on its CPU: subjects that steer by the client's CPU look at where that happens.
         let thread = std::thread::Builder::new().name("load".into()).spawn(move || {
-            process::pin_thread(spec.cpu)?;
-            match Run::new(spec, for_thread) {
+            match process::pin_thread(spec.cpu).and_then(|()| Run::new(spec, for_thread)) {
                 Ok(mut run) => {
                     let _heard = connected.send(Ok(()));
                     run.run()

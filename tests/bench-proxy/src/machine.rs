@@ -26,6 +26,8 @@ impl Machine {
             info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
         let cpus = info.lines().filter(|line| line.starts_with("processor")).count();
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        // What a distribution or a cloud calls its build tells nobody anything.
+        let kernel = release.trim().split('-').next().unwrap_or_default().to_owned();
         let mut versions = vec![("weir".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
         let said = |command: &mut Command| {
             let output = command.output().ok()?;
@@ -48,6 +50,6 @@ impl Machine {
         if let Some(line) = peers::installed("nginx").ok().and_then(|path| said(Command::new(path).arg("-v"))) {
             versions.push(("nginx".to_owned(), line.rsplit('/').next().unwrap_or(&line).to_owned()));
         }
-        Self { cpu: format!("{cpus} × {}", model.unwrap_or("unknown")), kernel: release.trim().to_owned(), versions }
+        Self { cpu: format!("{cpus} × {}", model.unwrap_or("unknown")), kernel, versions }
     }
 }

@@ -37,6 +37,9 @@ struct Arguments {
     /// The page that gets the report as a section, in place of the one that it has; drawings go into a directory beside it
     #[arg(long)]
     docs: Option<PathBuf>,
+    /// The report says that weir was built by a record of what it executes
+    #[arg(long)]
+    trained: bool,
     /// The program Envoy
     #[arg(long)]
     envoy: PathBuf,
@@ -73,6 +76,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let mut out = std::io::stdout();
     let mut measured = report::Report {
         machine: machine::Machine::this(&options.envoy),
+        trained: arguments.trained,
         rounds: options.rounds,
         seconds: arguments.seconds,
         outcomes: Vec::new(),

@@ -226,6 +226,20 @@ fn affine(set: &libc::cpu_set_t) -> io::Result<()> {
     }
 }
 
+/// The CPUs that this process may use, at least one.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn allowed() -> io::Result<Vec<usize>> {
+    let mut set = cpu_set(&[]);
+    // SAFETY: `set` is valid for writes of its size; 0 is the calling thread.
+    if unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: each index is below CPU_SETSIZE, so within the set.
+    Ok((0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect())
+}
+
 /// Pins the calling thread.
 ///
 /// # Errors

@@ -100,6 +100,8 @@ fn line(subject: Subject, samples: &[Sample], base: Option<&Vec<Sample>>) -> Opt
 pub struct Report {
     /// On what.
     pub machine: Machine,
+    /// weir was built by a record of what it executes.
+    pub trained: bool,
     /// Rounds of each case.
     pub rounds: usize,
     /// Of each round.
@@ -127,12 +129,11 @@ impl Report {
             self.machine.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
         let _infallible = writeln!(
             text,
-            "Measured on {}, Linux {}, shared with other work; {}; weir as it is shipped, in the profile \
-             `release` and trained: compiled by a record of what it executes under traffic like this one and of other \
-             sorts, which neither the other subjects nor builds by `cargo build` are.\n",
+            "Measured on {}, Linux {}, shared with other work; {}; weir {}.\n",
             self.machine.cpu,
             self.machine.kernel,
-            versions.join(", ")
+            versions.join(", "),
+            if self.trained { TRAINED } else { "in the profile `release`, not trained (see `cargo xtask train`)" },
         );
         let mut files = Vec::new();
         for outcome in &self.outcomes {
@@ -151,6 +152,10 @@ impl Report {
         files
     }
 }
+
+/// Of weir as it is shipped.
+const TRAINED: &str = "as it is shipped, in the profile `release` and trained: compiled by a record of what it executes \
+    under traffic like this one and of other sorts, which neither the other subjects nor builds by `cargo build` are";
 
 /// What the section begins with.
 const INTRODUCTION: &str = "What the node's proxy costs beside Envoy, HAProxy and nginx.

@@ -1,5 +1,6 @@
-//! A host with rules of every sort, and requests that meet them: training with nothing but what the bench asks for would
-//! make everything else slow. Used by `training`.
+//! A host with HTTP rules of every sort, and requests that meet them: training with nothing but what the bench asks for
+//! would make everything else slow. What is not here is laid out as seldom used: TLS towards pods, upgrades, SNI, HTTP/2.
+//! Used by `training`.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -96,6 +97,11 @@ spec:
     )
     .expect("a String takes everything");
     text
+}
+
+/// A request that gets 1 KiB.
+pub fn request() -> Vec<u8> {
+    format!("GET /nothing/in/particular HTTP/1.1\r\nhost: {}\r\n\r\n", mesh::host(NUMBER)).into_bytes()
 }
 
 /// Requests, at least one for each rule.

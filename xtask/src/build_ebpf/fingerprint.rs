@@ -57,7 +57,7 @@ fn path(variant: Variant) -> PathBuf {
 fn sources(variant: Variant) -> anyhow::Result<u64> {
     let mut hasher = DefaultHasher::new();
     variant.features().hash(&mut hasher);
-    workspace::hash(&["Cargo.toml", "Cargo.lock", "ebpf"])?.hash(&mut hasher);
+    workspace::hash(&["Cargo.toml", "Cargo.lock", "ebpf"], &[])?.hash(&mut hasher);
     Ok(hasher.finish())
 }
 
