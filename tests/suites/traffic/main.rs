@@ -18,6 +18,7 @@ mod protected;
 mod races;
 mod references;
 mod routing;
+mod runs;
 mod shares;
 mod stage;
 mod websockets;

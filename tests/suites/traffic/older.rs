@@ -106,10 +106,10 @@ fn a_new_pod_warms_up_for_the_older_name_of_the_duration() -> Result<()> {
     let warm = share(&stage, "b-cold")?;
     ensure!((150..=350).contains(&warm), "one of four: {warm} of {WARM}");
     // And after its time, which is over before the last look.
-    stage.rules(&rule(", warmupDurationSecs: 3s"))?;
+    stage.rules(&rule(", warmupDurationSecs: 8s"))?;
     come(&mut stage, "b-soon")?;
     let cold = share(&stage, "b-soon")?;
-    std::thread::sleep(Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(8));
     let warm = share(&stage, "b-soon")?;
     ensure!(cold < 130 && (120..=280).contains(&warm), "one of five once it is warm: {cold}, then {warm} of {WARM}");
     Ok(())
