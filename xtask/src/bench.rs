@@ -118,7 +118,7 @@ fn run_core(core: &Core) -> Result<()> {
     ] {
         command.arg(format!("--{name}={number}"));
     }
-    succeed(&mut command)
+    workspace::succeed(&mut command)
 }
 
 /// The directory of what is built: this program is `target/debug/xtask`.
@@ -129,7 +129,7 @@ fn target() -> Result<PathBuf> {
 fn build(profile: &str, package: &str) -> Result<()> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(workspace::root()).args(["build", "--locked", "--profile", profile, "-p", package, "--bins"]);
-    succeed(&mut cargo)
+    workspace::succeed(&mut cargo)
 }
 
 fn run_proxy(proxy: &Proxy) -> Result<()> {
@@ -139,7 +139,7 @@ fn run_proxy(proxy: &Proxy) -> Result<()> {
     let training = if proxy.no_build { None } else { training::due(training::RELEASE, proxy.untrained)? };
     let (mut cargo, built) = training::cargo(training::RELEASE, training.as_deref())?;
     if !proxy.no_build {
-        succeed(cargo.args(["-p", "weir-bench-proxy", "--bins"]))?;
+        workspace::succeed(cargo.args(["-p", "weir-bench-proxy", "--bins"]))?;
     }
     interrupt::install();
     let mut command = Command::new(built.join("weir-bench-proxy"));
@@ -183,13 +183,5 @@ fn run_scale(scale: &Scale) -> Result<()> {
     ] {
         command.arg(format!("--{name}={number}"));
     }
-    succeed(&mut command)
-}
-
-fn succeed(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("starting {}", command.get_program().display()))?;
-    if !status.success() {
-        bail!("{}: {status}", command.get_program().display());
-    }
-    Ok(())
+    workspace::succeed(&mut command)
 }

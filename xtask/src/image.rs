@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     packages::require_all(packages::IMAGE)?;
     let own = std::env::current_exe().context("finding this program")?;
     // As a command of its own: the object must be there before the agent, which embeds it, is built.
-    succeed(Command::new(own).arg("build-ebpf"))?;
+    workspace::succeed(Command::new(own).arg("build-ebpf"))?;
     let training = training::due(&args.profile, args.untrained)?;
     let output = args.output.clone().unwrap_or_else(|| workspace::target().join("image"));
     let mut images = vec![AGENT];
@@ -114,7 +114,7 @@ fn make(image: &Image, args: &Args, training: Option<&Path>, output: &Path) -> R
     for binary in image.binaries {
         let (from, to) = (built.join(binary), root.join(binary));
         // The names of functions stay, for backtraces; lines are in the binary below `target`.
-        succeed(Command::new("objcopy").arg("--strip-debug").args([&from, &to]))?;
+        workspace::succeed(Command::new("objcopy").arg("--strip-debug").args([&from, &to]))?;
         check_static(&fs::read(&to)?).with_context(|| format!("{}", from.display()))?;
     }
     pack(image, &args.tag, output, &root)
@@ -124,7 +124,7 @@ fn make(image: &Image, args: &Args, training: Option<&Path>, output: &Path) -> R
 fn build(image: &Image, profile: &str, training: Option<&Path>) -> Result<PathBuf> {
     let (mut cargo, built) = training::cargo(profile, training)?;
     cargo.args(["-p", image.package, "--bins"]).env("WEIR_REQUIRE_EBPF", "1");
-    succeed(&mut cargo)?;
+    workspace::succeed(&mut cargo)?;
     Ok(built)
 }
 
@@ -158,13 +158,17 @@ fn pack(image: &Image, tag: &str, output: &Path, root: &Path) -> Result<PathBuf>
     };
     let name = format!("docker.io/library/{}:{tag}", image.name);
     // The same binary makes the same image, whenever it is made.
-    succeed(buildah("build").args(["--quiet", "--timestamp", "0", "--tag", &name, "--file"]).arg(&file).arg(root))?;
+    workspace::succeed(
+        buildah("build").args(["--quiet", "--timestamp", "0", "--tag", &name, "--file"]).arg(&file).arg(root),
+    )?;
     let tar = tar(output, image);
     if tar.exists() {
         fs::remove_file(&tar).with_context(|| format!("removing {}", tar.display()))?;
     }
-    succeed(buildah("push").args(["--quiet", &name]).arg(format!("docker-archive:{}:{name}", tar.display())))?;
-    succeed(buildah("rmi").args(["--force", &name]).stdout(std::process::Stdio::null()))?;
+    workspace::succeed(
+        buildah("push").args(["--quiet", &name]).arg(format!("docker-archive:{}:{name}", tar.display())),
+    )?;
+    workspace::succeed(buildah("rmi").args(["--force", &name]).stdout(std::process::Stdio::null()))?;
     Ok(tar)
 }
 
@@ -177,12 +181,6 @@ fn containerfile(image: &Image, tag: &str) -> String {
         image.title,
         image.binaries[0],
     )
-}
-
-fn succeed(command: &mut Command) -> Result<()> {
-    let status = command.current_dir(workspace::root()).status().with_context(|| format!("starting {command:?}"))?;
-    ensure!(status.success(), "{command:?}: {status}");
-    Ok(())
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use weir_tests::LONG;
 use weir_tests::require::{REQUIRED, SKIPPED, SKIPS_FILE};
 
-use crate::packages;
+use crate::{packages, workspace};
 
 /// The profile of everything that is run.
 pub(crate) const PROFILE: &str = "quick";
@@ -141,7 +141,7 @@ fn suites() -> Result<Vec<(String, Vec<String>)>> {
 /// The suites of a directory: files, and directories with a main.rs.
 fn names(directory: &str) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
-    for entry in fs::read_dir(crate::workspace::root().join(directory)).with_context(|| directory.to_owned())? {
+    for entry in fs::read_dir(workspace::root().join(directory)).with_context(|| directory.to_owned())? {
         let path = entry?.path();
         if path.extension().is_some_and(|e| e == "rs") || path.join("main.rs").exists() {
             names.extend(path.file_stem().and_then(|n| n.to_str()).map(str::to_owned));
@@ -157,19 +157,10 @@ fn names(directory: &str) -> Result<BTreeSet<String>> {
 pub(crate) fn build() -> Result<()> {
     // As a command of its own: the object must be there before the agent, which embeds it, is built.
     let own = env::current_exe().context("finding this program")?;
-    succeed(Command::new(&own).arg("build-ebpf"))?;
-    succeed(Command::new(&own).args(["build-ebpf", "--debug"]))?;
+    workspace::succeed(Command::new(&own).arg("build-ebpf"))?;
+    workspace::succeed(Command::new(&own).args(["build-ebpf", "--debug"]))?;
     let mut cargo = Command::new(env!("CARGO"));
-    succeed(cargo.args(["build", "--locked", "--profile", PROFILE, "--bins"]))
-}
-
-fn succeed(command: &mut Command) -> Result<()> {
-    let status =
-        command.current_dir(crate::workspace::root()).status().with_context(|| format!("starting {command:?}"))?;
-    if !status.success() {
-        bail!("{command:?}: {status}");
-    }
-    Ok(())
+    workspace::succeed(cargo.args(["build", "--locked", "--profile", PROFILE, "--bins"]))
 }
 
 /// Runs `cargo test` with what it prints passed on, and adds up its results. Ending badly without a failed test (it
@@ -177,7 +168,7 @@ fn succeed(command: &mut Command) -> Result<()> {
 fn cargo_test(arguments: &[String], skips: &Path, long: bool) -> Result<Counts> {
     let mut command = Command::new(env!("CARGO"));
     command
-        .current_dir(crate::workspace::root())
+        .current_dir(workspace::root())
         .args(["test", "--locked", "--no-fail-fast", "--profile", PROFILE])
         .args(arguments);
     command.env(SKIPS_FILE, skips).stdout(Stdio::piped());
@@ -229,8 +220,7 @@ mod tests {
 
     #[test]
     fn every_file_of_suites_is_a_suite_that_cargo_knows() {
-        let cargo =
-            fs::read_to_string(crate::workspace::root().join("tests/Cargo.toml")).expect("the tests' Cargo.toml");
+        let cargo = fs::read_to_string(workspace::root().join("tests/Cargo.toml")).expect("the tests' Cargo.toml");
         let own = names("agent/tests").expect("agent/tests can be read");
         let others = names("tests/suites").expect("tests/suites can be read");
         for name in &others {

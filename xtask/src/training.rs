@@ -91,7 +91,7 @@ fn train(compiler: &Compiler) -> Result<PathBuf> {
         "training: the proxy is built to record what it executes (as long as a release build), and put under load"
     );
     let mut cargo = command(RELEASE, &compiler.host, &build, Some("-Cprofile-generate".to_owned()));
-    succeed(cargo.args(["-p", "weir-bench-proxy", "--bin", "weir-proxy", "--bin", "weir-train"]))?;
+    workspace::succeed(cargo.args(["-p", "weir-bench-proxy", "--bin", "weir-proxy", "--bin", "weir-train"]))?;
     let remove = |path: &Path| fs::remove_dir_all(path).with_context(|| format!("removing {}", path.display()));
     if raw.exists() {
         remove(&raw)?;
@@ -100,11 +100,11 @@ fn train(compiler: &Compiler) -> Result<PathBuf> {
     let mut training = Command::new(built.join("weir-train"));
     training.arg("--proxy").arg(built.join("weir-proxy")).arg("--output").arg(&raw);
     // It was built with the proxy, and would record itself.
-    succeed(training.env("LLVM_PROFILE_FILE", "/dev/null"))?;
+    workspace::succeed(training.env("LLVM_PROFILE_FILE", "/dev/null"))?;
     let written = files(&raw, "profraw");
     ensure!(!written.is_empty(), "the proxy left no record in {}", raw.display());
     let whole = place.join("whole");
-    succeed(Command::new(merge).args(["merge", "--sparse", "-o"]).arg(&whole).args(written))?;
+    workspace::succeed(Command::new(merge).args(["merge", "--sparse", "-o"]).arg(&whole).args(written))?;
     remove(&raw)?;
     for former in records() {
         fs::remove_file(&former).with_context(|| format!("removing {}", former.display()))?;
@@ -175,12 +175,6 @@ impl Compiler {
         }
         packages::llvm("llvm-profdata", self.llvm).context("or add the component: rustup component add llvm-tools")
     }
-}
-
-fn succeed(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("starting {}", command.get_program().display()))?;
-    ensure!(status.success(), "{}: {status}", command.get_program().display());
-    Ok(())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// The workspace's root. Read when we run, because a shared CARGO_TARGET_DIR may hold a binary of another checkout.
 pub(crate) fn root() -> PathBuf {
@@ -17,6 +17,16 @@ pub(crate) fn root() -> PathBuf {
 /// one path holds for every way of building.
 pub(crate) fn target() -> PathBuf {
     root().join("target")
+}
+
+/// Runs a command in the root to its end.
+///
+/// # Errors
+/// When it does not start, or fails.
+pub(crate) fn succeed(command: &mut Command) -> Result<()> {
+    let status = command.current_dir(root()).status().with_context(|| format!("starting {command:?}"))?;
+    ensure!(status.success(), "{command:?}: {status}");
+    Ok(())
 }
 
 /// The hash of what `paths` hold, files and directories below the root, without directories called as one of `beside`:
