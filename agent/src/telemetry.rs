@@ -3,14 +3,20 @@
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write};
 use std::path::Path;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
-/// Access log lines that may wait for their writer: a tenth of a second at full speed. Above it they are dropped and
-/// counted, since a slow disk must not slow requests.
-const ACCESS_LOG_QUEUE: usize = 8192;
+/// What may wait for the writer of the access log, in pieces of some 32 KiB at most: together 4 MiB, or half a second at full
+/// speed. Above it lines are dropped and counted, since a slow disk must not slow requests.
+const ACCESS_LOG_QUEUE: usize = 128;
+/// How long the agent's end waits for what is still to be written: as much as may wait takes a disk a tenth of it.
+const ACCESS_LOG_ENDS_WITHIN: Duration = Duration::from_secs(1);
+/// How often it looks.
+const ACCESS_LOG_POLL: Duration = Duration::from_millis(2);
 
 /// Environment variable that sets the level, in `tracing`'s filter syntax.
 pub const LOG_VARIABLE: &str = "WEIR_LOG";
@@ -42,30 +48,64 @@ fn filter(users: Option<String>, kernel_log: bool) -> String {
     filter
 }
 
-/// Starts the writer of the access log; `None` when it is off.
+/// The thread that writes the access log.
+#[derive(Debug)]
+pub struct AccessLog {
+    writer: JoinHandle<()>,
+}
+
+impl AccessLog {
+    /// Waits until everything is written, but not for a disk that hangs. Senders must be gone.
+    pub fn finish(self) {
+        let started = Instant::now();
+        while !self.writer.is_finished() {
+            if started.elapsed() > ACCESS_LOG_ENDS_WITHIN {
+                tracing::error!(within = ?ACCESS_LOG_ENDS_WITHIN, "the access log is not written: its last lines are lost");
+                return;
+            }
+            std::thread::sleep(ACCESS_LOG_POLL);
+        }
+    }
+}
+
+/// Starts the writer of the access log. The sender takes whole lines, any number at once.
 ///
 /// # Errors
 /// When the file cannot be opened.
-pub fn access_log(to: Option<&Path>) -> Result<Option<mpsc::Sender<String>>> {
-    let Some(path) = to else { return Ok(None) };
+pub fn access_log(path: &Path) -> Result<(mpsc::Sender<String>, AccessLog)> {
     let file = OpenOptions::new()
         .create(true)
         .append(true)
         .open(path)
         .with_context(|| format!("access log {}", path.display()))?;
     let (sender, receiver) = mpsc::channel(ACCESS_LOG_QUEUE);
-    std::thread::Builder::new().name("weir-access-log".into()).spawn(|| write_lines(receiver, file))?;
-    Ok(Some(sender))
+    let writer = std::thread::Builder::new().name("weir-access-log".into()).spawn(|| write(receiver, file))?;
+    Ok((sender, AccessLog { writer }))
 }
 
-/// One write for all lines that wait.
-fn write_lines(mut lines: mpsc::Receiver<String>, mut out: File) {
-    let mut batch = Vec::new();
-    while lines.blocking_recv_many(&mut batch, 256) > 0 {
-        let text = batch.concat();
-        if let Err(error) = out.write_all(text.as_bytes()) {
-            tracing::error!(%error, lines = batch.len(), "access log lines are lost");
+fn write(mut waiting: mpsc::Receiver<String>, mut out: File) {
+    while let Some(lines) = waiting.blocking_recv() {
+        if let Err(error) = out.write_all(lines.as_bytes()) {
+            tracing::error!(%error, lines = lines.lines().count(), "access log lines are lost");
         }
-        batch.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sent_is_written_when_it_has_finished() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("access.log");
+        std::fs::write(&path, "before\n").unwrap();
+        let (sender, log) = access_log(&path).unwrap();
+        (0..100).for_each(|n| sender.try_send(format!("{n}\nagain\n")).unwrap());
+        drop(sender);
+        log.finish();
+        let written = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(written.lines().count(), 201);
+        assert!(written.starts_with("before\n0\nagain\n1\n") && written.ends_with("99\nagain\n"));
     }
 }

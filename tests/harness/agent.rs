@@ -24,6 +24,8 @@ const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHO
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Loading programs, making listeners, reading a directory: generous for a machine of two busy cores.
 const READY_WITHIN: Duration = Duration::from_secs(15);
+/// A line of the access log is written within some 50 ms of its request's end.
+const LOGGED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The agent of a mesh. Killed when dropped; its pins stay until the mesh goes.
 #[derive(Debug)]
@@ -146,6 +148,20 @@ impl Agent {
     /// The access log so far.
     pub fn access_log(&self) -> String {
         std::fs::read_to_string(&self.access_log).unwrap_or_default()
+    }
+
+    /// The lines of the access log with `text`, once there are so many: they are written some at a time.
+    ///
+    /// # Errors
+    /// When there are less after a while.
+    pub fn logged(&self, text: &str, least: usize) -> Result<Vec<String>> {
+        let what = format!("{least} lines of the access log with {text:?}");
+        let look = || {
+            let log = self.access_log();
+            let lines: Vec<String> = log.lines().filter(|line| line.contains(text)).map(str::to_owned).collect();
+            Ok((lines.len() >= least).then_some(lines))
+        };
+        Ok(eventually(&what, LOGGED_WITHIN, look)?.0)
     }
 
     /// The file of the access log.

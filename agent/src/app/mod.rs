@@ -47,7 +47,7 @@ use crate::datapath::{Datapath, DatapathConfig, DatapathError, Flows};
 use crate::netns::NetNs;
 use crate::proxy::{self, Ejections, OriginalDestinations, Programs, Proxy, ProxyConfig, TlsFiles, Tracing};
 use crate::sandbox::{Sandboxes, Trees};
-use crate::telemetry;
+use crate::telemetry::{self, AccessLog};
 use crate::watch::directory::Directory;
 use crate::watch::kubernetes::{Kubernetes, Outbox};
 
@@ -80,7 +80,7 @@ pub fn run(config: &Config) -> Result<()> {
     })?;
     let health: Arc<dyn Ejections> = Arc::new(KernelHealth::start(datapath.health())?);
     let program = Programs::beside(Program::default(), tls_files(config), Some(health));
-    let proxy_config = proxy_config(config, &control)?;
+    let (proxy_config, access_log) = proxy_config(config, &control)?;
     let destinations = Arc::new(FlowTable(datapath.flows()));
     let proxy =
         Proxy::start(proxy_config, Arc::clone(&program), destinations).context("cannot start the proxy's workers")?;
@@ -163,6 +163,7 @@ pub fn run(config: &Config) -> Result<()> {
         Ok(done) => done.context("cannot take over")?,
         Err(_) => anyhow::bail!("weir-apply panicked"),
     }
+    access_log.into_iter().for_each(AccessLog::finish);
     if end == End::Removed {
         return Err(DatapathError::Removed.into());
     }
@@ -340,8 +341,8 @@ fn tls_files(config: &Config) -> TlsFiles {
     }
 }
 
-/// What the proxy is started with. The exporter of spans runs on the control runtime.
-fn proxy_config(config: &Config, control: &tokio::runtime::Runtime) -> Result<ProxyConfig> {
+/// What the proxy is started with, and who writes its access log. The exporter of spans runs on the control runtime.
+fn proxy_config(config: &Config, control: &tokio::runtime::Runtime) -> Result<(ProxyConfig, Option<AccessLog>)> {
     let tracing = match &config.tracing {
         Some((collector, sampling)) => {
             let collector = proxy::Collector::parse(collector).context("--trace-collector")?;
@@ -351,11 +352,13 @@ fn proxy_config(config: &Config, control: &tokio::runtime::Runtime) -> Result<Pr
         }
         None => None,
     };
-    Ok(ProxyConfig {
+    let (lines, writer) = config.access_log.as_deref().map(telemetry::access_log).transpose()?.unzip();
+    let proxy = ProxyConfig {
         workers: config.workers,
-        access_log: telemetry::access_log(config.access_log.as_deref())?,
+        access_log: lines,
         log_format: config.log_format,
         tracing,
         ..ProxyConfig::default()
-    })
+    };
+    Ok((proxy, writer))
 }

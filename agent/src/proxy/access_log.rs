@@ -1,27 +1,44 @@
-//! Access log lines in Istio's default text format, or as JSON with Istio's keys. Off unless the configuration has a channel for them; a line for
-//! which the channel has no room is dropped and counted, a slow disk never slows a request.
+//! Access log lines in Istio's default text format, or as JSON with Istio's keys. Off unless the configuration has a channel
+//! for them; `lines` takes them there. A line for which there is no room is dropped and counted: a slow disk never slows a
+//! request.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
-use http::{HeaderMap, Method, Version, header};
+use http::{HeaderName, Method, Version, header};
 
+use self::text::quoted;
 use super::error::Flags;
 use crate::config::LogFormat;
 
 mod json;
+mod lines;
+mod text;
+
+pub(crate) use lines::Lines;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Where one of an entry's texts is; nowhere where it is not known, or empty.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Piece {
+    from: usize,
+    to: usize,
+}
 
 /// Everything that the format asks for and the proxy knows. `None` and empty are written `-`.
 #[derive(Debug)]
 pub(crate) struct Entry {
     /// The client pod, `namespace/name`.
     pub(crate) source: Arc<str>,
+    /// Those of the request's head, one after the other: one allocation for all.
+    texts: String,
     pub(crate) start: SystemTime,
     pub(crate) started: Instant,
     pub(crate) method: Option<Method>,
-    pub(crate) path: Option<Box<str>>,
+    path: Piece,
     pub(crate) protocol: Option<Version>,
     pub(crate) status: u16,
     pub(crate) flags: Flags,
@@ -31,10 +48,10 @@ pub(crate) struct Entry {
     pub(crate) bytes_sent: u64,
     /// Until the upstream's response head, in ms.
     pub(crate) upstream_time: Option<u64>,
-    pub(crate) forwarded_for: Option<Box<str>>,
-    pub(crate) user_agent: Option<Box<str>>,
-    pub(crate) request_id: Option<Box<str>>,
-    pub(crate) authority: Option<Box<str>>,
+    forwarded_for: Piece,
+    user_agent: Piece,
+    request_id: Piece,
+    authority: Piece,
     pub(crate) upstream_host: Option<SocketAddr>,
     pub(crate) upstream_cluster: Option<Arc<str>>,
     pub(crate) downstream_local: SocketAddr,
@@ -48,10 +65,11 @@ impl Entry {
     pub(crate) fn new(source: Arc<str>, remote: SocketAddr, local: SocketAddr) -> Self {
         Self {
             source,
+            texts: String::new(),
             start: SystemTime::now(),
             started: Instant::now(),
             method: None,
-            path: None,
+            path: Piece::default(),
             protocol: None,
             status: 0,
             flags: Flags::default(),
@@ -60,10 +78,10 @@ impl Entry {
             bytes_received: 0,
             bytes_sent: 0,
             upstream_time: None,
-            forwarded_for: None,
-            user_agent: None,
-            request_id: None,
-            authority: None,
+            forwarded_for: Piece::default(),
+            user_agent: Piece::default(),
+            request_id: Piece::default(),
+            authority: Piece::default(),
             upstream_host: None,
             upstream_cluster: None,
             downstream_local: local,
@@ -75,29 +93,48 @@ impl Entry {
 
     /// Takes what the format wants of a request's head.
     pub(crate) fn head<B>(&mut self, request: &http::Request<B>) {
-        let text = |name: &str| header_text(request.headers(), name);
+        let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let headers = [&FORWARDED_FOR, &header::USER_AGENT, &REQUEST_ID].map(|name| request.headers().get(name));
+        let values = headers.map(|value| value.map_or(&b""[..], http::HeaderValue::as_bytes));
+        let host = request.headers().get(header::HOST).map_or(0, http::HeaderValue::len);
+        self.texts.reserve(path.len() + values.iter().map(|value| value.len()).sum::<usize>() + host);
         self.method = Some(request.method().clone());
-        self.path = Some(request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str).into());
+        self.path = self.keep(path.as_bytes());
         self.protocol = Some(request.version());
-        self.forwarded_for = text("x-forwarded-for");
-        self.user_agent = text(header::USER_AGENT.as_str());
-        self.request_id = text("x-request-id");
+        [self.forwarded_for, self.user_agent, self.request_id] = values.map(|value| self.keep(value));
         self.authority(request);
     }
 
     /// Takes the host that a request is for.
     pub(crate) fn authority<B>(&mut self, request: &http::Request<B>) {
-        self.authority = header_text(request.headers(), header::HOST.as_str());
+        let host = request.headers().get(header::HOST).map_or(&b""[..], http::HeaderValue::as_bytes);
+        if self.text(self.authority).unwrap_or_default().as_bytes() != host {
+            self.authority = self.keep(host);
+        }
     }
 
-    /// The line, with its line feed.
-    pub(crate) fn line(&self, format: LogFormat) -> String {
-        let mut line = String::with_capacity(768);
-        match format {
-            LogFormat::Text => self.write(&mut line).expect("writing to a String does not fail"),
-            LogFormat::Json => json::write(self, &mut line),
+    /// Keeps a text, with U+FFFD for what is none.
+    fn keep(&mut self, value: &[u8]) -> Piece {
+        let from = self.texts.len();
+        for chunk in value.utf8_chunks() {
+            self.texts.push_str(chunk.valid());
+            if !chunk.invalid().is_empty() {
+                self.texts.push(char::REPLACEMENT_CHARACTER);
+            }
         }
-        line
+        Piece { from, to: self.texts.len() }
+    }
+
+    fn text(&self, piece: Piece) -> Option<&str> {
+        self.texts.get(piece.from..piece.to).filter(|text| !text.is_empty())
+    }
+
+    /// Appends the line, with its line feed.
+    fn line(&self, format: LogFormat, to: &mut String) {
+        match format {
+            LogFormat::Text => self.write(to),
+            LogFormat::Json => json::write(self, to),
+        }
     }
 
     fn protocol(&self) -> Option<&'static str> {
@@ -109,101 +146,67 @@ impl Entry {
         }
     }
 
-    fn write(&self, out: &mut String) -> std::fmt::Result {
+    fn write(&self, out: &mut String) {
         out.push('[');
-        timestamp(out, self.start)?;
+        text::timestamp(out, self.start);
         out.push_str("] \"");
         quoted(out, self.method.as_ref().map(Method::as_str));
         out.push(' ');
-        quoted(out, self.path.as_deref());
-        let protocol = self.protocol().unwrap_or("-");
-        write!(out, " {protocol}\" {} {} {} - \"", self.status, self.flags, self.details)?;
+        quoted(out, self.text(self.path));
+        out.push(' ');
+        out.push_str(self.protocol().unwrap_or("-"));
+        out.push_str("\" ");
+        text::number(out, self.status.into());
+        out.push(' ');
+        if self.flags.is_empty() {
+            out.push('-');
+        } else {
+            out.push_str(&self.flags.to_string());
+        }
+        out.push(' ');
+        out.push_str(self.details);
+        out.push_str(" - \"");
         quoted(out, self.transport_failure.as_deref());
-        let duration = self.started.elapsed().as_millis();
-        write!(out, "\" {} {} {duration} ", self.bytes_received, self.bytes_sent)?;
-        or_dash(out, self.upstream_time)?;
-        for field in [&self.forwarded_for, &self.user_agent, &self.request_id, &self.authority] {
+        out.push_str("\" ");
+        text::number(out, self.bytes_received);
+        out.push(' ');
+        text::number(out, self.bytes_sent);
+        out.push(' ');
+        text::number(out, self.started.elapsed().as_millis() as u64);
+        out.push(' ');
+        match self.upstream_time {
+            Some(time) => text::number(out, time),
+            None => out.push('-'),
+        }
+        for field in [self.forwarded_for, self.user_agent, self.request_id, self.authority] {
             out.push_str(" \"");
-            quoted(out, field.as_deref());
+            quoted(out, self.text(field));
             out.push('"');
         }
         out.push_str(" \"");
-        or_dash(out, self.upstream_host)?;
+        match self.upstream_host {
+            Some(host) => text::address(out, host),
+            None => out.push('-'),
+        }
         out.push_str("\" ");
         out.push_str(self.upstream_cluster.as_deref().unwrap_or("-"));
         // The upstream connection's local address is the kernel's choice and is not asked for.
-        write!(out, " - {} {} ", self.downstream_local, self.downstream_remote)?;
+        out.push_str(" - ");
+        text::address(out, self.downstream_local);
+        out.push(' ');
+        text::address(out, self.downstream_remote);
+        out.push(' ');
         quoted(out, self.server_name.as_deref());
         out.push(' ');
         quoted(out, self.route_name.as_deref());
         out.push('\n');
-        Ok(())
     }
-}
-
-fn header_text(headers: &HeaderMap, name: &str) -> Option<Box<str>> {
-    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into())
-}
-
-fn or_dash(out: &mut String, value: Option<impl std::fmt::Display>) -> std::fmt::Result {
-    match value {
-        Some(value) => write!(out, "{value}"),
-        None => out.write_str("-"),
-    }
-}
-
-/// What a client sent must neither end the field nor the line.
-fn quoted(out: &mut String, value: Option<&str>) {
-    match value {
-        None | Some("") => out.push('-'),
-        Some(value) => {
-            for c in value.chars() {
-                match c {
-                    '"' | '\\' => out.extend(['\\', c]),
-                    c if c.is_control() => out.extend(c.escape_default()),
-                    c => out.push(c),
-                }
-            }
-        }
-    }
-}
-
-/// `2026-11-21T14:35:46.123Z`
-fn timestamp(out: &mut String, at: SystemTime) -> std::fmt::Result {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    // Years that begin in March put the leap day at their end; 719,468 days lie between 0000-03-01 and 1970-01-01.
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = era * 400 + year + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::proxy::error::Flag;
-    use std::time::Duration;
-
-    #[test]
-    fn timestamps_know_the_calendar() {
-        for (seconds, want) in [
-            (0, "1970-01-01T00:00:00.007Z"),
-            (951_782_400, "2000-02-29T00:00:00.007Z"),
-            (1_767_225_599, "2025-12-31T23:59:59.007Z"),
-            (4_107_542_400, "2100-03-01T00:00:00.007Z"),
-        ] {
-            let mut out = String::new();
-            timestamp(&mut out, UNIX_EPOCH + Duration::from_millis(seconds * 1000 + 7)).unwrap();
-            assert_eq!(out, want);
-        }
-    }
 
     #[test]
     fn a_line_has_istios_fields_in_istios_order_and_cannot_be_forged() {
@@ -213,7 +216,8 @@ mod tests {
         entry.head(&request.unwrap());
         entry.status = 404;
         entry.flags = Flag::NoRoute.into();
-        let line = entry.line(LogFormat::Text);
+        let mut line = String::new();
+        entry.line(LogFormat::Text, &mut line);
         let (_, rest) = line.split_once("] ").unwrap();
         let (head, rest) = rest.split_at("\"GET /x?y=1 HTTP/1.1\" 404 NR - - \"-\" 0 0 ".len());
         assert_eq!(head, "\"GET /x?y=1 HTTP/1.1\" 404 NR - - \"-\" 0 0 ");

@@ -259,7 +259,7 @@ impl Record {
             place: None,
             edge: None,
             span: None,
-            entry: connection.worker.access_log.is_some().then(entry),
+            entry: connection.worker.lines.wanted().then(entry),
             connection: Rc::clone(connection),
         }
     }
@@ -444,7 +444,7 @@ impl Drop for Record {
             entry.flags = self.flags;
             entry.bytes_received = self.connection.received.get();
             entry.bytes_sent = self.sent;
-            worker.log(|format| entry.line(format));
+            worker.lines.push(&entry);
         }
     }
 }

@@ -143,7 +143,8 @@ pub struct ProxyConfig {
     pub workers: usize,
     /// Every other number.
     pub limits: Limits,
-    /// Where access log lines go, if anywhere. When it is full, lines are dropped and counted.
+    /// Where access log lines go, if anywhere: whole ones, some at a time, each worker's in their order. When it is full, lines
+    /// are dropped and counted.
     pub access_log: Option<mpsc::Sender<String>>,
     /// How they are written.
     pub log_format: LogFormat,

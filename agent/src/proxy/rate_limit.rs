@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::BytesMut;
 use foldhash::fast::RandomState;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use weir_mesh::program::{Drawn, RateLimit};
@@ -138,12 +139,23 @@ impl Limited<'_> {
 
     /// Tells the client how much it may still ask.
     pub(crate) fn describe(&self, response: &mut Response<Body>) {
-        let headers = response.headers_mut();
-        headers.insert(LIMIT, self.limit.burst.into());
-        headers.insert(REMAINING, self.drawn.remaining.into());
         // Whole seconds, after which there is certainly room.
-        headers.insert(RESET, self.drawn.reset.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX).into());
+        let reset = self.drawn.reset.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX);
+        let [limit, remaining, reset] = values([self.limit.burst.into(), self.drawn.remaining.into(), reset]);
+        let headers = response.headers_mut();
+        headers.insert(LIMIT, limit);
+        headers.insert(REMAINING, remaining);
+        headers.insert(RESET, reset);
     }
+}
+
+/// Numbers as values of headers, in one buffer for all of them.
+fn values<const N: usize>(numbers: [u64; N]) -> [HeaderValue; N] {
+    let mut text = BytesMut::with_capacity(N * "18446744073709551615".len());
+    numbers.map(|number| {
+        text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+        HeaderValue::from_maybe_shared(text.split().freeze()).expect("digits")
+    })
 }
 
 #[cfg(test)]

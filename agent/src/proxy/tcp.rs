@@ -149,7 +149,7 @@ fn record(worker: &Worker, entry: Option<Box<Entry>>, flag: Flag, moved: &Moved)
         if let Some(failure) = moved.failure.take() {
             entry.transport_failure = Some(failure);
         }
-        worker.log(|format| entry.line(format));
+        worker.lines.push(&entry);
     }
 }
 
@@ -157,7 +157,7 @@ fn record(worker: &Worker, entry: Option<Box<Entry>>, flag: Flag, moved: &Moved)
 /// client wanted to go anyway.
 pub(crate) async fn connect(connection: &Rc<Connection>, carries: Carries<'_>) -> Result<Upstream, Refused> {
     let worker = &connection.worker;
-    let mut entry = worker.access_log.is_some().then(|| {
+    let mut entry = worker.lines.wanted().then(|| {
         Box::new(Entry::new(Arc::clone(&connection.pod.source.name), connection.peer, connection.destination))
     });
     if let (Some(entry), Carries::Tls(name)) = (&mut entry, carries) {

@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::access_log::Lines;
 use super::counters::Shard;
 use super::fairness::{self, Share, Turns};
 use super::limits::Limits;
@@ -104,8 +105,7 @@ pub(crate) struct Worker {
     pub(crate) home: NetNs,
     pub(crate) counters: Arc<Shard>,
     pub(crate) destinations: Arc<dyn OriginalDestinations>,
-    pub(crate) access_log: Option<mpsc::Sender<String>>,
-    pub(crate) log_format: LogFormat,
+    pub(crate) lines: Lines,
     pub(crate) tracing: Option<Tracing>,
     pub(crate) pool: Pool,
     pub(crate) names: Names,
@@ -145,10 +145,9 @@ impl Worker {
             steering: Steering::new(cpu, &shared.limits),
             limits: shared.limits,
             home: shared.home,
+            lines: Lines::new(shared.access_log, shared.log_format, Arc::clone(&counters)),
             counters,
             destinations: shared.destinations,
-            access_log: shared.access_log,
-            log_format: shared.log_format,
             tracing: shared.tracing,
             pool: Pool::default(),
             names: Names::default(),
@@ -202,17 +201,6 @@ impl Worker {
     /// The same on behalf of a pod, in its turns.
     pub(crate) fn spawn_for(&self, pod: &Pod, task: impl Future<Output = ()> + 'static) {
         self.spawn(fairness::in_turn(Rc::clone(&self.turns), Rc::clone(&pod.share), task));
-    }
-
-    /// Hands a line to the access log, if there is room.
-    pub(crate) fn log(&self, line: impl FnOnce(LogFormat) -> String) {
-        let Some(channel) = &self.access_log else {
-            return;
-        };
-        match channel.try_reserve() {
-            Ok(place) => place.send(line(self.log_format)),
-            Err(_) => self.counters.log_lines_dropped.add(1),
-        }
     }
 }
 
@@ -366,7 +354,7 @@ async fn drain(worker: &Worker, deadline: Duration) -> u64 {
     worker.counters.connections_active.get()
 }
 
-/// Says that the worker is alive, and from time to time closes idle upstream connections.
+/// Says that the worker is alive, hands over lines of the access log, and from time to time closes idle upstream connections.
 async fn tick(worker: Rc<Worker>) {
     let mut interval = tokio::time::interval(worker.limits.tick);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -383,6 +371,7 @@ async fn tick(worker: Rc<Worker>) {
         let now = Instant::now();
         worker.clock.set(now);
         worker.turns.tick();
+        worker.lines.hand_over();
         if worker.steering.look(&worker.limits) {
             worker.counters.steering_escapes.add(1);
         }

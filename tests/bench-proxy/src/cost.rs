@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -62,23 +62,55 @@ impl Cost {
     }
 }
 
+/// What is counted: a program, on rules, asked for one thing.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    /// weir's proxy.
+    pub subject: PathBuf,
+    /// For files.
+    pub directory: PathBuf,
+    /// The rules.
+    pub manifests: String,
+    /// More arguments of the subject.
+    pub arguments: Vec<String>,
+    /// The whole request, whose answer has [`origin::BODY`] bytes.
+    pub request: Vec<u8>,
+}
+
+impl Counted {
+    /// What the bench asks for: the last of `routes` rules. Its origins are in this process.
+    ///
+    /// # Errors
+    /// When no port is free for the origins.
+    pub fn usual(subject: &Path, directory: &Path, routes: usize) -> Result<Self> {
+        Ok(Self {
+            subject: subject.to_owned(),
+            directory: directory.to_owned(),
+            manifests: mesh::manifests(routes, origin::start()?),
+            arguments: Vec::new(),
+            request: load::request("1k", routes - 1, false),
+        })
+    }
+}
+
 /// The subject under a tool, and the address where it listens.
 struct Traced {
     process: Process,
     address: SocketAddr,
 }
 
-/// Starts `subject` (weir's proxy) as an argument of `tool`, which may be nothing.
-fn start(tool: &[String], subject: &Path, directory: &Path, routes: usize) -> Result<Traced> {
-    std::fs::create_dir_all(directory)?;
-    let manifests = directory.join("manifests.yaml");
-    std::fs::write(&manifests, mesh::manifests(routes, origin::start()?))?;
+/// Starts the subject as an argument of `tool`, which may be nothing.
+fn start(tool: &[String], counted: &Counted) -> Result<Traced> {
+    std::fs::create_dir_all(&counted.directory)?;
+    let manifests = counted.directory.join("manifests.yaml");
+    std::fs::write(&manifests, &counted.manifests)?;
     // The port is free now; the subject says so if it was taken meanwhile.
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let mut words = tool.iter().map(Into::into).chain([subject.as_os_str().to_owned()]);
+    let mut words = tool.iter().map(Into::into).chain([counted.subject.as_os_str().to_owned()]);
     let mut command = Command::new(words.next().context("a program")?);
     command.args(words).args(["--tick", TICK, "--listen"]).arg(address.to_string());
     command.arg("--destination").arg(mesh::destination(false).to_string()).arg("--manifests").arg(manifests);
+    command.args(&counted.arguments);
     // The last CPU: tests beside this one are rather at the first.
     let cpus = std::thread::available_parallelism()?.get();
     let mut process = Process::piped(command, &[cpus - 1])?;
@@ -88,15 +120,14 @@ fn start(tool: &[String], subject: &Path, directory: &Path, routes: usize) -> Re
 }
 
 /// Asks one after the other, over one connection.
-fn ask(address: SocketAddr, requests: usize, routes: usize) -> Result<()> {
+fn ask(address: SocketAddr, requests: usize, request: &[u8]) -> Result<()> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(ENDS_WITHIN))?;
-    let request = load::request("1k", routes - 1, false);
     let mut buffer = vec![0; 64 << 10];
     let mut reader = Reader::default();
     for _ in 0..requests {
-        stream.write_all(&request)?;
+        stream.write_all(request)?;
         loop {
             let n = stream.read(&mut buffer)?;
             match reader.take(&buffer[..n], origin::BODY as u64) {
@@ -115,16 +146,24 @@ fn ask(address: SocketAddr, requests: usize, routes: usize) -> Result<()> {
 /// # Errors
 /// When valgrind or the subject fails.
 pub fn instructions(subject: &Path, directory: &Path, routes: usize) -> Result<f64> {
+    instructions_of(&Counted::usual(subject, directory, routes)?)
+}
+
+/// The same of anything.
+///
+/// # Errors
+/// When valgrind or the subject fails.
+pub fn instructions_of(counted: &Counted) -> Result<f64> {
     let run = |requests: usize| -> Result<u64> {
-        let out = directory.join(format!("callgrind.{requests}"));
+        let out = counted.directory.join(format!("callgrind.{requests}"));
         let tool = [
             "valgrind".to_owned(),
             "--tool=callgrind".into(),
             "--quiet".into(),
             format!("--callgrind-out-file={}", out.display()),
         ];
-        let traced = start(&tool, subject, directory, routes)?;
-        ask(traced.address, requests, routes)?;
+        let traced = start(&tool, counted)?;
+        ask(traced.address, requests, &counted.request)?;
         traced.process.finish(ENDS_WITHIN).context("valgrind")?;
         let text = std::fs::read_to_string(&out)?;
         let totals = text.lines().find_map(|line| line.strip_prefix("totals: ")).context("callgrind's totals")?;
@@ -139,13 +178,21 @@ pub fn instructions(subject: &Path, directory: &Path, routes: usize) -> Result<f
 /// # Errors
 /// When the subject fails.
 pub fn allocations(subject: &Path, directory: &Path, routes: usize) -> Result<f64> {
-    let mut traced = start(&[], subject, directory, routes)?;
+    allocations_of(&Counted::usual(subject, directory, routes)?)
+}
+
+/// The same of anything.
+///
+/// # Errors
+/// When the subject fails.
+pub fn allocations_of(counted: &Counted) -> Result<f64> {
+    let mut traced = start(&[], counted)?;
     // Kept upstream connections are there for later connections, too.
-    ask(traced.address, WARM, routes)?;
+    ask(traced.address, WARM, &counted.request)?;
     traced.process.say("begin")?;
     let mut allocations = Vec::new();
     for requests in [COUNTED, 2 * COUNTED] {
-        ask(traced.address, requests, routes)?;
+        ask(traced.address, requests, &counted.request)?;
         traced.process.say("counters")?;
         let counters: Value = serde_json::from_str(&traced.process.hear()?)?;
         allocations.push(counters["allocations"].as_u64().context("the counter of allocations")?);
@@ -161,14 +208,15 @@ pub fn allocations(subject: &Path, directory: &Path, routes: usize) -> Result<f6
 /// # Errors
 /// When strace or the subject fails.
 pub fn system_calls(subject: &Path, directory: &Path) -> Result<f64> {
+    let counted = Counted::usual(subject, directory, FEW_ROUTES)?;
     let run = |least: u64| -> Result<(u64, u64)> {
         let out = directory.join(format!("strace.{least}"));
         let tool = ["strace".to_owned(), "-f".into(), "-c".into(), "-o".into(), out.display().to_string()];
-        let traced = start(&tool, subject, directory, FEW_ROUTES)?;
+        let traced = start(&tool, &counted)?;
         let spec = Spec {
             target: traced.address,
             connections: CONNECTIONS,
-            request: load::request("1k", FEW_ROUTES - 1, false),
+            request: counted.request.clone(),
             body: origin::BODY as u64,
             fresh: false,
             rate: None,

@@ -7,6 +7,7 @@
 //! - [`process`]: a pinned process, its CPU time, memory and system calls
 //! - [`load`]: requests, all of whose answers are checked; [`answer`]: reading one
 //! - [`cost`]: instructions, allocations and system calls of a request; [`origin`]: who answers meanwhile
+//! - [`features`]: what each feature adds to that, and to CPU time
 //! - [`cases`], [`rounds`]: what is measured, in which order, and what is dropped; [`machine`]: on what
 //! - [`training`]: what the proxy does while a compiler looks on; [`varied`]: rules of every sort, for it
 //! - [`report`], [`plot`]: tables, JSON, Markdown and drawings
@@ -15,6 +16,7 @@ pub mod allocations;
 pub mod answer;
 pub mod cases;
 pub mod cost;
+pub mod features;
 pub mod load;
 pub mod machine;
 pub mod mesh;

@@ -9,18 +9,20 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use weir_bench_proxy::peers::Subject;
-use weir_bench_proxy::{cases, cost, machine, process, report, rounds};
+use weir_bench_proxy::{cases, cost, features, machine, process, report, rounds};
 use weir_tests::interrupt;
 
 /// Descriptors: HAProxy wants 2.5 for each of the connections that it is allowed, and some more.
 const DESCRIPTORS: u64 = 15_000;
 
-/// The case that has no rounds.
+/// The cases of weir alone: what a request costs, and what each feature adds.
 const COST: &str = "cost";
+const FEATURES: &str = "features";
 
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Only these cases; `cost` is what can be counted of weir alone
+    /// Only these cases; of weir alone are `cost`, what can be counted, and `features`, what each
+    /// of them adds
     cases: Vec<String>,
     /// Rounds of each case
     #[arg(long, default_value_t = 7)]
@@ -81,17 +83,25 @@ fn run(arguments: &Arguments) -> Result<()> {
         seconds: arguments.seconds,
         outcomes: Vec::new(),
         cost: None,
+        features: Vec::new(),
     };
+    let wanted = |case: &str| arguments.cases.is_empty() || arguments.cases.iter().any(|name| name == case);
     for case in chosen {
         let outcome = rounds::measure(case, &options)?;
         writeln!(out, "{}", report::table(&outcome))?;
         measured.outcomes.push(outcome);
     }
-    if arguments.cases.is_empty() || arguments.cases.iter().any(|name| name == COST) {
+    if wanted(COST) {
         let subject = options.binaries.join("weir-proxy");
         let cost = cost::Cost::measure(&subject, &options.directory.join(COST))?;
         writeln!(out, "{}", report::cost(&cost))?;
         measured.cost = Some(cost);
+    }
+    if wanted(FEATURES) {
+        // One that is measured is told at once: all of them take minutes.
+        let told = |cost: &_| drop(writeln!(std::io::stderr(), "{}", report::feature_line(cost, None)));
+        measured.features = features::measure(&options, told)?;
+        writeln!(out, "{}", report::features(&measured.features))?;
     }
     std::fs::write(arguments.output.join("proxy.json"), serde_json::to_string_pretty(&measured)?)?;
     let page = arguments.docs.clone().unwrap_or_else(|| arguments.output.join(report::PAGE));
@@ -113,7 +123,7 @@ fn subjects(names: &[String]) -> Result<Vec<Subject>> {
 }
 
 fn chosen(names: &[String]) -> Result<Vec<&'static cases::Case>> {
-    let known = || cases::ALL.iter().map(|case| case.name).chain([COST]).collect::<Vec<_>>();
+    let known = || cases::ALL.iter().map(|case| case.name).chain([COST, FEATURES]).collect::<Vec<_>>();
     if let Some(unknown) = names.iter().find(|name| !known().contains(&name.as_str())) {
         bail!("no case `{unknown}`; there are: {}", known().join(" "));
     }

@@ -52,13 +52,39 @@ pub(crate) fn destination_of(number: usize, bytes: bool) -> SocketAddr {
     SocketAddr::from(([10, 96, 0, number as u8 + 1], PORTS[usize::from(bytes)].1))
 }
 
+/// What a host's rules and policy say beside what all have: pieces of YAML, as they stand within braces.
+#[derive(Clone, Copy, Debug)]
+pub struct Extras {
+    /// Annotations of the VirtualService.
+    pub annotations: &'static str,
+    /// Headers that each rule wants, after a comma.
+    pub headers: &'static str,
+    /// Lines of each rule, with their indentation of four.
+    pub rule: &'static str,
+    /// The load balancer.
+    pub balancer: &'static str,
+    /// Other fields of the traffic policy, after a comma.
+    pub policy: &'static str,
+}
+
+impl Extras {
+    /// Nothing.
+    pub const NONE: Self =
+        Self { annotations: "", headers: "", rule: "", balancer: "{simple: ROUND_ROBIN}", policy: "" };
+}
+
 /// Manifests whose last host has `routes` rules; endpoints are [`VERSIONS`] at `origin_port`.
 pub fn manifests(routes: usize, origin_port: u16) -> String {
+    manifests_with(routes, origin_port, &Extras::NONE)
+}
+
+/// The same, where the last host has something more.
+pub fn manifests_with(routes: usize, origin_port: u16, extras: &Extras) -> String {
     let mut text = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n");
     for number in 0..HOSTS {
-        let rules = if number + 1 == HOSTS { routes } else { FEW_ROUTES };
+        let (rules, extras) = if number + 1 == HOSTS { (routes, extras) } else { (FEW_ROUTES, &Extras::NONE) };
         service(&mut text, number, origin_port).expect("a String takes everything");
-        rules_of(&mut text, number, rules).expect("a String takes everything");
+        rules_of(&mut text, number, rules, extras).expect("a String takes everything");
     }
     text
 }
@@ -98,15 +124,16 @@ pub(crate) fn service(text: &mut String, number: usize, origin_port: u16) -> std
     )
 }
 
-fn rules_of(text: &mut String, number: usize, rules: usize) -> std::fmt::Result {
+fn rules_of(text: &mut String, number: usize, rules: usize, extras: &Extras) -> std::fmt::Result {
     let host = host(number);
+    let Extras { annotations, headers, rule: more, balancer, policy } = extras;
     write!(
         text,
         "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {host}, namespace: {NAMESPACE}}}\n\
-         spec:\n  host: {host}\n  trafficPolicy: {{loadBalancer: {{simple: ROUND_ROBIN}}, \
-         outlierDetection: {{consecutive5xxErrors: 5, interval: 10s, baseEjectionTime: 30s}}}}\n  \
+         spec:\n  host: {host}\n  trafficPolicy: {{loadBalancer: {balancer}, \
+         outlierDetection: {{consecutive5xxErrors: 5, interval: 10s, baseEjectionTime: 30s}}{policy}}}\n  \
          subsets: [{{name: v1, labels: {{version: v1}}}}, {{name: v2, labels: {{version: v2}}}}]\n\
-         ---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {host}, namespace: {NAMESPACE}}}\n\
+         ---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {host}, namespace: {NAMESPACE}, annotations: {{{annotations}}}}}\n\
          spec:\n  hosts: [{host}]\n  http:\n"
     )?;
     let destination =
@@ -120,7 +147,7 @@ fn rules_of(text: &mut String, number: usize, rules: usize) -> std::fmt::Result 
         let (name, split) = (route(rule), split(http));
         write!(
             text,
-            "  - name: {name}\n    match: [{{uri: {{prefix: {PREFIX}}}, headers: {{{HEADER}: {{exact: {name}}}}}}}]\n    {split}\n"
+            "  - name: {name}\n    match: [{{uri: {{prefix: {PREFIX}}}, headers: {{{HEADER}: {{exact: {name}}}{headers}}}}}]\n{more}    {split}\n"
         )?;
     }
     // Nobody comes here unless a rule was not found, and then the split says so.

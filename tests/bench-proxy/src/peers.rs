@@ -319,6 +319,11 @@ pub fn nginx(setup: &Setup<'_>) -> Result<Command> {
     nginx_command(setup, &text)
 }
 
+/// The port at which the origin speaks TLS, for the one where it does not.
+pub fn tls_port(origin_port: u16) -> u16 {
+    origin_port + 1
+}
+
 /// The origin of all cases: `/api/1k`, `/api/64k`, `/api/16m` and `/api/0`, with the header `x-version`.
 ///
 /// # Errors
@@ -334,13 +339,19 @@ pub fn origin(setup: &Setup<'_>) -> Result<Command> {
     text += &nginx_http(setup.directory);
     text += "sendfile on; tcp_nopush on; open_file_cache max=16; etag off; default_type application/octet-stream;\n";
     let small = "x".repeat(1024);
+    let own = rcgen::generate_simple_self_signed(["origin".to_owned()]).context("a certificate")?;
+    let certificate = setup.file("origin.pem", &own.cert.pem())?;
+    let key = setup.file("origin.key", &own.signing_key.serialize_pem())?;
+    let _infallible =
+        writeln!(text, "ssl_certificate {}; ssl_certificate_key {};", certificate.display(), key.display());
     for (version, address) in ["v1", "v2"].iter().zip(VERSIONS) {
         let _infallible = writeln!(
             text,
-            "server {{ listen {}:{} backlog=4096; add_header x-version {version} always; root {}; \
+            "server {{ listen {0}:{1} backlog=4096; listen {0}:{2} ssl backlog=4096; add_header x-version {version} always; root {3}; \
              location = {PREFIX}1k {{ return 200 \"{small}\"; }} location {PREFIX} {{ }} }}",
             Ipv4Addr::from(address),
             setup.origin_port,
+            tls_port(setup.origin_port),
             setup.directory.join("root").display()
         );
     }

@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 /// Pixels.
 const WIDTH: f64 = 640.0;
+/// At least; longer names take a letter's width for each letter.
 const NAMES: f64 = 130.0;
+const LETTER: f64 = 6.8;
 const NUMBERS: f64 = 110.0;
 const BAR: f64 = 22.0;
 const GAP: f64 = 8.0;
@@ -28,7 +30,8 @@ pub fn bars(title: &str, bars: &[Bar]) -> String {
     let height = TITLE + bars.len() as f64 * (BAR + GAP);
     let longest = bars.iter().map(|bar| bar.range.map_or(bar.value, |[_, end]| end.max(bar.value)));
     let longest = longest.fold(f64::MIN_POSITIVE, f64::max);
-    let scale = (WIDTH - NAMES - NUMBERS) / longest;
+    let names = bars.iter().map(|bar| bar.name.chars().count() as f64 * LETTER).fold(NAMES, f64::max).round();
+    let scale = (WIDTH - names - NUMBERS) / longest;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" \
          font-size=\"13\" fill=\"#808080\">\n<text x=\"0\" y=\"16\" font-size=\"14\" font-weight=\"bold\">{}</text>\n",
@@ -37,17 +40,17 @@ pub fn bars(title: &str, bars: &[Bar]) -> String {
     for (n, bar) in bars.iter().enumerate() {
         let top = TITLE + n as f64 * (BAR + GAP);
         let middle = top + BAR / 2.0;
-        let (colour, end) = (if bar.ours { "#2a7fb8" } else { "#b0b0b0" }, NAMES + bar.value * scale);
-        let text = NAMES + bar.range.map_or(bar.value, |[_, end]| end.max(bar.value)) * scale + 8.0;
+        let (colour, end) = (if bar.ours { "#2a7fb8" } else { "#b0b0b0" }, names + bar.value * scale);
+        let text = names + bar.range.map_or(bar.value, |[_, end]| end.max(bar.value)) * scale + 8.0;
         let _infallible = write!(
             svg,
             "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"end\">{}</text>\n\
-             <rect x=\"{NAMES}\" y=\"{top:.0}\" width=\"{:.1}\" height=\"{BAR}\" fill=\"{colour}\"/>\n\
+             <rect x=\"{names}\" y=\"{top:.0}\" width=\"{:.1}\" height=\"{BAR}\" fill=\"{colour}\"/>\n\
              <text x=\"{text:.0}\" y=\"{:.0}\">{:.1}</text>\n",
-            NAMES - 8.0,
+            names - 8.0,
             middle + 4.0,
             escaped(&bar.name),
-            end - NAMES,
+            end - names,
             middle + 4.0,
             bar.value
         );
@@ -55,8 +58,8 @@ pub fn bars(title: &str, bars: &[Bar]) -> String {
             let _infallible = writeln!(
                 svg,
                 "<path d=\"M{:.1} {middle:.0}H{:.1}\" stroke=\"#404040\" stroke-width=\"2\"/>",
-                NAMES + from * scale,
-                NAMES + to * scale
+                names + from * scale,
+                names + to * scale
             );
         }
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::cases::MANY_ROUTES;
 use crate::cost::{CONNECTIONS, Cost};
+use crate::features::FeatureCost;
 use crate::machine::Machine;
 use crate::mesh::FEW_ROUTES;
 use crate::peers::Subject;
@@ -110,6 +111,8 @@ pub struct Report {
     pub outcomes: Vec<Outcome>,
     /// What can be counted.
     pub cost: Option<Cost>,
+    /// What each feature adds; the first is none.
+    pub features: Vec<FeatureCost>,
 }
 
 /// The page that has the section.
@@ -147,6 +150,13 @@ impl Report {
         }
         if let Some(counted) = &self.cost {
             text += &cost(counted);
+            text.push('\n');
+        }
+        if !self.features.is_empty() {
+            let name = "benchmarks/features.svg";
+            text += &features(&self.features);
+            let _infallible = writeln!(text, "\n![{FEATURES}]({name})");
+            files.push((name.to_owned(), features_drawing(&self.features)));
         }
         files.insert(0, (PAGE.to_owned(), text.trim_end().to_owned() + "\n"));
         files
@@ -212,6 +222,42 @@ pub fn cost(cost: &Cost) -> String {
          `tests/bench-proxy/budget.toml`.\n",
         cost.instructions, cost.instructions_many_routes, cost.allocations, cost.system_calls
     )
+}
+
+/// The section of [`features`].
+const FEATURES: &str = "What each feature costs";
+
+/// What each feature adds, as Markdown.
+pub fn features(costs: &[FeatureCost]) -> String {
+    let mut text = format!(
+        "### {FEATURES}\n| | instructions in user mode | more | allocations | CPU µs more (lowest–highest) |\n\
+         |---|---|---|---|---|\n"
+    );
+    let none = costs.first();
+    for cost in costs {
+        text += &feature_line(cost, none);
+        text.push('\n');
+    }
+    text += "\nweir alone: its base case, with one feature more on the rules or the policy of the host that is asked. Requests \
+        are the same\nfor all, with the header and the cookie that some of them look at. Instructions and allocations are \
+        counted, one request after\nthe other; CPU is user and kernel time at 32 connections without a pause, of turns with \
+        the feature and without any. Below a\nmicrosecond it is the machine's noise, as the line without any shows.\n";
+    text
+}
+
+/// One of them; `none` is what it is compared with.
+pub fn feature_line(cost: &FeatureCost, none: Option<&FeatureCost>) -> String {
+    let more = none.map_or(String::new(), |none| format!("{:+.0}", cost.instructions - none.instructions));
+    let added = cost
+        .added()
+        .map_or(String::new(), |added| format!("{:+.1} ({:+.1}–{:+.1})", added.median, added.lowest, added.highest));
+    format!("| {} | {:.0} | {more} | {:.1} | {added} |", cost.name, cost.instructions, cost.allocations)
+}
+
+fn features_drawing(costs: &[FeatureCost]) -> String {
+    let bar =
+        |cost: &FeatureCost| Bar { name: cost.name.to_owned(), value: cost.instructions, range: None, ours: true };
+    plot::bars(&format!("{FEATURES}: instructions of a request"), &costs.iter().map(bar).collect::<Vec<_>>())
 }
 
 /// A case as a Markdown table, which people can read as text too.

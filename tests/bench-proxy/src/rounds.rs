@@ -18,15 +18,15 @@ use crate::peers::{self, Setup, Subject};
 use crate::process::Process;
 
 /// The CPU of load and origin, and that of the subjects.
-const LOAD_CPU: usize = 0;
-const SUBJECT_CPU: usize = 1;
+pub(crate) const LOAD_CPU: usize = 0;
+pub(crate) const SUBJECT_CPU: usize = 1;
 /// Before a round is measured: connections are made, caches are warm.
-const WARM_UP: Duration = Duration::from_millis(500);
+pub(crate) const WARM_UP: Duration = Duration::from_millis(500);
 /// After a burst, or since connections are idle, until memory is looked at: long enough for what is given back within seconds.
 const SETTLE: Duration = Duration::from_secs(7);
 /// Where subjects listen, one port each, and the origins.
 const FIRST_PORT: u16 = 18_000;
-const ORIGIN_PORT: u16 = 19_000;
+pub(crate) const ORIGIN_PORT: u16 = 19_000;
 /// The share of a round's time for which a subject that can run may wait for its CPU. With two workers it waits for
 /// the load by design.
 const MAX_WAITED: f64 = 0.20;
@@ -140,7 +140,8 @@ pub fn measure(case: &Case, options: &Options) -> Result<Outcome> {
     Ok(Outcome { case: case.name.into(), title: case.title.into(), samples })
 }
 
-fn origin(options: &Options) -> Result<Process> {
+/// Starts the origin of everything.
+pub(crate) fn origin(options: &Options) -> Result<Process> {
     let directory = options.directory.join("origin");
     std::fs::create_dir_all(&directory)?;
     let setup = Setup {

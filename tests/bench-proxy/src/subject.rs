@@ -17,16 +17,15 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
+use weir::config::LogFormat;
 use weir::netns::NetNs;
-use weir::proxy::{Limits, OriginalDestinations, Programs, Proxy, ProxyConfig, SourcePod};
+use weir::proxy::{Collector, Limits, OriginalDestinations, Programs, Proxy, ProxyConfig, SourcePod, Tracing};
+use weir_mesh::program::Share;
 
 use crate::{allocations, mesh};
 
 /// As the kernel allows at most by default; a burst of connections must not be measured by its refusals.
 const BACKLOG: i32 = 4096;
-
-/// Lines of the access log that wait for their reader.
-const LOG_LINES: usize = 1024;
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -41,9 +40,18 @@ struct Arguments {
     destination: SocketAddr,
     #[arg(long, default_value_t = 1)]
     workers: usize,
-    /// Write an access log, which nobody reads
+    /// Write an access log to this file
     #[arg(long)]
-    logged: bool,
+    access_log: Option<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    access_log_json: bool,
+    /// Send spans to this URL
+    #[arg(long)]
+    trace_collector: Option<String>,
+    /// Of so many percent of the requests
+    #[arg(long, default_value_t = 1.0)]
+    trace_sampling: f64,
     /// Milliseconds between a worker's signs of life; under a tool that slows everything down they would be most of
     /// what is measured
     #[arg(long)]
@@ -91,12 +99,19 @@ fn run(arguments: &Arguments) -> Result<()> {
     if let Some(tick) = arguments.tick {
         limits.tick = Duration::from_millis(tick);
     }
-    let access_log = arguments.logged.then(|| {
-        let (lines, mut written) = tokio::sync::mpsc::channel(LOG_LINES);
-        std::thread::spawn(move || while written.blocking_recv().is_some() {});
-        lines
-    });
-    let config = ProxyConfig { workers: arguments.workers, limits, access_log, ..ProxyConfig::default() };
+    let config = ProxyConfig {
+        workers: arguments.workers,
+        limits,
+        access_log: arguments
+            .access_log
+            .as_deref()
+            .map(weir::telemetry::access_log)
+            .transpose()?
+            .map(|(lines, _)| lines),
+        log_format: if arguments.access_log_json { LogFormat::Json } else { LogFormat::Text },
+        tracing: arguments.trace_collector.as_deref().map(|url| trace(url, arguments.trace_sampling)).transpose()?,
+        ..ProxyConfig::default()
+    };
     let destinations = Arc::new(Fixed(arguments.destination));
     let proxy = Proxy::start(config, Programs::new(program), destinations)?;
     let pod = SourcePod {
@@ -125,6 +140,15 @@ fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Tracing, with the exporter on a thread of its own, as the agent has it on its control runtime.
+fn trace(collector: &str, percent: f64) -> Result<Tracing> {
+    let collector = Collector::parse(collector)?;
+    let (tracing, spans) = Tracing::new(Share::of_percent(percent));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::spawn(move || runtime.block_on(weir::proxy::export(collector, spans)));
+    Ok(tracing)
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener> {

@@ -91,7 +91,7 @@ fn start(proxy: &Path, output: &Path, manifests: &str, destination: SocketAddr) 
     // The port is free now; the proxy says so if it was taken meanwhile.
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let mut command = Command::new(proxy);
-    command.env(RECORDS, output.join("%p.profraw")).arg("--manifests").arg(file).arg("--logged");
+    command.env(RECORDS, output.join("%p.profraw")).arg("--manifests").arg(file).args(["--access-log", "/dev/null"]);
     command.arg("--listen").arg(address.to_string()).arg("--destination").arg(destination.to_string());
     let mut process = Process::piped(command, &process::allowed()?)?;
     let said = process.hear().context("starting weir's proxy")?;

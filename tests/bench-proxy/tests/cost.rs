@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use weir_bench_proxy::cases::MANY_ROUTES;
-use weir_bench_proxy::cost;
+use weir_bench_proxy::cost::{self, Counted};
 use weir_bench_proxy::mesh::FEW_ROUTES;
 use weir_tests::require::{self, Need};
 
@@ -47,6 +47,21 @@ fn instructions_stay_in_the_budget() {
         let measured = cost::instructions(subject(), directory.path(), routes).expect("callgrind");
         hold(name, measured, budget(name) * TOLERANCE);
     }
+}
+
+#[test]
+fn a_line_of_the_access_log_stays_in_its_budget() {
+    if cfg!(debug_assertions) || !require::require("access_log", &[Need::Program("valgrind")]) {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut counted = Counted::usual(subject(), directory.path(), FEW_ROUTES).expect("origins");
+    let without = cost::instructions_of(&counted).expect("callgrind");
+    let log = directory.path().join("access.log");
+    counted.arguments = vec!["--access-log".to_owned(), log.display().to_string()];
+    let with = cost::instructions_of(&counted).expect("callgrind");
+    assert!(std::fs::read_to_string(&log).expect("a log").lines().count() > 1000, "requests are in the log");
+    hold("instructions of the access log", with - without, budget("access_log_instructions") * TOLERANCE);
 }
 
 #[test]

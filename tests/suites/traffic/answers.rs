@@ -1,6 +1,6 @@
 //! What a rule answers or changes: redirects, direct responses, rewrites, headers, CORS.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use weir_tests::require::Need;
 use weir_tests::{Service, require};
 
@@ -197,7 +197,6 @@ fn a_python_session_sticks_follows_and_streams() -> Result<()> {
     let pods = stage.run("client", &python, &["-c", SESSION, &base])?;
     let pods: Vec<&str> = pods.split_whitespace().collect();
     ensure!(pods.len() == 1, "one session, one pod: {pods:?}");
-    let log = stage.agent.access_log();
-    log.lines().find(|line| line.contains("python-requests")).context("its requests are in the log")?;
+    stage.agent.logged("python-requests", 1)?;
     Ok(())
 }

@@ -48,9 +48,8 @@ fn four_connections_and_twenty_requests_overflow_a_breaker_of_one() -> Result<()
     ensure!(!said.contains("Socket errors"), "{said}");
     let flagged = stage.agent.metric("istio_requests_total", "response_flags=\"UO\"")?;
     ensure!(flagged as u64 > refused + refused_wrk, "{flagged} are flagged UO, wrk alone saw {refused_wrk}");
-    let log = stage.agent.access_log();
-    let line = log.lines().find(|line| line.contains(" 503 UO ")).context("a line of a refused one")?;
-    ensure!(line.contains("upstream_reset_before_response_started{overflow}"), "{line}");
+    let lines = stage.agent.logged(" 503 UO ", 1)?;
+    ensure!(lines[0].contains("upstream_reset_before_response_started{overflow}"), "{lines:?}");
     proved!(
         "4 connections, 20 requests: {answered} answered, {refused} refused after {rounds} rounds; wrk: {refused_wrk} refused"
     );
@@ -79,8 +78,7 @@ fn a_third_connection_is_refused_and_requests_wait_for_one_of_two() -> Result<()
     ensure!(began.elapsed() >= Duration::from_millis(500), "twenty of 50 ms on two connections: {:?}", began.elapsed());
     let said = stage.python(THREE, &["10.96.0.4", "7000"])?;
     ensure!(said.trim() == "kept kept refused kept", "{said}");
-    let refused = stage.agent.access_log();
-    ensure!(refused.lines().any(|line| line.contains(" UO ")), "the log names it: {refused}");
+    stage.agent.logged(" UO ", 1)?;
     Ok(())
 }
 

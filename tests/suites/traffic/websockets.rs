@@ -78,8 +78,8 @@ fn websockets_are_split_by_weight_and_carry_everything() -> Result<()> {
     let met: Vec<u32> = said.split_whitespace().filter_map(|n| n.parse().ok()).collect();
     // Sixty fair rolls are below 12 or above 48 once in a million runs.
     ensure!(met.len() == 3 && met[2] == 60 && (12..=48).contains(&met[0]), "{said}");
-    let upgraded = stage.agent.access_log().lines().filter(|line| line.contains("\"GET /chat HTTP/1.1\" 101 ")).count();
-    ensure!(upgraded == 60, "{upgraded} upgrades in the log");
+    let upgraded = stage.agent.logged("\"GET /chat HTTP/1.1\" 101 ", 60)?;
+    ensure!(upgraded.len() == 60, "{} upgrades in the log", upgraded.len());
     proved!("60 WebSockets, {} to v1 and {} to v2, every message came back", met[0], met[1]);
     Ok(())
 }

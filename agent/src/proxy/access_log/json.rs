@@ -1,78 +1,83 @@
 //! A line as JSON, with the keys of Istio's JSON format and what weir knows beyond it. Used by [`super`].
 
-use serde::Serialize;
-
-use super::{Entry, timestamp};
+use super::{Entry, text};
 
 /// The way that a logged connection or request took: those that the kernel balances by itself pass no proxy.
 const VERDICT: &str = "proxy";
 
-/// In the order of Istio's format; what is not known is `null`.
-#[derive(Serialize)]
-struct Line<'e> {
-    start_time: String,
-    route_name: Option<&'e str>,
-    method: Option<&'e str>,
-    path: Option<&'e str>,
-    protocol: Option<&'static str>,
-    response_code: u16,
-    response_flags: String,
-    response_code_details: Option<&'static str>,
-    connection_termination_details: Option<&'static str>,
-    upstream_transport_failure_reason: Option<&'e str>,
-    bytes_received: u64,
-    bytes_sent: u64,
-    duration: u64,
-    upstream_service_time: Option<u64>,
-    x_forwarded_for: Option<&'e str>,
-    user_agent: Option<&'e str>,
-    request_id: Option<&'e str>,
-    authority: Option<&'e str>,
-    upstream_host: Option<String>,
-    upstream_cluster: Option<&'e str>,
-    upstream_local_address: Option<&'static str>,
-    downstream_local_address: String,
-    downstream_remote_address: String,
-    requested_server_name: Option<&'e str>,
-    source: &'e str,
-    verdict: &'static str,
+/// The line, with its line feed; in the order of Istio's format, and what is not known is `null`.
+pub(super) fn write(entry: &Entry, out: &mut String) {
+    out.push_str("{\"start_time\":\"");
+    text::timestamp(out, entry.start);
+    out.push('"');
+    string(out, "route_name", entry.route_name.as_deref());
+    string(out, "method", entry.method.as_ref().map(http::Method::as_str));
+    string(out, "path", entry.text(entry.path));
+    string(out, "protocol", entry.protocol());
+    number(out, "response_code", entry.status.into());
+    if entry.flags.is_empty() {
+        string(out, "response_flags", Some("-"));
+    } else {
+        string(out, "response_flags", Some(&entry.flags.to_string()));
+    }
+    string(out, "response_code_details", Some(entry.details).filter(|details| *details != "-"));
+    string(out, "connection_termination_details", None);
+    string(out, "upstream_transport_failure_reason", entry.transport_failure.as_deref());
+    number(out, "bytes_received", entry.bytes_received);
+    number(out, "bytes_sent", entry.bytes_sent);
+    number(out, "duration", entry.started.elapsed().as_millis() as u64);
+    match entry.upstream_time {
+        Some(time) => number(out, "upstream_service_time", time),
+        None => string(out, "upstream_service_time", None),
+    }
+    string(out, "x_forwarded_for", entry.text(entry.forwarded_for));
+    string(out, "user_agent", entry.text(entry.user_agent));
+    string(out, "request_id", entry.text(entry.request_id));
+    string(out, "authority", entry.text(entry.authority));
+    match entry.upstream_host {
+        Some(host) => address(out, "upstream_host", host),
+        None => string(out, "upstream_host", None),
+    }
+    string(out, "upstream_cluster", entry.upstream_cluster.as_deref());
+    // The kernel's choice, which is not asked for.
+    string(out, "upstream_local_address", None);
+    address(out, "downstream_local_address", entry.downstream_local);
+    address(out, "downstream_remote_address", entry.downstream_remote);
+    string(out, "requested_server_name", entry.server_name.as_deref());
+    string(out, "source", Some(&entry.source));
+    string(out, "verdict", Some(VERDICT));
+    out.push_str("}\n");
 }
 
-/// The line, with its line feed.
-pub(super) fn write(entry: &Entry, out: &mut String) {
-    let mut start_time = String::with_capacity(24);
-    timestamp(&mut start_time, entry.start).expect("writing to a String does not fail");
-    let line = Line {
-        start_time,
-        route_name: entry.route_name.as_deref(),
-        method: entry.method.as_ref().map(http::Method::as_str),
-        path: entry.path.as_deref(),
-        protocol: entry.protocol(),
-        response_code: entry.status,
-        response_flags: entry.flags.to_string(),
-        response_code_details: Some(entry.details).filter(|details| *details != "-"),
-        connection_termination_details: None,
-        upstream_transport_failure_reason: entry.transport_failure.as_deref(),
-        bytes_received: entry.bytes_received,
-        bytes_sent: entry.bytes_sent,
-        duration: entry.started.elapsed().as_millis() as u64,
-        upstream_service_time: entry.upstream_time,
-        x_forwarded_for: entry.forwarded_for.as_deref(),
-        user_agent: entry.user_agent.as_deref(),
-        request_id: entry.request_id.as_deref(),
-        authority: entry.authority.as_deref(),
-        upstream_host: entry.upstream_host.map(|host| host.to_string()),
-        upstream_cluster: entry.upstream_cluster.as_deref(),
-        // The kernel's choice, which is not asked for.
-        upstream_local_address: None,
-        downstream_local_address: entry.downstream_local.to_string(),
-        downstream_remote_address: entry.downstream_remote.to_string(),
-        requested_server_name: entry.server_name.as_deref(),
-        source: &entry.source,
-        verdict: VERDICT,
-    };
-    out.push_str(&serde_json::to_string(&line).expect("texts and numbers are always JSON"));
-    out.push('\n');
+fn key(out: &mut String, key: &str) {
+    out.push_str(",\"");
+    out.push_str(key);
+    out.push_str("\":");
+}
+
+fn number(out: &mut String, name: &str, number: u64) {
+    key(out, name);
+    text::number(out, number);
+}
+
+fn address(out: &mut String, name: &str, address: std::net::SocketAddr) {
+    key(out, name);
+    out.push('"');
+    text::address(out, address);
+    out.push('"');
+}
+
+fn string(out: &mut String, name: &str, value: Option<&str>) {
+    key(out, name);
+    match value {
+        None => out.push_str("null"),
+        Some(value) if value.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') => {
+            out.push('"');
+            out.push_str(value);
+            out.push('"');
+        }
+        Some(value) => out.push_str(&serde_json::to_string(value).expect("every text can be JSON")),
+    }
 }
 
 #[cfg(test)]
@@ -93,7 +98,8 @@ mod tests {
         entry.status = 429;
         entry.flags = Flag::RateLimited.into();
         entry.upstream_host = Some(address(3, 8080));
-        let line = entry.line(LogFormat::Json);
+        let mut line = String::new();
+        entry.line(LogFormat::Json, &mut line);
         assert_eq!(line.matches('\n').count(), 1);
         let mut told: serde_json::Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!(told["user_agent"], hostile);

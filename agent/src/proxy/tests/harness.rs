@@ -1,7 +1,7 @@
 //! A proxy in front of origins on the loopback. The listener's port stands for the connect hook: it says where a
 //! connection was going.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
@@ -184,12 +184,28 @@ pub(super) fn object(kind: &str, spec: &str) -> String {
     )
 }
 
+/// The access log, line by line.
+pub(super) struct Log {
+    chunks: tokio::sync::mpsc::Receiver<String>,
+    lines: VecDeque<String>,
+}
+
+impl Log {
+    /// The next line; waits until a worker hands it over.
+    pub(super) async fn recv(&mut self) -> Option<String> {
+        while self.lines.is_empty() {
+            self.lines.extend(self.chunks.recv().await?.split_inclusive('\n').map(str::to_owned));
+        }
+        self.lines.pop_front()
+    }
+}
+
 /// A proxy with one pod, whose listener is at `address`.
 pub(super) struct Mesh {
     pub(super) proxy: Proxy,
     pub(super) programs: Arc<Programs>,
     pub(super) address: SocketAddr,
-    pub(super) log: tokio::sync::mpsc::Receiver<String>,
+    pub(super) log: Log,
     pub(super) cookie: u64,
     pub(super) pod: Arc<SourcePod>,
 }
@@ -261,7 +277,7 @@ impl Mesh {
         if let Some(destination) = destination {
             destinations.0.lock().unwrap().insert(address.port(), destination);
         }
-        let (sender, log) = tokio::sync::mpsc::channel(4096);
+        let (sender, chunks) = tokio::sync::mpsc::channel(4096);
         // Two workers on one listening socket: each connection is served by one of them.
         let config = ProxyConfig { workers: 2, limits, access_log: Some(sender), tracing, ..ProxyConfig::default() };
         let proxy = Proxy::start(config, Arc::clone(&programs), Arc::new(destinations)).unwrap();
@@ -276,6 +292,7 @@ impl Mesh {
         };
         let pod = Arc::new(pod);
         proxy.add_pod(&pod, vec![vec![listener.try_clone().unwrap()], vec![listener]]);
+        let log = Log { chunks, lines: VecDeque::new() };
         Self { proxy, programs, address, log, cookie, pod }
     }
 

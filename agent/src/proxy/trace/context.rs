@@ -1,6 +1,7 @@
 //! Which trace a request belongs to, by the headers that it came with (W3C, B3 in one header and in several), and the
 //! same told onwards. Used by [`super`].
 
+use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -49,25 +50,37 @@ pub(super) fn read(headers: &HeaderMap) -> Incoming {
 /// Tells the next one, in each of the forms in which it was told, and in W3C's.
 pub(super) fn write(headers: &mut HeaderMap, context: &Outgoing) {
     let Outgoing { trace, span, parent, sampled } = *context;
-    let flag = u8::from(sampled);
-    set(headers, TRACEPARENT, &format!("00-{trace:032x}-{span:016x}-{flag:02x}"));
+    let flag = u128::from(sampled);
+    let span = u128::from(span);
+    headers.insert(TRACEPARENT, id(&[(0, 2), (trace, 32), (span, 16), (flag, 2)]));
     if headers.contains_key(&B3) {
-        let parent = parent.map(|parent| format!("-{parent:016x}")).unwrap_or_default();
-        set(headers, B3, &format!("{trace:032x}-{span:016x}-{flag}{parent}"));
+        let known = [(trace, 32), (span, 16), (flag, 1), (parent.unwrap_or_default().into(), 16)];
+        headers.insert(B3, id(&known[..if parent.is_some() { 4 } else { 3 }]));
     }
     if headers.contains_key(&B3_TRACE) || headers.contains_key(&B3_SAMPLED) {
-        set(headers, B3_TRACE, &format!("{trace:032x}"));
-        set(headers, B3_SPAN, &format!("{span:016x}"));
-        set(headers, B3_SAMPLED, &flag.to_string());
+        headers.insert(B3_TRACE, id(&[(trace, 32)]));
+        headers.insert(B3_SPAN, id(&[(span, 16)]));
+        headers.insert(B3_SAMPLED, id(&[(flag, 1)]));
         match parent {
-            Some(parent) => set(headers, B3_PARENT, &format!("{parent:016x}")),
-            None => drop(headers.remove(&B3_PARENT)),
-        }
+            Some(parent) => headers.insert(B3_PARENT, id(&[(parent.into(), 16)])),
+            None => headers.remove(&B3_PARENT),
+        };
     }
 }
 
-fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    headers.insert(name, HeaderValue::from_str(value).expect("digits and dashes"));
+/// Numbers in hexadecimal, each with so many digits, with dashes between them. In one allocation and without
+/// `std::fmt`, since every request has some.
+pub(super) fn id(parts: &[(u128, u32)]) -> HeaderValue {
+    let mut text = BytesMut::with_capacity(parts.iter().map(|(_, digits)| *digits as usize + 1).sum());
+    for (n, (number, digits)) in parts.iter().enumerate() {
+        if n > 0 {
+            text.put_u8(b'-');
+        }
+        for digit in (0..*digits).rev() {
+            text.put_u8(b"0123456789abcdef"[(number >> (4 * digit)) as usize & 0xf]);
+        }
+    }
+    HeaderValue::from_maybe_shared(text.freeze()).expect("digits and dashes")
 }
 
 /// `00-TRACE-SPAN-FLAGS`; later versions may say more after that.

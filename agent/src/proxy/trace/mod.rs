@@ -87,15 +87,9 @@ pub(crate) fn identify(connection: &Connection, request: &mut Request<Body>) {
     // Version 4: random, but for the bits that say so.
     let high = (worker.roll() & !0xf000) | 0x4000;
     let low = (worker.roll() & !(0b11 << 62)) | (1 << 63);
-    let text = format!(
-        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-        high >> 32,
-        (high >> 16) & 0xffff,
-        high & 0xffff,
-        low >> 48,
-        low & 0xffff_ffff_ffff
-    );
-    request.headers_mut().insert(REQUEST_ID, HeaderValue::from_str(&text).expect("digits and dashes"));
+    let (high, low) = (u128::from(high), u128::from(low));
+    let id = context::id(&[(high >> 32, 8), (high >> 16, 4), (high, 4), (low >> 48, 4), (low, 12)]);
+    request.headers_mut().insert(REQUEST_ID, id);
 }
 
 /// Tells the next one of the trace. The span of a request that is to be recorded.
