@@ -1,8 +1,9 @@
 //! Origins in this process: a thread for each connection, and as many bytes for a request as its path says. For counting
 //! and for training, where the time that an origin takes does not matter. Used by `cost` and `training`.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
@@ -21,6 +22,26 @@ const ATTEMPTS: usize = 20;
 /// # Errors
 /// When no port is free at both addresses.
 pub fn start() -> Result<u16> {
+    serve_with(serve)
+}
+
+/// The same for clients that speak TLS. Nobody is to check who they are.
+///
+/// # Errors
+/// When no port is free at both addresses, or no certificate can be made.
+pub fn start_tls() -> Result<u16> {
+    let own = rcgen::generate_simple_self_signed(["origin".to_owned()]).context("a certificate")?;
+    let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).map_err(anyhow::Error::msg)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let config = Arc::new(config.with_no_client_auth().with_single_cert(vec![own.cert.der().clone()], key)?);
+    serve_with(move |stream, version| {
+        let connection = rustls::ServerConnection::new(Arc::clone(&config)).map_err(std::io::Error::other)?;
+        serve(rustls::StreamOwned::new(connection, stream), version)
+    })
+}
+
+fn serve_with(serve: impl Fn(TcpStream, &str) -> std::io::Result<()> + Clone + Send + 'static) -> Result<u16> {
     let listeners = (0..ATTEMPTS).find_map(|_| {
         let first = TcpListener::bind(SocketAddr::from((mesh::VERSIONS[0], 0))).ok()?;
         let port = first.local_addr().ok()?.port();
@@ -28,19 +49,20 @@ pub fn start() -> Result<u16> {
     });
     let (port, listeners) = listeners.context("no port is free at both addresses")?;
     for (version, listener) in ["v1", "v2"].into_iter().zip(listeners) {
+        let serve = serve.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                let serve = serve.clone();
                 // A connection that breaks is the other side's to report.
-                std::thread::spawn(move || drop(serve(stream, version)));
+                std::thread::spawn(move || drop(stream.set_nodelay(true).and_then(|()| serve(stream, version))));
             }
         });
     }
     Ok(port)
 }
 
-fn serve(mut stream: TcpStream, version: &str) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut reader = BufReader::new(stream.try_clone()?);
+fn serve(stream: impl Read + Write, version: &str) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
     let (mut line, mut body) = (String::new(), Vec::new());
     let mut asked: u32 = 0;
     loop {
@@ -61,7 +83,7 @@ fn serve(mut stream: TcpStream, version: &str) -> std::io::Result<()> {
         if !head_only {
             answer.resize(answer.len() + length, b'x');
         }
-        stream.write_all(&answer)?;
+        reader.get_mut().write_all(&answer)?;
     }
 }
 

@@ -1,5 +1,5 @@
 //! A host with HTTP rules of every sort, and requests that meet them: training with nothing but what the bench asks for
-//! would make everything else slow. What is not here is laid out as seldom used: TLS towards pods, upgrades, SNI, HTTP/2.
+//! would make everything else slow. What is not here is laid out as seldom used: upgrades, SNI, HTTP/2.
 //! Used by `training`.
 
 use std::fmt::Write as _;
@@ -7,8 +7,9 @@ use std::net::SocketAddr;
 
 use crate::{mesh, origin};
 
-/// The number of the host, beside those of [`mesh::manifests`].
+/// The number of the host, beside those of [`mesh::manifests`], and of one whose pods are spoken to in TLS.
 const NUMBER: usize = mesh::HOSTS;
+const SECURE: usize = NUMBER + 1;
 /// Bytes of the bodies that requests have.
 const BODY: usize = 4096;
 
@@ -17,12 +18,14 @@ pub fn destination() -> SocketAddr {
     mesh::destination_of(NUMBER, false)
 }
 
-/// Manifests with this host; endpoints are those of every other at `origin_port`.
-pub fn manifests(origin_port: u16) -> String {
+/// Manifests with this host; endpoints are those of every other at `origin_port`, and those of TLS.
+pub fn manifests(origin_port: u16, tls_port: u16) -> String {
     let mut text = mesh::manifests(mesh::FEW_ROUTES, origin_port);
     text.push_str("---\n");
     mesh::service(&mut text, NUMBER, origin_port).expect("a String takes everything");
-    let (host, namespace, flaky) = (mesh::host(NUMBER), mesh::NAMESPACE, origin::FLAKY);
+    text.push_str("---\n");
+    mesh::service(&mut text, SECURE, tls_port).expect("a String takes everything");
+    let (host, secure, namespace, flaky) = (mesh::host(NUMBER), mesh::host(SECURE), mesh::NAMESPACE, origin::FLAKY);
     write!(
         text,
         r#"---
@@ -42,6 +45,13 @@ spec:
   - {{name: by-user, trafficPolicy: {{loadBalancer: {{consistentHash: {{httpHeaderName: x-user}}}}}}}}
   - name: by-cookie
     trafficPolicy: {{loadBalancer: {{consistentHash: {{httpCookie: {{name: seen, ttl: 60s}}, maglev: {{tableSize: 65537}}}}}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: {secure}, namespace: {namespace}}}
+spec:
+  host: {secure}
+  trafficPolicy: {{tls: {{mode: SIMPLE, insecureSkipVerify: true}}}}
 ---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -88,6 +98,9 @@ spec:
     match: [{{uri: {{prefix: /cors/}}}}]
     corsPolicy: {{allowOrigins: [{{exact: "http://page.example"}}], allowMethods: [GET, POST], maxAge: 1h}}
     route: [{{destination: {{port: {{number: 80}}, host: {host}}}}}]
+  - name: secure
+    match: [{{uri: {{prefix: /secure/}}}}]
+    route: [{{destination: {{port: {{number: 80}}, host: {secure}}}}}]
   - name: patient
     match: [{{method: {{exact: POST}}}}, {{method: {{exact: PUT}}}}]
     timeout: 10s
@@ -139,6 +152,8 @@ pub fn requests() -> Vec<Vec<u8>> {
         format!("PUT /file HTTP/1.1\r\nhost: {host}\r\n{common}transfer-encoding: chunked\r\n\r\n{chunked}"),
         format!("POST /{flaky} HTTP/1.1\r\nhost: {host}\r\n{common}{sized}\r\n{body}"),
         format!("HEAD /page HTTP/1.1\r\nhost: {host}\r\n{common}\r\n"),
+        get("/secure/1k", ""),
+        get("/secure/16k", ""),
         get("/16k", ""),
         get("/64k", ""),
         get("/nothing/in/particular", ""),
@@ -153,6 +168,6 @@ mod tests {
 
     #[test]
     fn every_rule_can_be_carried_out() {
-        mesh::program(&manifests(80)).expect("it compiles without an error");
+        mesh::program(&manifests(80, 443)).expect("it compiles without an error");
     }
 }
