@@ -31,7 +31,8 @@ pub fn start() -> Result<u16> {
 /// When no port is free at both addresses, or no certificate can be made.
 pub fn start_tls() -> Result<u16> {
     let own = rcgen::generate_simple_self_signed(["origin".to_owned()]).context("a certificate")?;
-    let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).map_err(anyhow::Error::msg)?;
+    let key =
+        rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).map_err(anyhow::Error::msg)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let config = Arc::new(config.with_no_client_auth().with_single_cert(vec![own.cert.der().clone()], key)?);

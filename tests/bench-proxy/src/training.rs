@@ -77,7 +77,8 @@ pub fn run(proxy: &Path, output: &Path) -> Result<()> {
         drop(waiting);
         running.finish(PATIENCE)?;
     }
-    let (running, address) = start(proxy, output, &varied::manifests(origin_port, origin::start_tls()?), varied::destination())?;
+    let (running, address) =
+        start(proxy, output, &varied::manifests(origin_port, origin::start_tls()?), varied::destination())?;
     vary(address)?;
     let waiting = load::idle_connections(address, WAITING, &varied::request(), origin::BODY as u64)?;
     std::thread::sleep(WAIT);

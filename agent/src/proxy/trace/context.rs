@@ -1,7 +1,6 @@
 //! Which trace a request belongs to, by the headers that it came with (W3C, B3 in one header and in several), and the
 //! same told onwards. Used by [`super`].
 
-use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -68,19 +67,24 @@ pub(super) fn write(headers: &mut HeaderMap, context: &Outgoing) {
     }
 }
 
-/// Numbers in hexadecimal, each with so many digits, with dashes between them. In one allocation and without
-/// `std::fmt`, since every request has some.
-pub(super) fn id(parts: &[(u128, u32)]) -> HeaderValue {
-    let mut text = BytesMut::with_capacity(parts.iter().map(|(_, digits)| *digits as usize + 1).sum());
+/// The longest that [`id`] is asked for: `00-TRACE-SPAN-FLAGS` or `TRACE-SPAN-DECISION-PARENT`, with room.
+const LONGEST: usize = 72;
+
+/// Numbers in hexadecimal, each with so many digits, with dashes between them. Without `std::fmt`, since every request
+/// has some.
+pub(super) fn id(parts: &[(u128, usize)]) -> HeaderValue {
+    let mut text = [b'-'; LONGEST];
+    let mut len = 0;
     for (n, (number, digits)) in parts.iter().enumerate() {
-        if n > 0 {
-            text.put_u8(b'-');
+        len += usize::from(n > 0);
+        let bytes = number.to_be_bytes();
+        for (digit, to) in text[len..len + digits].iter_mut().rev().enumerate() {
+            let byte = bytes[bytes.len() - 1 - digit / 2];
+            *to = b"0123456789abcdef"[usize::from(if digit % 2 == 0 { byte & 0xf } else { byte >> 4 })];
         }
-        for digit in (0..*digits).rev() {
-            text.put_u8(b"0123456789abcdef"[(number >> (4 * digit)) as usize & 0xf]);
-        }
+        len += digits;
     }
-    HeaderValue::from_maybe_shared(text.freeze()).expect("digits and dashes")
+    HeaderValue::from_bytes(&text[..len]).expect("digits and dashes")
 }
 
 /// `00-TRACE-SPAN-FLAGS`; later versions may say more after that.
