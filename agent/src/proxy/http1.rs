@@ -3,6 +3,7 @@
 //! `listener`.
 
 use std::future::{Future, poll_fn};
+use std::net::TcpStream as StdStream;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -41,33 +42,28 @@ enum End {
     Park,
 }
 
-/// Serves a connection to its end. `prefix` was read from it already.
+/// Serves a connection to its end, or until it is parked. `prefix` was read from it already.
 ///
 /// hyper holds some 20 KiB for a connection. One that has not been used for a moment is parked: a bare socket, for which
 /// everything else is made anew when its next byte comes.
-pub(crate) async fn serve(connection: Rc<Connection>, mut stream: TcpStream, mut prefix: Bytes) {
-    loop {
-        // Boxed, so that what hyper holds goes while the connection is parked.
-        let left = Box::pin(drive(&connection, stream, std::mem::take(&mut prefix))).await;
-        let worker = &connection.worker;
-        stream = match left {
-            Left::Done => return,
-            Left::Unread(stream) => return Box::pin(linger::close(stream, &worker.limits)).await,
-            Left::Parked(stream) => stream,
-        };
-        let patience = worker.limits.idle_downstream.saturating_sub(worker.limits.park_after);
-        worker.counters.connections_parked.add(1);
-        worker.counters.connections_parked_total.add(1);
-        let woken = tokio::select! {
-            biased;
-            () = worker.draining.wait() => false,
-            readable = stream.readable() => readable.is_ok(),
-            () = tokio::time::sleep(patience) => false,
-        };
-        worker.counters.connections_parked.subtract(1);
-        if !woken {
-            return;
+pub(crate) async fn serve(connection: Rc<Connection>, stream: TcpStream, prefix: Bytes) {
+    let left = drive(&connection, stream, prefix).await;
+    let worker = Rc::clone(&connection.worker);
+    match left {
+        Left::Done => {}
+        Left::Unread(stream) => Box::pin(linger::close(stream, &worker.limits)).await,
+        Left::Parked(stream) => {
+            let patience = worker.limits.idle_downstream.saturating_sub(worker.limits.park_after);
+            worker.lot.park(connection, stream, Instant::now().into_std() + patience);
         }
+    }
+}
+
+/// Serves on what was parked.
+pub(crate) async fn resume(connection: Rc<Connection>, stream: StdStream) {
+    match TcpStream::from_std(stream) {
+        Ok(stream) => serve(connection, stream, Bytes::new()).await,
+        Err(error) => tracing::warn!(peer = %connection.peer, %error, "a connection that was parked cannot be served"),
     }
 }
 

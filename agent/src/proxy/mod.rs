@@ -8,7 +8,8 @@
 //! - `fairness`: pods take turns on a worker
 //! - `listener`: accept, original destination, protocol; `detect`: the protocol by the first bytes
 //! - `tcp`: bytes in both directions; `bulk`: where they are many; `relay`: where the server's side is encrypted
-//! - `http1`: serving a connection; `handler`: the life of one request; `plan`: what was decided of it
+//! - `http1`: serving a connection; `lot`: where it waits when nothing is asked; `handler`: the life of one request; `plan`:
+//!   what was decided of it
 //! - `rate_limit`, `fault`, `cors`, `respond`, `rewrite`, `headers` (with `format`), `mirror`: what a rule asks for, one file each; `forward`: header hygiene
 //! - `retry` (with `replay` and `budget`): how often, how long and where; `upstream`: endpoint, pool, connect
 //! - `inspect`: what is in force at the moment, for those who look
@@ -34,6 +35,7 @@ mod io;
 pub mod limits;
 mod linger;
 mod listener;
+mod lot;
 mod metrics;
 mod mirror;
 mod plan;
@@ -69,6 +71,7 @@ use self::counters::Shard;
 pub use self::error::Flag;
 pub use self::inspect::{ClusterNow, InUse, Inspection, Out};
 pub use self::limits::Limits;
+use self::lot::Lot;
 use self::metrics::Registry;
 pub use self::metrics::{DEFAULT_MAX_SERIES, Pieces};
 pub use self::programs::Programs;
@@ -298,11 +301,15 @@ impl Thread {
                 None
             });
             let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            let made = runtime.and_then(|runtime| {
+                let lot = runtime.block_on(async { Lot::new() })?;
+                Ok((runtime, lot))
+            });
             // The other side waits for exactly this one message.
-            match runtime {
-                Ok(runtime) => {
+            match made {
+                Ok((runtime, lot)) => {
                     let _ = ready.send(Ok(()));
-                    runtime.block_on(worker::run(index, shared, runtime_shard, cpu, receiver));
+                    runtime.block_on(worker::run(index, shared, runtime_shard, cpu, lot, receiver));
                 }
                 Err(error) => drop(ready.send(Err(error))),
             }

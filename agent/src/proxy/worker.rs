@@ -25,6 +25,7 @@ use super::access_log::Lines;
 use super::counters::Shard;
 use super::fairness::{self, Share, Turns};
 use super::limits::Limits;
+use super::lot::{self, Lot};
 use super::metrics::{Edges, Registry};
 use super::programs::{Programs, Running};
 use super::rate_limit::{Buckets, Known};
@@ -116,6 +117,7 @@ pub(crate) struct Worker {
     /// Bytes of requests' bodies that are kept to be sent again.
     pub(crate) kept: Cell<usize>,
     pub(crate) steering: Steering,
+    pub(crate) lot: Lot,
     /// The time of the latest tick: for what need not be more exact.
     pub(crate) clock: Cell<Instant>,
     pub(crate) draining: Signal,
@@ -134,7 +136,7 @@ impl fmt::Debug for Worker {
 }
 
 impl Worker {
-    fn new(index: usize, shared: Shared, counters: Arc<Shard>, cpu: Option<usize>) -> Self {
+    fn new(index: usize, shared: Shared, counters: Arc<Shard>, cpu: Option<usize>, lot: Lot) -> Self {
         let mut cache = shared.programs.cache();
         let held = Rc::new(Arc::clone(cache.load()));
         let edges = Edges::new(shared.metrics, index);
@@ -143,6 +145,7 @@ impl Worker {
             slots: Arc::new(Semaphore::new(shared.limits.max_connections)),
             turns: Rc::new(Turns::new(&shared.limits)),
             steering: Steering::new(cpu, &shared.limits),
+            lot,
             limits: shared.limits,
             home: shared.home,
             lines: Lines::new(shared.access_log, shared.log_format, Arc::clone(&counters)),
@@ -273,16 +276,18 @@ impl Drop for Open {
 }
 
 /// The life of a worker: until it is drained, or its commands' other end is dropped.
-/// `cpu` is where its thread is pinned to.
+/// `cpu` is where its thread is pinned to; `lot` is of its runtime.
 pub(crate) async fn run(
     index: usize,
     shared: Shared,
     counters: Arc<Shard>,
     cpu: Option<usize>,
+    lot: Lot,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
-    let worker = Rc::new(Worker::new(index, shared, counters, cpu));
+    let worker = Rc::new(Worker::new(index, shared, counters, cpu, lot));
     worker.spawn(tick(Rc::clone(&worker)));
+    worker.spawn(lot::attend(Rc::clone(&worker)));
     let turns = Rc::clone(&worker.turns);
     worker.spawn(async move { turns.rounds().await });
     let mut pods: HashMap<u64, Rc<Pod>> = HashMap::new();
@@ -339,9 +344,10 @@ fn adopt(listener: StdListener) -> io::Result<TcpListener> {
 
 /// Stops accepting, lets requests under way and TCP connections finish, and returns how many did not in time. They
 /// are cut when the runtime is dropped.
-async fn drain(worker: &Worker, deadline: Duration) -> u64 {
+async fn drain(worker: &Rc<Worker>, deadline: Duration) -> u64 {
     worker.draining.raise();
     worker.pool.clear();
+    worker.lot.close(worker);
     // The accept loops take what waits in their queues first; they run when this task yields for the first time.
     tokio::task::yield_now().await;
     let emptied = async {
@@ -372,6 +378,7 @@ async fn tick(worker: Rc<Worker>) {
         worker.clock.set(now);
         worker.turns.tick();
         worker.lines.hand_over();
+        worker.lot.close_idle(&worker, now);
         if worker.steering.look(&worker.limits) {
             worker.counters.steering_escapes.add(1);
         }
@@ -384,7 +391,8 @@ async fn tick(worker: Rc<Worker>) {
     }
 }
 
-/// Lets the allocator give back what parked connections held. `trimmed`: when it last did, and how many had been parked.
+/// Lets the allocator give back what parked connections held before. `trimmed`: when it last did, and how many had been
+/// parked.
 fn trim(worker: &Worker, now: Instant, trimmed: &mut (Instant, u64)) {
     let parked = worker.counters.connections_parked_total.get();
     let limits = &worker.limits;

@@ -1,5 +1,6 @@
 //! What a request costs weir's proxy in things that can be counted exactly: instructions in user mode, allocations and
-//! system calls. Used by `main` for the report, and by the suite `cost`, which holds them to a budget.
+//! system calls; and the memory of a connection of which nothing is asked. Used by `main` for the report, and by the
+//! suite `cost`, which holds them to a budget.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,7 +16,7 @@ use crate::answer::{Progress, Reader};
 use crate::cases::MANY_ROUTES;
 use crate::load::{self, Load, Spec};
 use crate::mesh::FEW_ROUTES;
-use crate::process::Process;
+use crate::process::{self, Process};
 use crate::{mesh, origin};
 
 /// Requests before anything is counted: upstream connections to both versions are open, tables have their size.
@@ -29,7 +30,17 @@ const TRACED: u64 = 5000;
 /// What that many take at most under strace, which stops the proxy at every call.
 const TRACED_WITHIN: Duration = Duration::from_secs(30);
 /// Between a worker's signs of life, ms: under valgrind or strace those of every 50 ms would be counted as requests'.
-const TICK: &str = "60000";
+const RARE_TICK: &str = "60000";
+/// As it is by default, ms: what gives memory back comes with it.
+const USUAL_TICK: &str = "50";
+/// Connections of which nothing is asked, when their memory is looked at.
+const IDLE: usize = 1000;
+/// Descriptors, here and in the proxy: for them, and some more.
+const DESCRIPTORS: u64 = 2000;
+/// After its last request a connection is parked within this.
+const PARKED_WITHIN: Duration = Duration::from_secs(20);
+/// After which what parked connections held has been given back.
+const GIVEN_BACK: Duration = Duration::from_secs(7);
 /// After its end was asked for; valgrind writes its counts then.
 const ENDS_WITHIN: Duration = Duration::from_secs(20);
 
@@ -99,8 +110,16 @@ struct Traced {
     address: SocketAddr,
 }
 
+impl Traced {
+    fn counter(&mut self, name: &str) -> Result<u64> {
+        self.process.say("counters")?;
+        let counters: Value = serde_json::from_str(&self.process.hear()?)?;
+        counters[name].as_u64().with_context(|| format!("the counter {name}"))
+    }
+}
+
 /// Starts the subject as an argument of `tool`, which may be nothing.
-fn start(tool: &[String], counted: &Counted) -> Result<Traced> {
+fn start(tool: &[String], counted: &Counted, tick: &str) -> Result<Traced> {
     std::fs::create_dir_all(&counted.directory)?;
     let manifests = counted.directory.join("manifests.yaml");
     std::fs::write(&manifests, &counted.manifests)?;
@@ -108,7 +127,7 @@ fn start(tool: &[String], counted: &Counted) -> Result<Traced> {
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let mut words = tool.iter().map(Into::into).chain([counted.subject.as_os_str().to_owned()]);
     let mut command = Command::new(words.next().context("a program")?);
-    command.args(words).args(["--tick", TICK, "--listen"]).arg(address.to_string());
+    command.args(words).args(["--tick", tick, "--listen"]).arg(address.to_string());
     command.arg("--destination").arg(mesh::destination(false).to_string()).arg("--manifests").arg(manifests);
     command.args(&counted.arguments);
     // The last CPU: tests beside this one are rather at the first.
@@ -162,7 +181,7 @@ pub fn instructions_of(counted: &Counted) -> Result<f64> {
             "--quiet".into(),
             format!("--callgrind-out-file={}", out.display()),
         ];
-        let traced = start(&tool, counted)?;
+        let traced = start(&tool, counted, RARE_TICK)?;
         ask(traced.address, requests, &counted.request)?;
         traced.process.finish(ENDS_WITHIN).context("valgrind")?;
         let text = std::fs::read_to_string(&out)?;
@@ -186,16 +205,14 @@ pub fn allocations(subject: &Path, directory: &Path, routes: usize) -> Result<f6
 /// # Errors
 /// When the subject fails.
 pub fn allocations_of(counted: &Counted) -> Result<f64> {
-    let mut traced = start(&[], counted)?;
+    let mut traced = start(&[], counted, RARE_TICK)?;
     // Kept upstream connections are there for later connections, too.
     ask(traced.address, WARM, &counted.request)?;
     traced.process.say("begin")?;
     let mut allocations = Vec::new();
     for requests in [COUNTED, 2 * COUNTED] {
         ask(traced.address, requests, &counted.request)?;
-        traced.process.say("counters")?;
-        let counters: Value = serde_json::from_str(&traced.process.hear()?)?;
-        allocations.push(counters["allocations"].as_u64().context("the counter of allocations")?);
+        allocations.push(traced.counter("allocations")?);
     }
     // A connection's own are in both.
     let [few, both] = allocations[..] else { anyhow::bail!("two counts") };
@@ -212,7 +229,7 @@ pub fn system_calls(subject: &Path, directory: &Path) -> Result<f64> {
     let run = |least: u64| -> Result<(u64, u64)> {
         let out = directory.join(format!("strace.{least}"));
         let tool = ["strace".to_owned(), "-f".into(), "-c".into(), "-o".into(), out.display().to_string()];
-        let traced = start(&tool, &counted)?;
+        let traced = start(&tool, &counted, RARE_TICK)?;
         let spec = Spec {
             target: traced.address,
             connections: CONNECTIONS,
@@ -237,6 +254,29 @@ pub fn system_calls(subject: &Path, directory: &Path) -> Result<f64> {
     let ((few_calls, few), (many_calls, many)) = (run(TRACED / 5)?, run(TRACED)?);
     ensure!(many > few, "the longer run has {many} requests, the shorter one {few}");
     Ok(many_calls.saturating_sub(few_calls) as f64 / (many - few) as f64)
+}
+
+/// KiB of memory of a connection that is kept alive, has had an answer, and of which nothing has been asked since.
+///
+/// # Errors
+/// When the subject fails, or does not park them.
+pub fn idle_kib(subject: &Path, directory: &Path) -> Result<f64> {
+    process::raise_descriptors(DESCRIPTORS)?;
+    let counted = Counted::usual(subject, directory, FEW_ROUTES)?;
+    let mut traced = start(&[], &counted, USUAL_TICK)?;
+    // One that is not counted: what the first request of all takes stays.
+    ask(traced.address, 1, &counted.request)?;
+    let [before, _] = traced.process.memory()?;
+    let held = load::idle_connections(traced.address, IDLE, &counted.request, origin::BODY as u64)?;
+    let began = Instant::now();
+    while traced.counter("connections_parked")? != IDLE as u64 {
+        ensure!(began.elapsed() < PARKED_WITHIN, "{} are parked", traced.counter("connections_parked")?);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::thread::sleep(GIVEN_BACK);
+    let [after, _] = traced.process.memory()?;
+    drop(held);
+    Ok(after.saturating_sub(before) as f64 / IDLE as f64)
 }
 
 /// All calls in a table of `strace -c`.

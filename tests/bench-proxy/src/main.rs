@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use weir_bench_proxy::peers::Subject;
 use weir_bench_proxy::{cases, cost, features, machine, process, report, rounds};
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     interrupt::install();
-    raise_descriptors()?;
+    process::raise_descriptors(DESCRIPTORS)?;
     process::prefer_us();
     let subjects = subjects(&arguments.subjects)?;
     let chosen = chosen(&arguments.cases)?;
@@ -128,20 +128,4 @@ fn chosen(names: &[String]) -> Result<Vec<&'static cases::Case>> {
         bail!("no case `{unknown}`; there are: {}", known().join(" "));
     }
     Ok(cases::ALL.iter().filter(|case| names.is_empty() || names.iter().any(|name| name == case.name)).collect())
-}
-
-/// As many descriptors as we may have; what we start inherits that.
-fn raise_descriptors() -> Result<()> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is valid for writes.
-    ensure!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0, std::io::Error::last_os_error());
-    ensure!(
-        limit.rlim_max >= DESCRIPTORS,
-        "{DESCRIPTORS} descriptors are needed, and {} are allowed (ulimit -Hn)",
-        limit.rlim_max
-    );
-    limit.rlim_cur = limit.rlim_max;
-    // SAFETY: `limit` is valid for reads.
-    ensure!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } == 0, std::io::Error::last_os_error());
-    Ok(())
 }

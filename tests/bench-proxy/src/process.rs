@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// Within this a subject listens.
 const STARTS_WITHIN: Duration = Duration::from_secs(20);
@@ -110,10 +110,10 @@ impl Process {
         let started = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {
-                anyhow::ensure!(status.success(), "it ended with {status}");
+                ensure!(status.success(), "it ended with {status}");
                 return Ok(());
             }
-            anyhow::ensure!(started.elapsed() < within, "it does not end");
+            ensure!(started.elapsed() < within, "it does not end");
             std::thread::sleep(POLL);
         }
     }
@@ -131,7 +131,7 @@ impl Process {
             if std::net::TcpStream::connect(address).is_ok() {
                 return Ok(());
             }
-            anyhow::ensure!(started.elapsed() < STARTS_WITHIN, "nobody listens at {address}");
+            ensure!(started.elapsed() < STARTS_WITHIN, "nobody listens at {address}");
             std::thread::sleep(POLL);
         }
     }
@@ -246,6 +246,22 @@ pub fn allowed() -> io::Result<Vec<usize>> {
 /// When there is no such CPU.
 pub fn pin_thread(cpu: usize) -> io::Result<()> {
     affine(&cpu_set(&[cpu]))
+}
+
+/// Takes as many descriptors as this process may have; what it starts inherits that.
+///
+/// # Errors
+/// When that is fewer than `wanted`.
+pub fn raise_descriptors(wanted: u64) -> Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid for writes.
+    ensure!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0, io::Error::last_os_error());
+    let most = limit.rlim_max;
+    ensure!(most >= wanted, "{wanted} descriptors are needed, and {most} are allowed (ulimit -Hn)");
+    limit.rlim_cur = most;
+    // SAFETY: `limit` is valid for reads.
+    ensure!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } == 0, io::Error::last_os_error());
+    Ok(())
 }
 
 /// Has the calling thread's timers fire when they are due, and not up to 50 µs later, which is the default.

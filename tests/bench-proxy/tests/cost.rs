@@ -1,5 +1,5 @@
 //! What a request costs weir's proxy, held to tests/bench-proxy/budget.toml: user-mode instructions, allocations and system
-//! calls. All are counted, none is timed, so that a busy machine changes nothing.
+//! calls; and what memory an idle connection takes. All are counted, none is timed, so that a busy machine changes nothing.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -30,10 +30,10 @@ fn budget(name: &str) -> f64 {
 
 #[expect(clippy::print_stdout, reason = "what was measured, for who changes the budget")]
 fn hold(what: &str, measured: f64, at_most: f64) {
-    println!("{what} per request: {measured:.2}, at most {at_most:.2}");
+    println!("{what}: {measured:.2}, at most {at_most:.2}");
     // Less than a request can take is a harness that does not count.
     assert!(measured > at_most / 10.0, "{what}: {measured:.1} is too little to be true");
-    assert!(measured <= at_most, "{what} per request: {measured:.1}, and the budget is {at_most:.1}");
+    assert!(measured <= at_most, "{what}: {measured:.1}, and the budget is {at_most:.1}");
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn instructions_stay_in_the_budget() {
     let directory = tempfile::tempdir().expect("a directory");
     for (name, routes) in [("instructions", FEW_ROUTES), ("instructions_1000_routes", MANY_ROUTES)] {
         let measured = cost::instructions(subject(), directory.path(), routes).expect("callgrind");
-        hold(name, measured, budget(name) * TOLERANCE);
+        hold(&format!("{name} per request"), measured, budget(name) * TOLERANCE);
     }
 }
 
@@ -61,7 +61,7 @@ fn a_line_of_the_access_log_stays_in_its_budget() {
     counted.arguments = vec!["--access-log".to_owned(), log.display().to_string()];
     let with = cost::instructions_of(&counted).expect("callgrind");
     assert!(std::fs::read_to_string(&log).expect("a log").lines().count() > 1000, "requests are in the log");
-    hold("instructions of the access log", with - without, budget("access_log_instructions") * TOLERANCE);
+    hold("instructions of the access log per request", with - without, budget("access_log_instructions") * TOLERANCE);
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn allocations_stay_in_the_budget() {
     let counts =
         (0..ALLOCATION_COUNTS).map(|_| cost::allocations(subject(), directory.path(), FEW_ROUTES).expect("a count"));
     let measured = counts.fold(f64::INFINITY, f64::min);
-    hold("allocations", measured, budget("allocations") + BY_THE_CLOCK);
+    hold("allocations per request", measured, budget("allocations") + BY_THE_CLOCK);
 }
 
 #[test]
@@ -80,5 +80,12 @@ fn system_calls_stay_in_the_budget() {
     }
     let directory = tempfile::tempdir().expect("a directory");
     let measured = cost::system_calls(subject(), directory.path()).expect("strace");
-    hold("system_calls", measured, budget("system_calls"));
+    hold("system_calls per request", measured, budget("system_calls"));
+}
+
+#[test]
+fn idle_connections_stay_in_the_budget() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let measured = cost::idle_kib(subject(), directory.path()).expect("a measurement");
+    hold("KiB per idle connection", measured, budget("idle_kib"));
 }

@@ -12,6 +12,7 @@ mod limits;
 mod linger;
 mod localities;
 mod outliers;
+mod parking;
 mod pools;
 mod retries;
 mod rules;
