@@ -84,6 +84,8 @@ pub(super) struct Applier {
     pub(super) findings: Arc<Vec<Finding>>,
     /// Where the compiler's begin.
     compiled_from: usize,
+    /// Those among them that are about files for TLS.
+    refused: Vec<Finding>,
     kernel_problems: Vec<String>,
     /// A part of the plan is not in the maps, or the maps are another agent's.
     unplaced: bool,
@@ -128,6 +130,7 @@ impl Applier {
             plan: KernelPlan::default(),
             findings: Arc::default(),
             compiled_from: 0,
+            refused: Vec::new(),
             kernel_problems: Vec::new(),
             unplaced: false,
             uncompiled: false,
@@ -370,7 +373,8 @@ impl Applier {
             self.plan = compiled.plan;
             self.options.views = compiled.views;
             self.parts.program.store(Arc::new(compiled.program));
-            findings.extend(self.tls_findings());
+            self.look_at_refused();
+            findings.extend_from_slice(&self.refused);
             self.compiled_from = findings.len();
             findings.extend(compiled.findings);
             self.uncompiled = false;

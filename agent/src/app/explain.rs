@@ -35,7 +35,7 @@ impl Applier {
         if !self.begun {
             return Err(Unexplained::Unavailable("no configuration in force".to_owned()));
         }
-        let (snapshot, _) = self.source.assemble();
+        let snapshot = self.source.snapshot();
         let program = self.parts.program.load();
         let mut mesh = Mesh::new(&snapshot, &self.options, &program, &self.plan, &self.options.views, &self.findings);
         mesh.enrolled = Some(self.pods.iter().map(|(name, _)| name.to_string()).collect());

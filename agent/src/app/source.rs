@@ -116,6 +116,14 @@ impl Source {
         }
     }
 
+    /// Everything that is there.
+    pub(super) fn snapshot(&self) -> Cow<'_, Snapshot> {
+        match self {
+            Self::Files(files) => Cow::Owned(files.store.assemble().0),
+            Self::Objects(objects) => Cow::Borrowed(objects.store.snapshot()),
+        }
+    }
+
     /// What is wrong with files as a whole.
     pub(super) fn file_findings(&self) -> Vec<Finding> {
         match self {

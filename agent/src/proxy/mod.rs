@@ -74,7 +74,7 @@ pub use self::limits::Limits;
 use self::lot::Lot;
 use self::metrics::Registry;
 pub use self::metrics::{DEFAULT_MAX_SERIES, Pieces};
-pub use self::programs::Programs;
+pub use self::programs::{Programs, Published};
 pub use self::trace::{Collector, Span, Tracing, export};
 pub use self::upstream::tls::TlsFiles;
 use self::worker::{Command, Shared};

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Cache};
 use foldhash::fast::RandomState;
-use weir_mesh::program::{Clients, Cluster, ClusterId, Origin, Program};
+use weir_mesh::program::{Cluster, ClusterId, Origin, PART, Program};
 
 use super::Ejections;
 use super::inspect::Inspection;
@@ -21,8 +21,8 @@ use super::worker::monotonic;
 /// See the module.
 pub struct Programs {
     running: Arc<ArcSwap<Running>>,
-    /// Held while one is published: what is known of the clusters goes from one to the next.
-    known: Mutex<Known>,
+    /// Held while one is published.
+    registry: Mutex<Registry>,
 }
 
 impl fmt::Debug for Programs {
@@ -35,19 +35,34 @@ impl fmt::Debug for Programs {
 #[derive(Debug, Default)]
 pub(crate) struct Running {
     program: Arc<Program>,
-    /// By [`ClusterId`]; empty where no cluster needs any.
-    states: Box<[Option<Arc<ClusterState>>]>,
-    /// Those of `states` that change with time.
-    tended: Box<[Arc<ClusterState>]>,
+    /// Of each part of the program's clusters; `None` = no cluster of it needs any.
+    states: Box<[Option<Arc<States>>]>,
     /// Whether any cluster sticks to clients.
     sticks: bool,
 }
 
-#[derive(Default)]
-struct Known {
-    /// By the cluster's name, which several have where views differ.
-    states: HashMap<Arc<str>, Vec<Arc<ClusterState>>, RandomState>,
-    registry: Registry,
+/// What the clusters of a part need at run time. A program that has the part, too, has this.
+#[derive(Debug)]
+struct States {
+    /// In the order of the clusters.
+    all: Box<[Option<Arc<ClusterState>>]>,
+    /// Those that change with time.
+    tended: Box<[Arc<ClusterState>]>,
+    /// Whether any sticks to clients.
+    sticks: bool,
+    /// Whether any is where its clients are.
+    placed: bool,
+    /// Whether any encrypts.
+    originates: bool,
+}
+
+/// What putting a program in force took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// Clusters whose tables were made: those that are new or other than before, and need any.
+    pub made: usize,
+    /// Whether any that encrypts has come, gone or changed. Else [`Programs::tls_problems`] are what they were.
+    pub originates: bool,
 }
 
 impl Programs {
@@ -58,25 +73,28 @@ impl Programs {
 
     /// The same, with rules that may name these files; ejections are told to somebody, who may know of some.
     pub fn beside(program: Program, files: TlsFiles, ejections: Option<Arc<dyn Ejections>>) -> Arc<Self> {
-        let registry = Registry::new(files, ejections);
-        let known = Mutex::new(Known { registry, ..Known::default() });
+        let registry = Mutex::new(Registry::new(files, ejections));
         let running = Arc::new(ArcSwap::from_pointee(Running::default()));
-        let programs = Self { running, known };
+        let programs = Self { running, registry };
         programs.store(Arc::new(program));
         Arc::new(programs)
     }
 
-    /// Puts a program in force: the next request runs on it. What is known of endpoints that stay is kept.
-    pub fn store(&self, program: Arc<Program>) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Puts a program in force: the next request runs on it. What is known of endpoints that stay is kept. Clusters of
+    /// parts that it shares with the one before are not looked at.
+    pub fn store(&self, program: Arc<Program>) -> Published {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let now = monotonic();
-        self.running.store(Arc::new(known.run(program, now)));
-        known.registry.forget(now);
+        let former = self.running.load_full();
+        let (running, published) = Next::new(&former, &program, &mut registry, now).run();
+        self.running.store(Arc::new(running));
+        registry.forget(now);
+        published
     }
 
     /// Looks at the files that TLS is made with; true when any changed. Reads files: not for workers.
     pub fn refresh_tls(&self) -> bool {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).registry.refresh()
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner).refresh()
     }
 
     /// What is asked for by `tls` and cannot be done, each with where it is asked for.
@@ -86,7 +104,12 @@ impl Programs {
             let origin = &state.cluster().policy.originates()?.origin;
             Some((Arc::clone(origin), state.originator()?.problem()?))
         };
-        let mut problems: Vec<_> = running.states.iter().flatten().filter_map(of_state).collect();
+        let mut problems: Vec<_> = running
+            .parts()
+            .filter(|part| part.originates)
+            .flat_map(|part| part.all.iter().flatten())
+            .filter_map(of_state)
+            .collect();
         problems.sort_by(|(a, of_a), (b, of_b)| (&a.object, &a.at, of_a).cmp(&(&b.object, &b.at, of_b)));
         problems.dedup_by(|(a, of_a), (b, of_b)| (&a.object, &a.at, of_a) == (&b.object, &b.at, of_b));
         problems
@@ -108,43 +131,99 @@ impl Programs {
     }
 }
 
-impl Known {
-    fn run(&mut self, program: Arc<Program>, now: u64) -> Running {
-        let mut former = std::mem::take(&mut self.states);
-        let clients = &program.clients;
-        let states = program.clusters.iter().map(|cluster| self.state(cluster, clients, &mut former, now));
-        let states: Vec<_> = states.collect();
-        let tended = states.iter().flatten().filter(|state| state.is_tended()).map(Arc::clone).collect();
-        let states = if self.states.is_empty() { Box::default() } else { states.into() };
-        let sticks = program.clusters.iter().any(|cluster| cluster.policy.hash().is_some());
-        Running { program, states, tended, sticks }
+/// A program that is about to take the place of another.
+struct Next<'p> {
+    former: &'p Running,
+    program: &'p Arc<Program>,
+    registry: &'p mut Registry,
+    /// CLOCK_MONOTONIC, ns.
+    now: u64,
+    /// What is not where it was, by the cluster's name, which several have where views differ: of a cluster that is at
+    /// another place, that has changed, or that is gone.
+    moved: HashMap<Arc<str>, Vec<Arc<ClusterState>>, RandomState>,
+    published: Published,
+}
+
+impl<'p> Next<'p> {
+    fn new(former: &'p Running, program: &'p Arc<Program>, registry: &'p mut Registry, now: u64) -> Self {
+        Self { former, program, registry, now, moved: HashMap::default(), published: Published::default() }
     }
 
-    fn state(
-        &mut self,
-        cluster: &Arc<Cluster>,
-        clients: &Arc<Clients>,
-        former: &mut HashMap<Arc<str>, Vec<Arc<ClusterState>>, RandomState>,
-        now: u64,
-    ) -> Option<Arc<ClusterState>> {
+    fn run(mut self) -> (Running, Published) {
+        let (former, program) = (self.former, self.program);
+        for (part, states) in former.states.iter().enumerate() {
+            let Some(states) = states.as_ref().filter(|_| !self.stays(part)) else { continue };
+            for (place, state) in (part * PART..).zip(&states.all) {
+                let Some(state) = state else { continue };
+                if !program.clusters.get(place).is_some_and(|now| state.is_of(now, &program.clients)) {
+                    self.moved.entry(Arc::clone(&state.cluster().name)).or_default().push(Arc::clone(state));
+                }
+            }
+        }
+        let states: Vec<_> = (0..program.clusters.parts().len()).map(|part| self.part(part)).collect();
+        for state in self.moved.values().flatten() {
+            self.registry.leave(state);
+            self.published.originates |= state.originator().is_some();
+        }
+        let sticks = states.iter().flatten().any(|part| part.sticks);
+        (Running { program: Arc::clone(program), states: states.into(), sticks }, self.published)
+    }
+
+    /// Whether a part is the one that it was, and everything about it.
+    fn stays(&self, part: usize) -> bool {
+        let parts = [&self.former.program, self.program].map(|program| program.clusters.parts().get(part));
+        let [Some(before), Some(now)] = parts else { return false };
+        let same_clients = || Arc::ptr_eq(&self.former.program.clients, &self.program.clients);
+        let placed = self.former.states[part].as_ref().is_some_and(|states| states.placed);
+        Arc::ptr_eq(before, now) && (!placed || same_clients())
+    }
+
+    fn part(&mut self, part: usize) -> Option<Arc<States>> {
+        let (former, program) = (self.former, self.program);
+        let before = former.states.get(part).and_then(Option::as_ref);
+        if self.stays(part) {
+            return before.map(Arc::clone);
+        }
+        let mut state = |(place, cluster): (usize, &Arc<Cluster>)| {
+            let before = before.and_then(|states| states.all.get(place)?.as_ref());
+            match before.filter(|state| state.is_of(cluster, &program.clients)) {
+                Some(stays) => Some(Arc::clone(stays)),
+                None => self.state(cluster),
+            }
+        };
+        let all: Box<[_]> = (0..).zip(&*program.clusters.parts()[part]).map(&mut state).collect();
+        let any = |is: fn(&ClusterState) -> bool| all.iter().flatten().any(|state| is(state));
+        let (sticks, placed) = (any(|state| state.cluster().policy.hash().is_some()), any(ClusterState::is_placed));
+        let originates = any(|state| state.originator().is_some());
+        let tended = all.iter().flatten().filter(|state| state.is_tended()).map(Arc::clone).collect();
+        all.iter().any(Option::is_some).then(|| Arc::new(States { all, tended, sticks, placed, originates }))
+    }
+
+    /// Of a cluster that is not where it was, if it needs any.
+    fn state(&mut self, cluster: &Arc<Cluster>) -> Option<Arc<ClusterState>> {
         if !ClusterState::is_needed(cluster) {
             return None;
         }
-        let of_name = former.get_mut(&cluster.name).filter(|states| !states.is_empty());
+        let clients = &self.program.clients;
+        let of_name = self.moved.get_mut(&cluster.name).filter(|states| !states.is_empty());
         let former = of_name.map(|states| {
             let same = states.iter().position(|state| state.is_of(cluster, clients));
             let alike = || states.iter().position(|state| state.cluster().policy == cluster.policy);
             states.swap_remove(same.or_else(alike).unwrap_or(0))
         });
-        let state = match former {
-            Some(state) if state.is_of(cluster, clients) => state,
-            former => {
-                let (cluster, clients) = (Arc::clone(cluster), Arc::clone(clients));
-                Arc::new(ClusterState::new(cluster, clients, former.as_deref(), &mut self.registry, now))
-            }
+        let former = match former {
+            Some(same) if same.is_of(cluster, clients) => return Some(same),
+            former => former,
         };
-        self.states.entry(Arc::clone(&cluster.name)).or_default().push(Arc::clone(&state));
-        Some(state)
+        let (cluster, clients) = (Arc::clone(cluster), Arc::clone(clients));
+        let state = ClusterState::new(cluster, clients, former.as_deref(), self.registry, self.now);
+        self.published.made += 1;
+        self.published.originates |= state.originator().is_some();
+        if let Some(former) = former {
+            self.published.originates |= former.originator().is_some();
+            self.registry.leave(&former);
+        }
+        Some(Arc::new(state))
     }
 }
 
@@ -164,7 +243,8 @@ impl Running {
 
     /// What a cluster needs at run time; `None` = nothing.
     pub(crate) fn state(&self, id: ClusterId) -> Option<&Arc<ClusterState>> {
-        self.states.get(id.index())?.as_ref()
+        let place = id.index();
+        self.states.get(place / PART)?.as_ref()?.all.get(place % PART)?.as_ref()
     }
 
     /// Whether any cluster sticks to clients, so that a request is worth a look.
@@ -172,14 +252,29 @@ impl Running {
         self.sticks
     }
 
+    fn parts(&self) -> impl Iterator<Item = &States> {
+        self.states.iter().filter_map(Option::as_deref)
+    }
+
+    /// How many parts have other tables than in another program, or none.
+    #[cfg(test)]
+    pub(super) fn parts_beside(&self, other: &Self) -> usize {
+        let table = |running: &Self, part| running.states.get(part).and_then(Option::as_ref).map(Arc::as_ptr);
+        (0..self.states.len().max(other.states.len())).filter(|part| table(self, *part) != table(other, *part)).count()
+    }
+
+    fn tended(&self) -> impl Iterator<Item = &Arc<ClusterState>> {
+        self.parts().flat_map(|part| &part.tended)
+    }
+
     /// The breakers of clusters where somebody waits for a connection to end.
     pub(crate) fn awaited(&self) -> impl Iterator<Item = &Arc<Breakers>> {
-        self.tended.iter().filter_map(|state| state.breakers()).filter(|breakers| breakers.is_awaited())
+        self.tended().filter_map(|state| state.breakers()).filter(|breakers| breakers.is_awaited())
     }
 
     /// Does what is due, once for all workers that ask.
     pub(crate) fn tend(&self, now: u64) {
-        for state in &self.tended {
+        for state in self.tended() {
             state.tend(now);
         }
     }

@@ -115,7 +115,7 @@ pub(super) fn build(
         ports: build.ports.into_iter().map(Arc::new).collect(),
         host_tables: build.tables.into_iter().map(Table::finish).map(Arc::new).collect(),
         overlays: Arc::new(build.overlays),
-        clusters: build.clusters.all.into(),
+        clusters: build.clusters.all.into_iter().collect(),
         gateways: gateways.into(),
         pods: PodTable::default(),
         clients: Arc::default(),

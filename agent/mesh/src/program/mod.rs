@@ -11,6 +11,7 @@ mod action;
 mod client_tls;
 mod gateways;
 mod locality;
+mod parts;
 mod policy;
 mod rate_limit;
 mod rewrite;
@@ -29,6 +30,7 @@ pub use gateways::{
 pub use locality::{
     Clients, HOSTNAME, Localities, NETWORK, REGION, SUBZONE, TrafficDistribution, Whereabouts, ZONE, canonical_place,
 };
+pub use parts::{PART, Parts};
 pub use policy::{
     Block, ClusterPolicy, ConnectionPool, ConsistentHash, Cookie, Distribute, Failover, HashKey, HashTable, HttpPool,
     Level, LoadBalancer, LoadBalancing, Locality, Origin, OutlierDetection, RetryBudget, Tunnel, Warmup, ZoneAware,
@@ -71,8 +73,8 @@ pub enum Protocol {
     Detect,
 }
 
-/// Everything that a worker needs to decide. A clone shares everything, so that a change of a few clusters costs no more
-/// than their number of pointers.
+/// Everything that a worker needs to decide. A clone shares everything, and a change of a few clusters or pods copies the
+/// parts of the tables that they are in ([`Parts`]).
 #[derive(Clone, Debug, Default)]
 pub struct Program {
     /// Counts the compilations; equal generation, equal program.
@@ -87,7 +89,7 @@ pub struct Program {
     /// of the port.
     pub overlays: Arc<HashMap<(u32, u16), HostTableId, foldhash::fast::RandomState>>,
     /// Destinations of routes: service port and subset.
-    pub clusters: Box<[Arc<Cluster>]>,
+    pub clusters: Parts<Arc<Cluster>>,
     /// What comes in through gateways, by port and address.
     pub gateways: Arc<[Listener]>,
     /// Who is behind an address, for telling of traffic; nothing is decided by it.

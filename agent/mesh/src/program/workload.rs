@@ -5,6 +5,7 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::Parts;
 use crate::crd::{Labels, Pod};
 
 /// Pods that share a bucket, on average: what a change of one pod copies, and what a look-up compares.
@@ -20,7 +21,7 @@ fn hash(address: IpAddr) -> usize {
 #[derive(Clone, Debug, Default)]
 pub struct PodTable {
     /// Their number is a power of two, or none.
-    buckets: Box<[Arc<[Arc<Pod>]>]>,
+    buckets: Parts<Arc<[Arc<Pod>]>>,
 }
 
 impl PodTable {
@@ -50,13 +51,13 @@ impl PodTable {
             count => count - 1,
         };
         for address in before.into_iter().filter(|pod| has_own_address(pod)).flat_map(|pod| &pod.addresses) {
-            let bucket = &mut self.buckets[hash(*address) & mask];
+            let bucket = self.buckets.get_mut(hash(*address) & mask);
             let gone = |pod: &Arc<Pod>| before.is_some_and(|before| pod.meta.object == before.meta.object);
             *bucket = bucket.iter().filter(|pod| !gone(pod)).cloned().collect();
         }
         let Some(now) = now.filter(|pod| has_own_address(pod)) else { return };
         for address in &now.addresses {
-            let bucket = &mut self.buckets[hash(*address) & mask];
+            let bucket = self.buckets.get_mut(hash(*address) & mask);
             *bucket = sorted(bucket.iter().cloned().chain([Arc::clone(now)]).collect());
         }
     }

@@ -20,7 +20,7 @@ impl Applier {
             Changes::Few(changes) => {
                 if let Some(delta) = self.update(&changes) {
                     let rules = changes.iter().any(|change| *change.object.kind == *"VirtualService");
-                    if rules && !self.tls_findings().is_empty() {
+                    if rules && !self.refused.is_empty() {
                         self.unsure_of_files.get_or_insert(started);
                     }
                     self.put(delta, started);
@@ -43,8 +43,7 @@ impl Applier {
         let in_force = InForce { program: &program, plan: &self.plan, findings: &self.findings[self.compiled_from..] };
         // A fault costs the short way, and no more.
         catch_unwind(AssertUnwindSafe(|| {
-            let (snapshot, _) = self.source.assemble();
-            self.compiler.update(&snapshot, changes, in_force, &options)
+            self.compiler.update(&self.source.snapshot(), changes, in_force, &options)
         }))
         .ok()
         .flatten()
@@ -54,11 +53,9 @@ impl Applier {
     fn put(&mut self, delta: Delta, started: Instant) {
         let Delta { program, services, pods, findings } = delta;
         self.options.generation = program.generation;
-        let refused = self.tls_findings();
-        self.parts.program.store(Arc::new(program));
+        let published = self.parts.program.store(Arc::new(program));
         // Rules may lead to a subset whose files nobody has needed before.
-        let now_refused = self.tls_findings();
-        let files_differ = now_refused != refused;
+        let files_differ = published.originates && self.look_at_refused();
         for (key, service) in &services {
             self.plan.services.insert(*key, Arc::clone(service));
         }
@@ -91,7 +88,7 @@ impl Applier {
             let compiled = findings.unwrap_or_else(|| self.findings[self.compiled_from..].to_vec());
             let mut findings = self.source.file_findings();
             findings.extend(self.source.assemble().1);
-            findings.extend(now_refused);
+            findings.extend_from_slice(&self.refused);
             self.compiled_from = findings.len();
             findings.extend(compiled);
             self.find(findings);

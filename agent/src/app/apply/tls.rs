@@ -13,8 +13,15 @@ use super::Applier;
 const LOOK: Duration = Duration::from_secs(2);
 
 impl Applier {
-    /// Of the program that was published last.
-    pub(super) fn tls_findings(&self) -> Vec<Finding> {
+    /// Looks at the program that was published last; true when other files are refused than before.
+    pub(super) fn look_at_refused(&mut self) -> bool {
+        let refused = self.tls_findings();
+        let differ = refused != self.refused;
+        self.refused = refused;
+        differ
+    }
+
+    fn tls_findings(&self) -> Vec<Finding> {
         let problems = self.parts.program.tls_problems().into_iter();
         let finding = |(origin, problem): (Arc<Origin>, String)| Finding {
             severity: Severity::Error,
@@ -33,7 +40,7 @@ impl Applier {
             return;
         }
         self.looked = now;
-        if self.unsure_of_files.take().is_some() && !self.tls_findings().is_empty() {
+        if self.unsure_of_files.take().is_some() && !self.refused.is_empty() {
             self.recompile(now);
         }
         if !self.parts.program.refresh_tls() {
@@ -42,7 +49,8 @@ impl Applier {
         tracing::info!("files for TLS have changed and were read anew");
         let mut findings = self.source.file_findings();
         findings.extend(self.source.assemble().1);
-        findings.extend(self.tls_findings());
+        self.look_at_refused();
+        findings.extend_from_slice(&self.refused);
         let compiled_from = findings.len();
         findings.extend_from_slice(&self.findings[self.compiled_from..]);
         self.compiled_from = compiled_from;

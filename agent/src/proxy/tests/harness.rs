@@ -130,7 +130,7 @@ impl Service {
         destinations.insert((0, VIP.ip(), VIP.port()), PortId(0));
         destinations.extend(self.headless.map(|pod| ((0, pod.ip(), pod.port()), PortId(0))));
         program.host_tables = Arc::new([Arc::new(table)]);
-        program.clusters = clusters.into();
+        program.clusters = clusters.into_iter().collect();
         program
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use weir_mesh::program::Protocol;
+use weir_mesh::program::{Parts, Protocol};
 use weir_tests::require::skip;
 
 use super::harness::{Mesh, Service, VIP, eventually, named, origin, serve, soon};
@@ -205,7 +205,7 @@ impl OriginalDestinations for Panics {
 async fn a_program_that_is_wrong_kills_one_connection_and_not_the_worker() {
     // A port whose plain cluster does not exist: indexing it panics.
     let mut program = Service::new(Protocol::Http, vec![]).program();
-    program.clusters = Box::new([]);
+    program.clusters = Parts::default();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let client = std::net::TcpStream::connect(address).unwrap();

@@ -13,7 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::harness::{Mesh, compiled, eventually, object, origin, rules, serve, soon};
 
 /// Any error ejects, for longer than a test takes, and everybody if need be.
-const EJECTS: &str = "outlierDetection: {consecutive5xxErrors: 1, baseEjectionTime: 1h, maxEjectionPercent: 100}";
+pub(super) const EJECTS: &str =
+    "outlierDetection: {consecutive5xxErrors: 1, baseEjectionTime: 1h, maxEjectionPercent: 100}";
 
 /// Endpoints of `b` that say where they are: two in eu/a, one in eu/b, two in us/x. Those of a place can be broken.
 struct World {
@@ -50,7 +51,7 @@ impl World {
 }
 
 /// Where pods are: the client in eu/a, the endpoints in [`PLACES`]; `version` is v1 in eu/a and us/x.
-fn with_places(policy: &str) -> String {
+pub(super) fn with_places(policy: &str) -> String {
     let mut text = object("DestinationRule", &format!("host: b, trafficPolicy: {{{policy}}}"));
     let node = |name: &str, place: &str| {
         let (region, zone) = place.split_once('/').unwrap();

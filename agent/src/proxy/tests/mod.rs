@@ -14,6 +14,7 @@ mod localities;
 mod outliers;
 mod parking;
 mod pools;
+mod publishing;
 mod retries;
 mod rules;
 mod tcp;

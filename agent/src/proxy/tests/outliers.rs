@@ -274,6 +274,7 @@ fn what_comes_back_at_the_same_address_is_another_one() {
     assert!(!own.record(ENDPOINTS[0], ERROR), "ejected before this process");
     registry.forget(monotonic());
     assert_eq!(table.known(), [(ENDPOINTS[0], until, 5)], "still there");
+    registry.leave(&own);
     drop(own);
     registry.forget(monotonic());
     assert_eq!(table.known(), [], "all others are told");

@@ -2,7 +2,7 @@
 //! health, their counts. Made when a program is published, shared by all workers, read
 //! without a lock. Used by `target`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -33,10 +33,14 @@ struct Judged {
 /// call failing is in use here: nobody takes endpoints from others by rules of one's own.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
-    health: HashMap<Judged, Arc<Health>, RandomState>,
+    health: HashMap<Judged, Used<Health>, RandomState>,
+    /// Those that no cluster in force has any more. Workers may still have them for a moment.
+    unused: Vec<Judged>,
     ejections: Arc<AtomicU64>,
     /// One for all clusters that ask for the same.
-    originators: Vec<Arc<Originator>>,
+    originators: Vec<Used<Originator>>,
+    /// How many of them no cluster in force has any more.
+    unused_originators: usize,
     /// The files that rules may name.
     tls_files: TlsFiles,
     /// The latest class of connections.
@@ -45,6 +49,23 @@ pub(crate) struct Registry {
     told: Option<Arc<dyn Ejections>>,
     /// What was ejected for everybody before this process, and no cluster has had yet: until when, and how often.
     before: HashMap<SocketAddr, (u64, u32), RandomState>,
+    /// Of these, what clusters have since the last publication.
+    had: Vec<SocketAddr>,
+}
+
+/// Something that clusters share.
+#[derive(Debug)]
+struct Used<T> {
+    it: Arc<T>,
+    /// How many clusters in force have it.
+    by: u32,
+}
+
+impl<T> Used<T> {
+    /// Nobody has it, not even a worker that is about to let go of a former program.
+    fn is_gone(&self) -> bool {
+        self.by == 0 && Arc::strong_count(&self.it) == 1
+    }
 }
 
 impl Registry {
@@ -61,52 +82,87 @@ impl Registry {
         self.class
     }
 
+    /// Takes note that a cluster is in force no more, or in another shape.
+    pub(crate) fn leave(&mut self, state: &ClusterState) {
+        for endpoint in state.outliers.iter().flat_map(|outliers| outliers.health.keys()) {
+            let Some(judged) = judged(&state.cluster, *endpoint) else { continue };
+            let Some(used) = self.health.get_mut(&judged) else { continue };
+            used.by -= 1;
+            if used.by == 0 {
+                self.unused.push(judged);
+            }
+        }
+        if let Some(originator) = &state.originator
+            && let Some(used) = self.originators.iter_mut().find(|used| Arc::ptr_eq(&used.it, originator))
+        {
+            used.by -= 1;
+            self.unused_originators += usize::from(used.by == 0);
+        }
+    }
+
     /// Forgets endpoints that no cluster has any more: what comes back at the same address is another one.
     pub(crate) fn forget(&mut self, now: u64) {
-        let gone = self.health.extract_if(|_, health| Arc::strong_count(health) == 1);
-        let gone = gone.filter(|(judged, health)| judged.shared && health.is_ejected(now));
-        let gone: Vec<SocketAddr> = gone.map(|(judged, _)| judged.endpoint).collect();
-        if !gone.is_empty() || !self.before.is_empty() {
-            let shared = self.health.iter().filter(|(judged, _)| judged.shared);
-            let shared: HashMap<SocketAddr, bool, RandomState> =
-                shared.fold(HashMap::default(), |mut shared, (judged, health)| {
-                    *shared.entry(judged.endpoint).or_default() |= health.is_ejected(now);
-                    shared
-                });
-            self.before.retain(|endpoint, (until, _)| now < *until && !shared.contains_key(endpoint));
-            for endpoint in gone.into_iter().filter(|endpoint| shared.get(endpoint) != Some(&true)) {
+        let mut ejected: Vec<SocketAddr> = Vec::new();
+        self.unused.retain(|judged| {
+            let Some(used) = self.health.get(judged) else { return false };
+            if used.is_gone() {
+                ejected.extend((judged.shared && used.it.is_ejected(now)).then_some(judged.endpoint));
+                self.health.remove(judged);
+                return false;
+            }
+            used.by == 0
+        });
+        let had = std::mem::take(&mut self.had);
+        self.before.retain(|endpoint, (until, _)| now < *until && !had.contains(endpoint));
+        if !ejected.is_empty() {
+            let shared = self.health.iter().filter(|(judged, used)| judged.shared && used.it.is_ejected(now));
+            let still: HashSet<SocketAddr, RandomState> = shared.map(|(judged, _)| judged.endpoint).collect();
+            for endpoint in ejected.into_iter().filter(|endpoint| !still.contains(endpoint)) {
                 self.told.iter().for_each(|told| told.restored(endpoint));
             }
         }
-        self.originators.retain(|originator| Arc::strong_count(originator) > 1);
+        if self.unused_originators > 0 {
+            self.originators.retain(|used| !used.is_gone());
+            self.unused_originators = self.originators.iter().filter(|used| used.by == 0).count();
+        }
     }
 
     /// Looks at files again; true when any changed.
     pub(crate) fn refresh(&self) -> bool {
         // Each of them, whatever the others say.
-        self.originators.iter().filter(|originator| originator.refresh()).count() > 0
+        self.originators.iter().filter(|used| used.it.refresh()).count() > 0
     }
 
     fn originator(&mut self, policy: &ClusterPolicy) -> Option<Arc<Originator>> {
         let tls = policy.originates()?;
         let namespace = &tls.origin.object.namespace;
-        if let Some(known) = self.originators.iter().find(|known| known.is_for(&tls.value, namespace)) {
-            return Some(Arc::clone(known));
+        if let Some(known) = self.originators.iter_mut().find(|known| known.it.is_for(&tls.value, namespace)) {
+            self.unused_originators -= usize::from(known.by == 0);
+            known.by += 1;
+            return Some(Arc::clone(&known.it));
         }
         let new = Originator::new(ClientTls::clone(&tls.value), Arc::clone(namespace), self.tls_files.clone());
         let new = Arc::new(new);
-        self.originators.push(Arc::clone(&new));
+        self.originators.push(Used { it: Arc::clone(&new), by: 1 });
         Some(new)
     }
 
     fn of(&mut self, judged: Judged) -> Arc<Health> {
-        let before = self.before.get(&judged.endpoint).filter(|_| judged.shared);
-        let health = self.health.entry(judged).or_insert_with(|| {
-            let (until, times) = before.copied().unwrap_or_default();
-            Arc::new(Health::ejected_before(until, times))
+        let before = self.before.get(&judged.endpoint).filter(|_| judged.shared).copied();
+        self.had.extend(before.map(|_| judged.endpoint));
+        let used = self.health.entry(judged).or_insert_with(|| {
+            let (until, times) = before.unwrap_or_default();
+            Used { it: Arc::new(Health::ejected_before(until, times)), by: 0 }
         });
-        Arc::clone(health)
+        used.by += 1;
+        Arc::clone(&used.it)
     }
+}
+
+/// An endpoint as the rules of a cluster judge it; `None` = they do not.
+fn judged(cluster: &Cluster, endpoint: SocketAddr) -> Option<Judged> {
+    let by = Arc::clone(&cluster.policy.outlier_detection.as_ref()?.origin.object.namespace);
+    Some(Judged { by, shared: cluster.shares_ejections, endpoint })
 }
 
 /// See the module.
@@ -169,16 +225,17 @@ impl ClusterState {
     ) -> Self {
         let outliers = cluster.policy.outlier_detection.as_ref().map(|block| {
             let endpoints = cluster.endpoints4.iter().chain(&*cluster.endpoints6);
-            let (by, shared) = (&block.origin.object.namespace, cluster.shares_ejections);
-            let judged = |endpoint| Judged { by: Arc::clone(by), shared, endpoint };
+            // One that shall get more than others is there several times.
+            let endpoints: HashSet<SocketAddr, RandomState> = endpoints.copied().collect();
+            let judged = endpoints.into_iter().filter_map(|endpoint| Some((endpoint, judged(&cluster, endpoint)?)));
             let before = former.and_then(|former| former.outliers.as_ref());
             Outliers {
                 policy: Arc::clone(&block.value),
-                health: endpoints.map(|endpoint| (*endpoint, registry.of(judged(*endpoint)))).collect(),
+                health: judged.map(|(endpoint, judged)| (endpoint, registry.of(judged))).collect(),
                 gate: Gate::default(),
                 next_sweep: AtomicU64::new(before.map_or(now, |before| before.next_sweep.load(Relaxed))),
                 ejections: Arc::clone(&registry.ejections),
-                told: registry.told.clone().filter(|_| shared),
+                told: registry.told.clone().filter(|_| cluster.shares_ejections),
                 seen: AtomicU64::new(0),
             }
         });
@@ -217,6 +274,11 @@ impl ClusterState {
     pub(crate) fn is_of(&self, cluster: &Arc<Cluster>, clients: &Arc<Clients>) -> bool {
         let for_them = self.clients.as_ref().is_none_or(|held| Arc::ptr_eq(held, clients));
         for_them && Arc::ptr_eq(&self.cluster, cluster)
+    }
+
+    /// Whether it depends on where clients are.
+    pub(crate) fn is_placed(&self) -> bool {
+        self.clients.is_some()
     }
 
     pub(crate) fn cluster(&self) -> &Cluster {

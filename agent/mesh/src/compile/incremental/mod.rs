@@ -150,7 +150,7 @@ impl Compiler {
         let mut program = Program { pods: pods_by_address, generation: options.generation, ..in_force.program.clone() };
         program.clients = clients::after(changes, &pods, snapshot, &in_force);
         for (id, cluster) in trace.members(&touched, &before, &after, &registry, in_force.program, options)? {
-            program.clusters[id.index()] = Arc::new(cluster);
+            *program.clusters.get_mut(id.index()) = Arc::new(cluster);
         }
         if !reach.is_empty() {
             let patch = Patch::of(&reach, trace, [&was, &is], in_force.program, &program, &registry, options)?;

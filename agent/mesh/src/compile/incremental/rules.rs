@@ -13,7 +13,7 @@ use crate::compile::CompileOptions;
 use crate::compile::build::{NO_HOSTS, PORT_OF_OTHER_HOSTS, carries_http};
 use crate::compile::registry::Registry;
 use crate::compile::trace::{Selection, Trace, fqdn};
-use crate::program::{Cluster, ClusterId, HostTableId, Program, RouteSettings, ServicePort, WeightedCluster};
+use crate::program::{Cluster, ClusterId, HostTableId, Parts, Program, RouteSettings, ServicePort, WeightedCluster};
 use crate::route::{HostTable, Rule, VirtualHost};
 use crate::snapshot::Key;
 
@@ -32,14 +32,14 @@ pub(super) struct Patch {
 struct Numbers<'a> {
     trace: &'a Trace,
     part: &'a Part,
-    clusters: &'a [Arc<Cluster>],
+    clusters: &'a Parts<Arc<Cluster>>,
     /// Where what is not in force goes; `None` = everything has to be.
     added: Option<Vec<(Arc<Cluster>, Selection)>>,
     known: BTreeMap<ClusterId, ClusterId>,
 }
 
 impl<'a> Numbers<'a> {
-    fn new(trace: &'a Trace, part: &'a Part, clusters: &'a [Arc<Cluster>]) -> Self {
+    fn new(trace: &'a Trace, part: &'a Part, clusters: &'a Parts<Arc<Cluster>>) -> Self {
         Self { trace, part, clusters, added: None, known: BTreeMap::new() }
     }
 
@@ -207,14 +207,11 @@ impl Patch {
 
     /// Puts the rules into the program, and what they lead to into the trace.
     pub(super) fn apply(self, program: &mut Program, trace: &mut Trace) {
-        if !self.added.is_empty() {
-            let mut clusters = std::mem::take(&mut program.clusters).into_vec();
-            for (cluster, selection) in self.added {
-                trace.add(ClusterId(clusters.len() as u32), selection);
-                clusters.push(cluster);
-            }
-            program.clusters = clusters.into();
+        let (added, selections): (Vec<_>, Vec<_>) = self.added.into_iter().unzip();
+        for (selection, id) in selections.into_iter().zip(program.clusters.len() as u32..) {
+            trace.add(ClusterId(id), selection);
         }
+        program.clusters.append(added);
         if !self.ports.is_empty() {
             let mut ports = program.ports.to_vec();
             self.ports.into_iter().for_each(|(position, port)| ports[position] = port);

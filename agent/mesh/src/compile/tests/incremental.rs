@@ -418,7 +418,7 @@ fn a_change_of_one_endpoint_is_an_update_and_shares_the_rest() {
     assert_eq!((key.port, &*entry.name, entry.fallback[1].endpoints.len()), (80, "shop/b:80", 0));
     assert!(Arc::ptr_eq(&delta.program.destinations, &compiled.program.destinations));
     assert!(Arc::ptr_eq(&delta.program.host_tables, &compiled.program.host_tables));
-    let shared = delta.program.clusters.iter().zip(&compiled.program.clusters).filter(|(a, b)| Arc::ptr_eq(a, b));
+    let shared = delta.program.clusters.iter().zip(compiled.program.clusters.iter()).filter(|(a, b)| Arc::ptr_eq(a, b));
     assert_eq!(
         (delta.program.clusters.len() - shared.count(), delta.program.generation),
         (2, 1),
