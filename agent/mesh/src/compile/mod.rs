@@ -144,6 +144,8 @@ fn compile_traced(
     program.pods = PodTable::new(snapshot.pods.values());
     let istio = enrol::IstioLabels::of(snapshot, options);
     plan.pods = enrol::enrol(snapshot, options, &istio, &views, &mut findings);
+    // Made from what is sorted, every node is full; and so are those of its copies.
+    plan.services = plan.services.into_iter().collect();
     program.clients = clients::of(snapshot, plan.pods.keys(), former.program);
     (Compiled { program, plan, views, findings: sort(findings.0) }, trace)
 }

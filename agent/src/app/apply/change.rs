@@ -42,11 +42,9 @@ impl Applier {
         let options = CompileOptions { generation: self.options.generation + 1, ..self.options.clone() };
         let in_force = InForce { program: &program, plan: &self.plan, findings: &self.findings[self.compiled_from..] };
         // A fault costs the short way, and no more.
-        catch_unwind(AssertUnwindSafe(|| {
-            self.compiler.update(&self.source.snapshot(), changes, in_force, &options)
-        }))
-        .ok()
-        .flatten()
+        catch_unwind(AssertUnwindSafe(|| self.compiler.update(&self.source.snapshot(), changes, in_force, &options)))
+            .ok()
+            .flatten()
     }
 
     /// Puts in force what a few changes come to.

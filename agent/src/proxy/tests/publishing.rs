@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use weir_mesh::outlier::Outcome;
-use weir_mesh::program::{Clients, Cluster, ClusterId, Localities, PART, Program};
+use weir_mesh::program::{Clients, Cluster, ClusterId, PART, Program};
 
 use super::harness::{compiled, object};
 use super::localities::{EJECTS, with_places};
