@@ -86,8 +86,11 @@ impl Programs {
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let now = monotonic();
         let former = self.running.load_full();
-        let (running, published) = Next::new(&former, &program, &mut registry, now).run();
-        self.running.store(Arc::new(running));
+        let (states, published) = Next::new(&former, &program, &mut registry, now).run();
+        let sticks = states.iter().flatten().any(|part| part.sticks);
+        self.running.store(Arc::new(Running { program, states, sticks }));
+        // Else it would be one more that still knows what is gone.
+        drop(former);
         registry.forget(now);
         published
     }
@@ -149,7 +152,8 @@ impl<'p> Next<'p> {
         Self { former, program, registry, now, moved: HashMap::default(), published: Published::default() }
     }
 
-    fn run(mut self) -> (Running, Published) {
+    /// What its clusters need, part by part.
+    fn run(mut self) -> (Box<[Option<Arc<States>>]>, Published) {
         let (former, program) = (self.former, self.program);
         for (part, states) in former.states.iter().enumerate() {
             let Some(states) = states.as_ref().filter(|_| !self.stays(part)) else { continue };
@@ -160,13 +164,12 @@ impl<'p> Next<'p> {
                 }
             }
         }
-        let states: Vec<_> = (0..program.clusters.parts().len()).map(|part| self.part(part)).collect();
+        let states = (0..program.clusters.parts().len()).map(|part| self.part(part)).collect();
         for state in self.moved.values().flatten() {
             self.registry.leave(state);
             self.published.originates |= state.originator().is_some();
         }
-        let sticks = states.iter().flatten().any(|part| part.sticks);
-        (Running { program: Arc::clone(program), states: states.into(), sticks }, self.published)
+        (states, self.published)
     }
 
     /// Whether a part is the one that it was, and everything about it.
