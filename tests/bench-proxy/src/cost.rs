@@ -135,8 +135,7 @@ fn start(tool: &[String], counted: &Counted, tick: &str) -> Result<Traced> {
     // The last CPU: tests beside this one are rather at the first.
     let cpus = std::thread::available_parallelism()?.get();
     let mut process = Process::piped(command, &[cpus - 1])?;
-    let said = process.hear().context("starting weir's proxy")?;
-    ensure!(said == "ready", "it said {said:?}");
+    process.await_ready().context("starting weir's proxy")?;
     Ok(Traced { process, address })
 }
 

@@ -201,8 +201,7 @@ fn weir(binary: &str, setup: &Setup<'_>, options: &Options, cpus: &[usize]) -> R
     command.arg("--destination").arg(mesh::destination(setup.bytes).to_string());
     command.arg("--workers").arg(setup.workers.to_string());
     let mut process = Process::piped(command, cpus)?;
-    let ready = process.hear()?;
-    ensure!(ready == "ready", "it said {ready:?}");
+    process.await_ready()?;
     Ok(process)
 }
 
