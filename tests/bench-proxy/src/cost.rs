@@ -32,7 +32,7 @@ const TRACED_WITHIN: Duration = Duration::from_secs(30);
 /// Between a worker's signs of life, ms: under valgrind or strace those of every 50 ms would be counted as requests'.
 const RARE_TICK: &str = "60000";
 /// As it is by default, ms: what gives memory back comes with it.
-const USUAL_TICK: &str = "50";
+pub(crate) const USUAL_TICK: &str = "50";
 /// Connections of which nothing is asked, when their memory is looked at.
 const IDLE: usize = 1000;
 /// As many before: more than the proxy waits for until it gives memory back.
@@ -107,9 +107,10 @@ impl Counted {
 }
 
 /// The subject under a tool, and the address where it listens.
-struct Traced {
-    process: Process,
-    address: SocketAddr,
+#[derive(Debug)]
+pub(crate) struct Traced {
+    pub(crate) process: Process,
+    pub(crate) address: SocketAddr,
 }
 
 impl Traced {
@@ -120,8 +121,8 @@ impl Traced {
     }
 }
 
-/// Starts the subject as an argument of `tool`, which may be nothing.
-fn start(tool: &[String], counted: &Counted, tick: &str) -> Result<Traced> {
+/// Starts the subject as an argument of `tool`, which may be nothing, on the last CPU.
+pub(crate) fn start(tool: &[String], counted: &Counted, tick: &str) -> Result<Traced> {
     std::fs::create_dir_all(&counted.directory)?;
     let manifests = counted.directory.join("manifests.yaml");
     std::fs::write(&manifests, &counted.manifests)?;
@@ -132,7 +133,7 @@ fn start(tool: &[String], counted: &Counted, tick: &str) -> Result<Traced> {
     command.args(words).args(["--tick", tick, "--listen"]).arg(address.to_string());
     command.arg("--destination").arg(mesh::destination(false).to_string()).arg("--manifests").arg(manifests);
     command.args(&counted.arguments);
-    // The last CPU: tests beside this one are rather at the first.
+    // Load, and tests beside this one, are rather at the first.
     let cpus = std::thread::available_parallelism()?.get();
     let mut process = Process::piped(command, &[cpus - 1])?;
     process.await_ready().context("starting weir's proxy")?;
