@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
-/// What may wait for the writer of the access log, in pieces of some 32 KiB at most: together 4 MiB, or half a second at full
-/// speed. Above it lines are dropped and counted, since a slow disk must not slow requests.
+/// What may wait for the writer of the access log, in pieces of some 32 KiB: together 4 MiB, or half a second at full speed. Only
+/// lines with texts of many KiB make longer ones. Above it lines are dropped and counted, since a slow disk must not slow requests.
 const ACCESS_LOG_QUEUE: usize = 128;
 /// How long the agent's end waits for what is still to be written: as much as may wait takes a disk a tenth of it.
 const ACCESS_LOG_ENDS_WITHIN: Duration = Duration::from_secs(1);
@@ -60,7 +60,7 @@ impl AccessLog {
         let started = Instant::now();
         while !self.writer.is_finished() {
             if started.elapsed() > ACCESS_LOG_ENDS_WITHIN {
-                tracing::error!(within = ?ACCESS_LOG_ENDS_WITHIN, "the access log is not written: its last lines are lost");
+                tracing::error!(within = ?ACCESS_LOG_ENDS_WITHIN, "the access log is not done: its last lines may be lost");
                 return;
             }
             std::thread::sleep(ACCESS_LOG_POLL);

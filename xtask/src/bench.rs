@@ -71,7 +71,8 @@ struct Scale {
 
 #[derive(Debug, clap::Args)]
 struct Proxy {
-    /// Only these cases; one that is not known is told with those that are
+    /// Only these cases: keepalive, routes, large, fresh, rate-8000, rate-1000, bulk, idle, burst; `cost`, what can be counted
+    /// of a request; `features`, what each feature adds to it
     cases: Vec<String>,
     /// Rounds of each case
     #[arg(long, default_value_t = 7)]

@@ -159,11 +159,11 @@ pub fn run(config: &Config) -> Result<()> {
         }
         anyhow::Ok((end, remove))
     })?;
+    access_log.into_iter().for_each(AccessLog::finish);
     match apply.join() {
         Ok(done) => done.context("cannot take over")?,
         Err(_) => anyhow::bail!("weir-apply panicked"),
     }
-    access_log.into_iter().for_each(AccessLog::finish);
     if end == End::Removed {
         return Err(DatapathError::Removed.into());
     }

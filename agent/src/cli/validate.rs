@@ -60,8 +60,12 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 fn check(args: &Args, colours: bool) -> Result<(u8, String)> {
     let mut findings = Vec::new();
     let mut unreadable = Vec::new();
+    let mut empty = true;
     manifests::each(&args.files, |manifest| match manifest.text {
-        Ok(text) => findings.append(&mut validate::text(&manifest.file, &text).findings),
+        Ok(text) => {
+            empty &= text.trim().is_empty();
+            findings.append(&mut validate::text(&manifest.file, &text).findings);
+        }
         Err(why) => unreadable.push(format!("{}: {why}", manifest.file)),
     });
     let text = match args.output {
@@ -73,6 +77,11 @@ fn check(args: &Args, colours: bool) -> Result<(u8, String)> {
     };
     for problem in &unreadable {
         super::say_error(&anyhow::anyhow!("{problem}"));
+    }
+    if empty && unreadable.is_empty() {
+        // A wrong path, or a command before a pipe that failed, must not look like manifests without a fault.
+        let names: Vec<String> = args.files.iter().map(|file| file.display().to_string()).collect();
+        super::say_error(&anyhow::anyhow!("{}: there is no manifest (.yaml, .yml, .json)", names.join(", ")));
     }
     let code = match (unreadable.is_empty(), validate::has_error(&findings)) {
         (false, _) => UNREADABLE,

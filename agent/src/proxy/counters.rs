@@ -79,6 +79,8 @@ counters! {
     steering_escapes,
     /// Times that an HTTP/1 connection was parked.
     connections_parked_total,
+    /// Connections closed because they could not be parked.
+    parking_failures,
     /// HTTP/1 connections that are parked: nothing has been asked for a moment (a gauge).
     connections_parked,
     /// Connections forwarded as bytes.

@@ -88,7 +88,7 @@ async fn serve(connection: Rc<Connection>, stream: TcpStream) {
     drop(program);
     match protocol {
         Protocol::Http => http1::serve(connection, stream, Bytes::new()).await,
-        // Boxed, so that a parked connection does not hold the room that these would take.
+        // Boxed, so that a connection of HTTP does not hold the room that these would take.
         Protocol::Detect => Box::pin(detected(connection, stream, by_name)).await,
         Protocol::Http2 => Box::pin(tcp::serve(connection, stream, Bytes::new(), Carries::Http2, None)).await,
         Protocol::Tls if by_name => Box::pin(named(connection, stream, Vec::new())).await,

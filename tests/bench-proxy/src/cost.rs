@@ -32,9 +32,11 @@ const TRACED_WITHIN: Duration = Duration::from_secs(30);
 /// Between a worker's signs of life, ms: under valgrind or strace those of every 50 ms would be counted as requests'.
 const RARE_TICK: &str = "60000";
 /// As it is by default, ms: what gives memory back comes with it.
-const USUAL_TICK: &str = "50";
+pub(crate) const USUAL_TICK: &str = "50";
 /// Connections of which nothing is asked, when their memory is looked at.
 const IDLE: usize = 1000;
+/// As many before: more than the proxy waits for until it gives memory back.
+const FIRST_IDLE: usize = 200;
 /// Descriptors, here and in the proxy: for them, and some more.
 const DESCRIPTORS: u64 = 2000;
 /// After its last request a connection is parked within this.
@@ -105,9 +107,10 @@ impl Counted {
 }
 
 /// The subject under a tool, and the address where it listens.
-struct Traced {
-    process: Process,
-    address: SocketAddr,
+#[derive(Debug)]
+pub(crate) struct Traced {
+    pub(crate) process: Process,
+    pub(crate) address: SocketAddr,
 }
 
 impl Traced {
@@ -118,8 +121,8 @@ impl Traced {
     }
 }
 
-/// Starts the subject as an argument of `tool`, which may be nothing.
-fn start(tool: &[String], counted: &Counted, tick: &str) -> Result<Traced> {
+/// Starts the subject as an argument of `tool`, which may be nothing, on the last CPU.
+pub(crate) fn start(tool: &[String], counted: &Counted, tick: &str) -> Result<Traced> {
     std::fs::create_dir_all(&counted.directory)?;
     let manifests = counted.directory.join("manifests.yaml");
     std::fs::write(&manifests, &counted.manifests)?;
@@ -130,11 +133,10 @@ fn start(tool: &[String], counted: &Counted, tick: &str) -> Result<Traced> {
     command.args(words).args(["--tick", tick, "--listen"]).arg(address.to_string());
     command.arg("--destination").arg(mesh::destination(false).to_string()).arg("--manifests").arg(manifests);
     command.args(&counted.arguments);
-    // The last CPU: tests beside this one are rather at the first.
+    // Load, and tests beside this one, are rather at the first.
     let cpus = std::thread::available_parallelism()?.get();
     let mut process = Process::piped(command, &[cpus - 1])?;
-    let said = process.hear().context("starting weir's proxy")?;
-    ensure!(said == "ready", "it said {said:?}");
+    process.await_ready().context("starting weir's proxy")?;
     Ok(Traced { process, address })
 }
 
@@ -264,18 +266,20 @@ pub fn idle_kib(subject: &Path, directory: &Path) -> Result<f64> {
     process::raise_descriptors(DESCRIPTORS)?;
     let counted = Counted::usual(subject, directory, FEW_ROUTES)?;
     let mut traced = start(&[], &counted, USUAL_TICK)?;
-    // One that is not counted: what the first request of all takes stays.
-    ask(traced.address, 1, &counted.request)?;
-    let [before, _] = traced.process.memory()?;
-    let held = load::idle_connections(traced.address, IDLE, &counted.request, origin::BODY as u64)?;
-    let began = Instant::now();
-    while traced.counter("connections_parked")? != IDLE as u64 {
-        ensure!(began.elapsed() < PARKED_WITHIN, "{} are parked", traced.counter("connections_parked")?);
-        std::thread::sleep(Duration::from_millis(50));
+    let (mut held, mut memory) = (Vec::new(), Vec::new());
+    // The first ones are not counted: what the first requests of all take stays, and what it took to start is given back.
+    for connections in [FIRST_IDLE, IDLE] {
+        held.extend(load::idle_connections(traced.address, connections, &counted.request, origin::BODY as u64)?);
+        let began = Instant::now();
+        while traced.counter("connections_parked")? != held.len() as u64 {
+            ensure!(began.elapsed() < PARKED_WITHIN, "{} are parked", traced.counter("connections_parked")?);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        std::thread::sleep(GIVEN_BACK);
+        memory.push(traced.process.memory()?[0]);
     }
-    std::thread::sleep(GIVEN_BACK);
-    let [after, _] = traced.process.memory()?;
     drop(held);
+    let [before, after] = memory[..] else { anyhow::bail!("two looks") };
     Ok(after.saturating_sub(before) as f64 / IDLE as f64)
 }
 

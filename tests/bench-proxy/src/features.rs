@@ -3,23 +3,19 @@
 //! `main`.
 
 use std::net::SocketAddr;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use weir_tests::interrupt;
 
-use crate::cost::{self, CONNECTIONS, Counted};
+use crate::cost::{self, CONNECTIONS, Counted, Traced};
 use crate::load::{self, Load, Spec};
 use crate::mesh::{self, Extras, FEW_ROUTES};
 use crate::origin::BODY;
 use crate::peers;
-use crate::process::Process;
 use crate::report::Spread;
-use crate::rounds::{self, LOAD_CPU, ORIGIN_PORT, Options, SUBJECT_CPU, WARM_UP};
+use crate::rounds::{self, LOAD_CPU, ORIGIN_PORT, Options, WARM_UP};
 
-/// Of the subjects; the first is that of the one without.
-const FIRST_PORT: u16 = 18_100;
 /// What stands for the directory and for an origin in arguments.
 const DIRECTORY: &str = "DIRECTORY";
 const ORIGIN: &str = "ORIGIN";
@@ -126,12 +122,6 @@ impl FeatureCost {
     }
 }
 
-/// A subject that runs.
-struct Running {
-    process: Process,
-    address: SocketAddr,
-}
-
 /// Measures all of them; the first is the one without.
 ///
 /// # Errors
@@ -156,7 +146,8 @@ fn measure_one(feature: &Feature, n: usize, options: &Options) -> Result<Feature
         allocations: cost::allocations_of(&counted)?,
         cpu_us: Vec::new(),
     };
-    let mut subjects = [start(&counted, 1)?, start(&self::counted(&NONE, 0, options)?, 0)?];
+    let start = |counted| cost::start(&[], counted, cost::USUAL_TICK);
+    let mut subjects = [start(&counted)?, start(&self::counted(&NONE, 0, options)?)?];
     for round in 0..options.rounds {
         let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
         let mut cpu_us = [0.0; 2];
@@ -195,21 +186,8 @@ fn request() -> Vec<u8> {
     request
 }
 
-fn start(counted: &Counted, n: u16) -> Result<Running> {
-    let address = SocketAddr::from(([127, 0, 0, 1], FIRST_PORT + n));
-    let manifests = counted.directory.join("manifests.yaml");
-    std::fs::write(&manifests, &counted.manifests)?;
-    let mut command = Command::new(&counted.subject);
-    command.arg("--manifests").arg(manifests).arg("--listen").arg(address.to_string());
-    command.arg("--destination").arg(mesh::destination(false).to_string()).args(&counted.arguments);
-    let mut process = Process::piped(command, &[SUBJECT_CPU])?;
-    let ready = process.hear()?;
-    ensure!(ready == "ready", "it said {ready:?}");
-    Ok(Running { process, address })
-}
-
 /// CPU µs of a request.
-fn cpu(running: &mut Running, request: &[u8], options: &Options) -> Result<f64> {
+fn cpu(running: &mut Traced, request: &[u8], options: &Options) -> Result<f64> {
     let spec = Spec {
         target: running.address,
         connections: CONNECTIONS,

@@ -1,11 +1,14 @@
 //! A process on CPUs of its own: its CPU time, how long it had to wait for a CPU, its memory. Used by `rounds`, `peers`
 //! and the suite `cost`.
 
+use std::collections::VecDeque;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -14,6 +17,14 @@ use anyhow::{Context, Result, bail, ensure};
 const STARTS_WITHIN: Duration = Duration::from_secs(20);
 /// Within this a process that was asked to ends.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
+/// Within this a process that is talked to says its next line. Compiling 1,000 routes before the first one takes a second
+/// or two, and up to fifty times as long under callgrind or in a build that records what it executes; the rest is for a
+/// machine that is busy with something else. Longer is a hang.
+const SAYS_WITHIN: Duration = Duration::from_mins(3);
+/// Lines of what it said that an error has.
+const TAIL: usize = 20;
+/// What it still says when it has ended is read within this, unless a child of its own has the pipe.
+const DRAINED_WITHIN: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(10);
 
 /// What a process and its children have used.
@@ -49,7 +60,62 @@ impl Usage {
 pub struct Process {
     child: Child,
     input: Option<ChildStdin>,
-    output: Option<BufReader<ChildStdout>>,
+    output: Option<Output>,
+}
+
+/// What a process says, read by threads of its own: one that nobody listens to would stand still.
+#[derive(Debug)]
+struct Output {
+    /// Of standard output.
+    lines: Receiver<String>,
+    /// Nothing comes; it is closed when standard error is.
+    errors: Receiver<()>,
+    /// The last ones of both.
+    tail: Arc<Mutex<VecDeque<String>>>,
+}
+
+impl Output {
+    fn of(child: &mut Child) -> Self {
+        let tail = Arc::new(Mutex::new(VecDeque::new()));
+        let (line, lines) = mpsc::channel();
+        let (open, errors) = mpsc::channel::<()>();
+        // It is bounded by what our own programs say: a line for each question.
+        read(child.stdout.take(), Arc::clone(&tail), move |text| drop(line.send(text)));
+        read(child.stderr.take(), Arc::clone(&tail), move |text| {
+            let _still_open = &open;
+            let _nobody_looks = writeln!(io::stderr(), "{text}");
+        });
+        Self { lines, errors, tail }
+    }
+
+    fn tail(&self) -> String {
+        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        if tail.is_empty() {
+            return "it has said nothing".to_owned();
+        }
+        tail.iter().fold("it said last:".to_owned(), |text, line| text + "\n  " + line)
+    }
+}
+
+/// Hands on each line, and keeps the last ones. What is not text is made such.
+fn read(
+    from: Option<impl Read + Send + 'static>,
+    tail: Arc<Mutex<VecDeque<String>>>,
+    mut line: impl FnMut(String) + Send + 'static,
+) {
+    let Some(from) = from else { return };
+    std::thread::spawn(move || {
+        for text in BufReader::new(from).split(b'\n').map_while(Result::ok) {
+            let text = String::from_utf8_lossy(&text).trim_end().to_owned();
+            let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+            if tail.len() == TAIL {
+                tail.pop_front();
+            }
+            tail.push_back(text.clone());
+            drop(tail);
+            line(text);
+        }
+    });
 }
 
 impl Process {
@@ -68,11 +134,10 @@ impl Process {
     /// # Errors
     /// When it cannot be started.
     pub fn piped(mut command: Command, cpus: &[usize]) -> Result<Self> {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = spawn(command, cpus)?;
-        let input = child.stdin.take();
-        let output = child.stdout.take().map(BufReader::new);
-        Ok(Self { child, input, output })
+        let (input, output) = (child.stdin.take(), Output::of(&mut child));
+        Ok(Self { child, input, output: Some(output) })
     }
 
     /// Its process id.
@@ -88,17 +153,35 @@ impl Process {
         writeln!(self.input.as_mut().context("nobody listens")?, "{line}").context("it has ended")
     }
 
+    /// Waits until it says `ready`, as its first line.
+    ///
+    /// # Errors
+    /// When it ends before, says something else, or takes longer than three minutes; with what it said last.
+    pub fn await_ready(&mut self) -> Result<()> {
+        let said = self.hear().context("it does not get ready")?;
+        anyhow::ensure!(said == "ready", "it is not ready: it said {said:?}");
+        Ok(())
+    }
+
     /// Waits for its next line.
     ///
     /// # Errors
-    /// When it has ended.
+    /// When it has ended, or takes longer than three minutes; with what it said last.
     pub fn hear(&mut self) -> Result<String> {
-        let mut line = String::new();
-        let n = self.output.as_mut().context("nobody talks")?.read_line(&mut line)?;
-        if n == 0 {
-            bail!("it has ended");
+        self.hear_within(SAYS_WITHIN)
+    }
+
+    fn hear_within(&mut self, within: Duration) -> Result<String> {
+        let output = self.output.as_ref().context("nobody talks")?;
+        match output.lines.recv_timeout(within) {
+            Ok(line) => Ok(line),
+            Err(RecvTimeoutError::Timeout) => bail!("not a line within {within:?}; {}", output.tail()),
+            Err(RecvTimeoutError::Disconnected) => {
+                // Why it has ended may still be on its way.
+                let _closed = output.errors.recv_timeout(DRAINED_WITHIN);
+                bail!("it has ended; {}", output.tail())
+            }
         }
-        Ok(line.trim_end().to_owned())
     }
 
     /// Closes its input and waits for its end.
@@ -313,4 +396,36 @@ fn tree(pid: u32) -> Vec<u32> {
         at += 1;
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Process {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        Process::piped(command, &allowed().expect("CPUs")).expect("a shell")
+    }
+
+    #[test]
+    fn who_gets_ready_is_waited_for_and_heard() {
+        let mut process = shell("echo ready; read question; echo \"to $question\"");
+        process.await_ready().expect("it says so");
+        process.say("this").expect("it listens");
+        assert_eq!(process.hear().expect("an answer"), "to this");
+    }
+
+    #[test]
+    fn who_does_not_is_told_of_with_its_last_words() {
+        let mut silent = shell("exec sleep 60");
+        let told = silent.hear_within(Duration::from_millis(50)).expect_err("it says nothing").to_string();
+        assert_eq!(told, "not a line within 50ms; it has said nothing");
+        let mut ended = shell("for n in $(seq 30); do echo error $n >&2; done");
+        let told = format!("{:#}", ended.await_ready().expect_err("it ends"));
+        assert!(told.starts_with("it does not get ready: it has ended; it said last:\n  error 11\n"), "{told}");
+        assert!(told.ends_with("\n  error 30"), "{told}");
+        let told = shell("echo not yet").await_ready().expect_err("something else").to_string();
+        assert_eq!(told, "it is not ready: it said \"not yet\"");
+    }
 }

@@ -241,7 +241,7 @@ pub fn features(costs: &[FeatureCost]) -> String {
     text += "\nweir alone: its base case, with one feature more on the rules or the policy of the host that is asked. Requests \
         are the same\nfor all, with the header and the cookie that some of them look at. Instructions and allocations are \
         counted, one request after\nthe other; CPU is user and kernel time at 32 connections without a pause, of turns with \
-        the feature and without any. Below a\nmicrosecond it is the machine's noise, as the line without any shows.\n";
+        the feature and without any;\nthe first line has none in both, and shows the machine's noise.\n";
     text
 }
 

@@ -19,7 +19,7 @@ use crate::process::Process;
 
 /// The CPU of load and origin, and that of the subjects.
 pub(crate) const LOAD_CPU: usize = 0;
-pub(crate) const SUBJECT_CPU: usize = 1;
+const SUBJECT_CPU: usize = 1;
 /// Before a round is measured: connections are made, caches are warm.
 pub(crate) const WARM_UP: Duration = Duration::from_millis(500);
 /// After a burst, or since connections are idle, until memory is looked at: long enough for what is given back within seconds.
@@ -201,8 +201,7 @@ fn weir(binary: &str, setup: &Setup<'_>, options: &Options, cpus: &[usize]) -> R
     command.arg("--destination").arg(mesh::destination(setup.bytes).to_string());
     command.arg("--workers").arg(setup.workers.to_string());
     let mut process = Process::piped(command, cpus)?;
-    let ready = process.hear()?;
-    ensure!(ready == "ready", "it said {ready:?}");
+    process.await_ready()?;
     Ok(process)
 }
 

@@ -95,8 +95,7 @@ fn start(proxy: &Path, output: &Path, manifests: &str, destination: SocketAddr) 
     command.env(RECORDS, output.join("%p.profraw")).arg("--manifests").arg(file).args(["--access-log", "/dev/null"]);
     command.arg("--listen").arg(address.to_string()).arg("--destination").arg(destination.to_string());
     let mut process = Process::piped(command, &process::allowed()?)?;
-    let said = process.hear().context("starting weir's proxy")?;
-    ensure!(said == "ready", "it said {said:?}");
+    process.await_ready().context("starting weir's proxy")?;
     Ok((process, address))
 }
 

@@ -1,5 +1,6 @@
 //! What a request costs weir's proxy, held to tests/bench-proxy/budget.toml: user-mode instructions, allocations and system
-//! calls; and what memory an idle connection takes. All are counted, none is timed, so that a busy machine changes nothing.
+//! calls; and what memory an idle connection takes. But for the memory all are counted, and none is timed, so that a busy
+//! machine changes nothing.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,12 +29,16 @@ fn budget(name: &str) -> f64 {
     numbers[name]
 }
 
-#[expect(clippy::print_stdout, reason = "what was measured, for who changes the budget")]
-fn hold(what: &str, measured: f64, at_most: f64) {
-    println!("{what}: {measured:.2}, at most {at_most:.2}");
+fn hold(what: &str, measured: f64, budget: f64) {
     // Less than a request can take is a harness that does not count.
-    assert!(measured > at_most / 10.0, "{what}: {measured:.1} is too little to be true");
-    assert!(measured <= at_most, "{what}: {measured:.1}, and the budget is {at_most:.1}");
+    assert!(measured > budget / 10.0, "{what}: {measured:.1} is too little to be true");
+    at_most(what, measured, budget);
+}
+
+#[expect(clippy::print_stdout, reason = "what was measured, for who changes the budget")]
+fn at_most(what: &str, measured: f64, budget: f64) {
+    println!("{what}: {measured:.2}, at most {budget:.2}");
+    assert!(measured <= budget, "{what}: {measured:.1}, and the budget is {budget:.1}");
 }
 
 #[test]
@@ -87,5 +92,6 @@ fn system_calls_stay_in_the_budget() {
 fn idle_connections_stay_in_the_budget() {
     let directory = tempfile::tempdir().expect("a directory");
     let measured = cost::idle_kib(subject(), directory.path()).expect("a measurement");
-    hold("KiB per idle connection", measured, budget("idle_kib"));
+    // Nothing is too little: the pages that a connection takes may have been there.
+    at_most("KiB per idle connection", measured, budget("idle_kib"));
 }

@@ -46,7 +46,7 @@ pub(crate) struct Args {
     /// Seconds that the API server is away
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     outage: u64,
-    /// Take the images as they are in the nodes
+    /// Take the images as they are in the nodes: those of `cargo xtask image --test-pods`, trained as a release is
     #[arg(long)]
     no_image: bool,
     /// Leave weir and the namespace weir-e2e in the cluster
@@ -182,6 +182,7 @@ fn steps(run: &mut Run, args: &Args) -> Result<()> {
 fn images(run: &mut Run, args: &Args) -> Result<()> {
     run.step("The images are made and brought into the nodes", "one static binary each; nothing is pulled")?;
     let load = args.load.as_deref().context("--load tells how an image archive gets into the nodes (or --no-image)")?;
+    run.say("untrained (`cargo xtask train`): the same behaviour in half the time; --no-image takes released ones")?;
     for archive in image::all()? {
         run.say(&format!("{}", archive.display()))?;
         shell(&load.replace("{}", &archive.display().to_string()))?;

@@ -97,16 +97,15 @@ impl Answer {
 }
 
 /// Of a connection that nobody touches.
-fn untouched(why: &str, resolved: &Resolved, explanation: &Explanation) -> Outcome {
+fn untouched(why: &str, resolved: &Resolved) -> Outcome {
     let way = "pass".to_owned();
     let (answered, what) = match resolved.otherwise {
         Otherwise::NoName => (0.0, "the name cannot be resolved"),
         Otherwise::NoPort => (0.0, "nobody answers on that port"),
         Otherwise::Outside => (100.0, "the client connects by itself"),
-        Otherwise::Endpoints if explanation.destinations.iter().any(|one| one.endpoints.iter().any(|e| e.ready)) => {
-            (100.0, "kube-proxy chooses an endpoint of the Service")
-        }
-        Otherwise::Endpoints => (0.0, "the Service has no ready endpoint"),
+        // What its rules lead to does not count here.
+        Otherwise::Endpoints { ready: true } => (100.0, "kube-proxy chooses an endpoint of the Service"),
+        Otherwise::Endpoints { ready: false } => (0.0, "the Service has no ready endpoint"),
     };
     Outcome { way, answered, status: None, flag: None, summary: format!("as without weir, {why}: {what}") }
 }
@@ -120,13 +119,13 @@ pub(super) fn of_client(
     by_roll: bool,
 ) -> Outcome {
     if let Some(why) = &explanation.client.why_not {
-        return untouched(&format!("as the client does not take part ({why})"), resolved, explanation);
+        return untouched(&format!("as the client does not take part ({why})"), resolved);
     }
     let Some(kernel) = &explanation.kernel else {
-        return untouched("as no service port of the mesh is dialled", resolved, explanation);
+        return untouched("as no service port of the mesh is dialled", resolved);
     };
     match verdict {
-        Verdict::Pass => untouched(&format!("as {}", kernel.why), resolved, explanation),
+        Verdict::Pass => untouched(&format!("as {}", kernel.why), resolved),
         Verdict::Reject => Outcome {
             way: "reject".to_owned(),
             summary: format!("connection refused: {}", kernel.why),

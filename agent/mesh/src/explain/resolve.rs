@@ -30,8 +30,8 @@ pub(super) enum Otherwise {
     NoPort,
     /// Somebody outside may answer.
     Outside,
-    /// The Service's endpoints, by kube-proxy.
-    Endpoints,
+    /// The Service's endpoints, by kube-proxy, if any is ready.
+    Endpoints { ready: bool },
 }
 
 pub(super) fn resolve(describer: &Describer<'_>, namespace: &str, domain: &str, host: &str, port: u16) -> Resolved {
@@ -79,20 +79,20 @@ fn of_address(describer: &Describer<'_>, host: &str, address: IpAddr, port: u16)
     let address = Some(SocketAddr::new(address, port));
     let mut shown = dialled(host, words, address, port);
     let mut otherwise = Otherwise::Outside;
-    if let Some((service, _)) = found.as_ref().and_then(|name| describer.service(name)) {
-        otherwise = name_port(service, port, &mut shown);
+    if let Some((name, (service, _))) = found.as_ref().and_then(|name| Some((name, describer.service(name)?))) {
+        otherwise = name_port(describer, name, service, port, &mut shown);
     }
     Resolved { shown, address, host: found, otherwise }
 }
 
 /// Adds who is asked.
-fn name_port(service: &Service, port: u16, shown: &mut Dialled) -> Otherwise {
+fn name_port(describer: &Describer<'_>, name: &str, service: &Service, port: u16, shown: &mut Dialled) -> Otherwise {
     let mark = service.port(port).map_or(Mark::default(), |port| port.mark);
     shown.object = Some(Origin::new(&service.meta.object, service.meta.place(mark).as_ref()));
     if service.kind == ServiceType::ExternalName
         || (service.kind != ServiceType::Headless && service.port(port).is_some())
     {
-        return Otherwise::Endpoints;
+        return Otherwise::Endpoints { ready: describer.members(name, port).iter().any(|member| member.ready) };
     }
     if service.kind == ServiceType::Headless {
         return Otherwise::Outside;
@@ -119,7 +119,7 @@ fn of_service(describer: &Describer<'_>, host: &str, name: &str, service: &Servi
     };
     let address = address.map(|ip| SocketAddr::new(ip, port));
     let mut shown = dialled(host, words, address, port);
-    let mut otherwise = name_port(service, port, &mut shown);
+    let mut otherwise = name_port(describer, name, service, port, &mut shown);
     if let Some(entry) = entry {
         shown.object = Some(Origin::new(&entry.meta.object, entry.meta.at()));
         otherwise = Otherwise::Outside;
@@ -150,6 +150,6 @@ fn of_pod(describer: &Describer<'_>, host: &str, name: &str, port: u16) -> Optio
     let ip = members.iter().find(of_pod)?.address.ip();
     let address = Some(SocketAddr::new(ip, port));
     let mut shown = dialled(host, format!("pod {pod} of {above}: {ip}"), address, port);
-    let otherwise = name_port(service, port, &mut shown);
+    let otherwise = name_port(describer, above, service, port, &mut shown);
     Some(Resolved { shown, address, host: Some(above.to_owned()), otherwise })
 }

@@ -16,8 +16,8 @@ fn hash(address: IpAddr) -> usize {
     foldhash::fast::FixedState::default().hash_one(address) as usize
 }
 
-/// Pods by address. A clone shares everything, and a change copies one bucket for each address, so that neither costs by
-/// the size of the mesh; a pod takes a pointer.
+/// Pods by address. A clone shares everything, and a change copies, for each address, one bucket and the part of the
+/// table that it is in, so that neither costs by the size of the mesh; a pod takes a pointer.
 #[derive(Clone, Debug, Default)]
 pub struct PodTable {
     /// Their number is a power of two, or none.

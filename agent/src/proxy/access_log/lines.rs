@@ -76,7 +76,11 @@ impl Lines {
 impl Drop for Lines {
     fn drop(&mut self) {
         self.hand_over();
-        self.shard.log_lines_dropped.add(self.waiting.get_mut().lines);
+        let lost = self.waiting.get_mut().lines;
+        self.shard.log_lines_dropped.add(lost);
+        if lost > 0 {
+            tracing::warn!(lines = lost, "the access log does not keep up: its last lines are lost");
+        }
     }
 }
 

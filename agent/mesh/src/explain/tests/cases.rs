@@ -87,6 +87,27 @@ fn an_empty_subset_says_which_label_is_missing() {
 }
 
 #[test]
+fn without_the_label_no_rule_decides_who_answers() {
+    let plain = CANARY.replace(", labels: {weir.mesh/mode: enabled}", "");
+    let (head, _) = plain.split_once("  http:\n").expect("a rule");
+    for rules in [
+        "  - match: [{uri: {exact: /other}}]\n    route: [{destination: {host: web}}]\n",
+        "  - redirect: {uri: /elsewhere}\n",
+        "  - route: [{destination: {host: web, subset: v3}}]\n",
+        "  - route: [{destination: {host: web}}]\n",
+    ] {
+        let told = asked(&format!("{head}  http:\n{rules}"), "web", "http://web/", &[]);
+        assert_eq!((&*told.outcome.way, told.outcome.answered), ("pass", 100.0), "{rules}: {:?}", told.outcome);
+        assert!(told.outcome.summary.ends_with("kube-proxy chooses an endpoint of the Service"), "{:?}", told.outcome);
+        // A rule that leads to pods of another service makes none for this one.
+        let nobody = head.replace("selector: {app: web}", "selector: {app: gone}");
+        let told = asked(&format!("{nobody}  http:\n{rules}"), "web", "http://web/", &[]);
+        assert_eq!((&*told.outcome.way, told.outcome.answered), ("pass", 0.0), "{rules}: {:?}", told.outcome);
+        assert!(told.outcome.summary.ends_with("the Service has no ready endpoint"), "{:?}", told.outcome);
+    }
+}
+
+#[test]
 fn a_rule_says_of_each_condition_what_it_found() {
     let told = asked(CANARY, "web", "http://web/beta/x?y", &["x-user: ann"]);
     let conditions: Vec<(&str, &str, Option<&str>, bool)> = told.rules[0].items[0]
