@@ -4,10 +4,11 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use weir_tests::require::Need;
 use weir_tests::{HttpLoad, PodSpec, process, proved, require};
 
+use super::levels::{self, Host};
 use super::stage::{Stage, destination, more_pods, object};
 
 /// Connects of several requests fall together sooner or later; so many rounds of 20 requests are later.
@@ -72,14 +73,31 @@ fn a_third_connection_is_refused_and_requests_wait_for_one_of_two() -> Result<()
         scene.manifests.service(&raw)
     })?;
     stage.agent.await_verdict("default/service-b-raw:7000", "proxy")?;
-    let began = Instant::now();
-    let report = stage.load().path("/sleep/50").requests(20).connections(10).run(stage.client())?;
-    ensure!(report.failed == 0 && report.status(200) == 20, "they wait for each other: {report:?}");
-    ensure!(began.elapsed() >= Duration::from_millis(500), "twenty of 50 ms on two connections: {:?}", began.elapsed());
+    let took = by_the_proxy(&stage, || {
+        let began = Instant::now();
+        let report = stage.load().path("/sleep/50").requests(20).connections(10).run(stage.client())?;
+        ensure!(report.failed == 0 && report.status(200) == 20, "they wait for each other: {report:?}");
+        Ok(began.elapsed())
+    })?;
+    ensure!(took >= Duration::from_millis(500), "twenty of 50 ms on two connections: {took:?}");
     let said = stage.python(THREE, &["10.96.0.4", "7000"])?;
     ensure!(said.trim() == "kept kept refused kept", "{said}");
     stage.agent.logged(" UO ", 1)?;
     Ok(())
+}
+
+/// Asks service-b once more where an agent that was kept off the CPU for half a second seemed dead, and the kernel took
+/// the fallback slots: what it has balanced itself knows no limits.
+fn by_the_proxy<T>(stage: &Stage, ask: impl Fn() -> Result<T>) -> Result<T> {
+    let fallen_back = || stage.agent.counter("default/service-b:80", "fallback");
+    for _ in 0..10 {
+        let before = fallen_back()?;
+        let answer = ask()?;
+        if fallen_back()? == before {
+            return Ok(answer);
+        }
+    }
+    bail!("ten times the kernel took the agent for dead")
 }
 
 /// Two connections that stay, a third, and another once one of them has ended.
@@ -109,40 +127,79 @@ fn a_failing_pod_is_left_out_after_seven_errors_and_longer_each_time() -> Result
     }
     let base = Duration::from_millis(600);
     // The users' rule, with a time that a test can wait for.
-    let rule = "outlierDetection: {consecutive5xxErrors: 7, interval: 5m, baseEjectionTime: 600ms}";
+    let rule = "loadBalancer: {simple: ROUND_ROBIN}, \
+                outlierDetection: {consecutive5xxErrors: 7, interval: 5m, baseEjectionTime: 600ms}";
     let stage =
         Stage::furnished(&destination(rule), |scene| more_pods(&mut scene.mesh, &["b-bad"], "v3", "--status=500"))?;
     stage.agent.await_verdict("default/service-b:80", "proxy")?;
-    let ask = |requests| -> Result<u64> {
-        let report = stage.load().requests(requests).run(stage.client())?;
+    let ask = |requests| -> Result<(u64, Moment)> {
+        let (report, asked) = Moment::of(|| stage.load().requests(requests).run(stage.client()))?;
         ensure!(report.failed == 0 && report.status(200) + report.status(500) == requests, "{report:?}");
-        Ok(report.status(500))
+        Ok((report.status(500), asked))
     };
     let mut away = Vec::new();
-    let mut last_error = Instant::now();
+    let mut left: Option<Moment> = None;
     for round in 1..=3_u32 {
-        let mut errors = 0;
+        // By turns, eight requests meet all four pods that are in use.
+        let (mut errors, mut met) = ask(8)?;
+        let mut missing = left.map_or(met.from, |left| left.to);
         while errors == 0 {
-            ensure!(last_error.elapsed() < base * (round + 3), "round {round}: it does not come back");
-            errors = ask(5)?;
+            ensure!(left.is_none_or(|left| left.to.elapsed() < PATIENCE), "round {round}: it does not come back");
+            missing = met.from;
+            (errors, met) = ask(8)?;
         }
-        if round > 1 {
-            away.push(last_error.elapsed());
+        if let Some(left) = left {
+            away.push(Away { least: missing.saturating_duration_since(left.to), most: met.to - left.from });
         }
         let mut tries = 0;
         while errors < 7 {
             ensure!(tries < 100, "round {round}: left out after {errors} errors");
-            (errors, tries) = (errors + ask(5)?, tries + 1);
+            let (more, asked) = ask(8)?;
+            (errors, met, tries) = (errors + more, asked, tries + 1);
         }
-        last_error = Instant::now();
         ensure!(errors == 7, "round {round}: {errors} errors");
-        ensure!(ask(60)? == 0, "round {round}: it is asked still");
+        left = Some(met);
     }
     for (round, away) in (1..).zip(&away) {
-        ensure!(*away >= base * round && *away < base * round + base / 2, "away for {away:?} in round {round}");
+        ensure!(away.is(base * round), "{away:?} in round {round}");
     }
     proved!("left out after 7 errors each time, away for {away:?}");
     Ok(())
+}
+
+/// What does not happen within this does not happen at all.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The proxy's clock for ejections may be behind by a turn of its timers.
+const COARSE: Duration = Duration::from_millis(50);
+
+/// Between when something has happened.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    from: Instant,
+    to: Instant,
+}
+
+impl Moment {
+    /// That of an act.
+    fn of<T>(act: impl FnOnce() -> Result<T>) -> Result<(T, Self)> {
+        let from = Instant::now();
+        let done = act()?;
+        Ok((done, Self { from, to: Instant::now() }))
+    }
+}
+
+/// How long a pod was away: both bounds are of what was seen, so they hold on a machine that is busy too, and are some
+/// milliseconds apart on one that is not.
+#[derive(Clone, Copy, Debug)]
+struct Away {
+    least: Duration,
+    most: Duration,
+}
+
+impl Away {
+    fn is(&self, time: Duration) -> bool {
+        self.least <= time + COARSE && self.most + COARSE >= time
+    }
 }
 
 #[test]
@@ -167,30 +224,39 @@ fn two_pods_of_five_that_fail_leave_and_all_others_serve() -> Result<()> {
     Ok(())
 }
 
-/// How long pods are left out that fail as often as it takes: once, and once more, and then after a quiet time.
-fn times_away(stage: &Stage, quiet: Duration) -> Result<Vec<Duration>> {
-    let ask = |path: &str| -> Result<bool> {
-        let report = stage.load().path(path).requests(8).run(stage.client())?;
+/// How long a pod is left out that fails as often as it takes: once, and once more, and then after a quiet time.
+fn times_away(stage: &Stage, host: Host, quiet: Duration) -> Result<Vec<Away>> {
+    let ask = |path: &str| -> Result<(bool, Moment)> {
+        let (report, asked) = Moment::of(|| host.load().path(path).requests(8).run(stage.client()))?;
         ensure!(report.failed == 0 && report.answered == 8, "{report:?}");
-        Ok(report.by_pod.contains_key("b-bad"))
+        Ok((report.by_pod.contains_key("bad"), asked))
     };
     let mut away = Vec::new();
     for round in 0..3 {
-        let (mut asked, mut gone) = (0, Instant::now());
         if round == 2 {
             std::thread::sleep(quiet);
         }
+        let (mut asked, mut left) = (0, None);
         // It alone fails; what it says of /status/200 is no error.
-        while ask("/")? {
+        let mut missing = loop {
+            let (met, moment) = ask("/")?;
+            if !met {
+                break moment.from;
+            }
             ensure!(asked < 100, "round {round}: it is asked still");
-            (asked, gone) = (asked + 1, Instant::now());
-        }
-        ensure!(asked > 0, "round {round}: nobody asked it");
-        while !ask("/status/200")? {
-            ensure!(gone.elapsed() < Duration::from_secs(10), "round {round}: it does not come back");
+            (asked, left) = (asked + 1, Some(moment));
+        };
+        let left = left.with_context(|| format!("round {round}: nobody asked it"))?;
+        let back = loop {
+            let (met, moment) = ask("/status/200")?;
+            if met {
+                break moment.to;
+            }
+            ensure!(left.to.elapsed() < PATIENCE, "round {round}: it does not come back");
+            missing = moment.from;
             std::thread::sleep(Duration::from_millis(10));
-        }
-        away.push(gone.elapsed());
+        };
+        away.push(Away { least: missing.saturating_duration_since(left.to), most: back - left.from });
     }
     Ok(away)
 }
@@ -201,19 +267,19 @@ fn a_quiet_interval_makes_the_next_time_shorter() -> Result<()> {
         return Ok(());
     }
     let base = Duration::from_millis(800);
-    for (interval, quiet_rounds) in [("300ms", true), ("5m", false)] {
-        let rule = format!(
+    for (interval, last) in [("300ms", 1), ("5m", 3)] {
+        let policy = format!(
             "loadBalancer: {{simple: ROUND_ROBIN}}, \
              outlierDetection: {{consecutive5xxErrors: 2, interval: {interval}, baseEjectionTime: 800ms}}"
         );
-        let stage = Stage::furnished(&destination(&rule), |scene| {
-            more_pods(&mut scene.mesh, &["b-bad"], "v3", "--status=500")
+        let stage = levels::stage(&levels::rules(&policy), |scene| {
+            levels::add_pod(scene, "good", &[], "")?;
+            levels::add_pod(scene, "bad", &[], "--status=500")
         })?;
-        stage.agent.await_verdict("default/service-b:80", "proxy")?;
-        let away = times_away(&stage, Duration::from_secs(2))?;
-        let near = |away: Duration, times: u32| away + base / 2 > base * times && away < base * times + base / 2;
-        let last = if quiet_rounds { 1 } else { 3 };
-        ensure!(near(away[0], 1) && near(away[2], last), "intervals of {interval}: away for {away:?}");
+        let away = levels::at_each_level(|host| times_away(&stage, host, Duration::from_secs(2)))?;
+        for (host, away) in &away {
+            ensure!(away[0].is(base) && away[2].is(base * last), "{host}, intervals of {interval}: {away:?}");
+        }
         proved!("intervals of {interval}: left out for {away:?}, the last time after 2 s without an error");
     }
     Ok(())

@@ -10,6 +10,7 @@ mod grpc;
 mod hosts;
 mod http;
 mod layer4;
+mod levels;
 mod older;
 mod patience;
 mod pip;

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use weir_tests::require::Need;
 use weir_tests::{HttpLoad, eventually, require};
 
-use super::stage::{Stage, V1, destination, http, more_pods};
+use super::stage::{Stage, V1, http};
 
 const NEEDS: &[Need] = &[Need::Agent, Need::Program("curl")];
 
@@ -72,45 +72,5 @@ fn percentages_and_origins_by_their_older_names_are_in_force() -> Result<()> {
         let told = page.header("access-control-allow-origin");
         ensure!(page.status == 200 && (told == Some(origin)) == allowed, "{path} {origin}: {page:?}");
     }
-    Ok(())
-}
-
-/// Requests in which the shares of pods are counted.
-const WARM: u64 = 1000;
-
-#[test]
-fn a_new_pod_warms_up_for_the_older_name_of_the_duration() -> Result<()> {
-    if !require("a_new_pod_warms_up_for_the_older_name_of_the_duration", &[Need::Agent]) {
-        return Ok(());
-    }
-    let rule = |warmup: &str| destination(&format!("loadBalancer: {{simple: ROUND_ROBIN{warmup}}}"));
-    let mut stage = Stage::new(&rule(", warmupDurationSecs: 600s"))?;
-    stage.agent.await_verdict("default/service-b:80", "proxy")?;
-    let share = |stage: &Stage, pod: &str| -> Result<u64> {
-        let report = stage.load().requests(WARM).connections(4).run(stage.client())?;
-        ensure!(report.failed == 0 && report.status(200) == WARM, "{report:?}");
-        Ok(report.by_pod.get(pod).copied().unwrap_or_default())
-    };
-    let old = share(&stage, "b-v2-0")?;
-    ensure!((200..=470).contains(&old), "those that were there are warm: {old} of {WARM}");
-    let come = |stage: &mut Stage, pod: &str| -> Result<()> {
-        more_pods(&mut stage.scene.mesh, &[pod], "v3", "")?;
-        stage.in_force(|| stage.scene.manifests.pods(&stage.scene.mesh))
-    };
-    come(&mut stage, "b-cold")?;
-    // A tenth of the others' weight of 1: 100 of 3,100.
-    let cold = share(&stage, "b-cold")?;
-    ensure!((1..=90).contains(&cold), "it is cold: {cold} of {WARM}");
-    // Without the field it gets its part.
-    stage.rules(&rule(""))?;
-    let warm = share(&stage, "b-cold")?;
-    ensure!((150..=350).contains(&warm), "one of four: {warm} of {WARM}");
-    // And after its time, which is over before the last look.
-    stage.rules(&rule(", warmupDurationSecs: 8s"))?;
-    come(&mut stage, "b-soon")?;
-    let cold = share(&stage, "b-soon")?;
-    std::thread::sleep(Duration::from_secs(8));
-    let warm = share(&stage, "b-soon")?;
-    ensure!(cold < 130 && (120..=280).contains(&warm), "one of five once it is warm: {cold}, then {warm} of {WARM}");
     Ok(())
 }

@@ -150,6 +150,7 @@ fn the_most_specific_balancer_is_in_force() -> Result<()> {
         (random.to_owned(), hash.to_owned(), true),
         (hash.to_owned(), random.to_owned(), false),
         (format!("{random}, {}", ports(hash)), String::new(), true),
+        (format!("{hash}, {}", ports(random)), String::new(), false),
         (random.to_owned(), format!("{random}, {}", ports(hash)), true),
         (hash.to_owned(), format!("{hash}, {}", ports("loadBalancer: {simple: ROUND_ROBIN}")), false),
     ] {

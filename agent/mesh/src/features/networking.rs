@@ -125,8 +125,7 @@ const OF_SUBSET: &str = "shares::the_most_specific_balancer_is_in_force";
 const OF_PORT: &str = "shares::the_most_specific_balancer_is_in_force";
 const TIMEOUT: &str = "policies::a_connect_is_given_up_when_the_rule_says_so_and_in_the_kernel_when_the_client_does";
 const TLS: &str = "tls::a_good_server_gets_requests_over_one_connection_that_was_asked_for_by_its_name";
-const LEVEL_TLS: &str = "tls::a_port_and_a_subset_have_their_own";
-const TRUST: &str = "tls::a_certificate_that_proves_nothing_is_refused";
+const TRUST: &str = "tls_trust::a_certificate_that_proves_nothing_is_refused";
 const MUTUAL: &str = "tls::mutual_presents_the_clients_certificate_and_without_one_the_server_hangs_up";
 
 const LB: &str = "in force; where the kernel balances, ROUND_ROBIN and LEAST_REQUEST are at random (Info)";
@@ -134,36 +133,29 @@ const CONNECT: &str = "in force in the proxy; where the kernel balances, the cli
 const MODES: &str = "SIMPLE, MUTUAL and DISABLE are in force; of ISTIO_MUTUAL, connections that it is for are refused, as \
                      they would not be encrypted (Error)";
 const NO_SECRET: &str = "no Secret is read: connections that it is for are refused (Error)";
-const POOL: &str = "breaking::four_connections_and_twenty_requests_overflow_a_breaker_of_one";
 const PER_NODE: &str =
     "in force, per node: its proxy counts for all of its pods together, and knows nothing of other nodes";
-const TOO_MANY: &str = "breaking::a_third_connection_is_refused_and_requests_wait_for_one_of_two";
 const WAITING: &str = "pools::requests_beyond_what_may_wait_for_a_connection_are_refused_at_once";
 const UNDER_WAY: &str = "pools::more_requests_than_may_be_under_way_are_refused_and_not_repeated";
 const LASTS: &str = "pools::a_connection_serves_so_many_requests_and_lasts_so_long";
 const ENDS: &str = "pools::a_tcp_connection_ends_when_it_idles_or_has_lasted_long_enough";
 const PROBED: &str = "pools::connections_are_probed_as_the_rule_says";
 const AS_IT_IS: &str = "HTTP/2 connections are passed on as they are (Warning)";
-const OUTLIERS: &str = "breaking::a_failing_pod_is_left_out_after_seven_errors_and_longer_each_time";
-const EJECTED: &str = "breaking::a_failing_pod_is_left_out_after_seven_errors_and_longer_each_time";
-const EJECTED_BY_CODE: &str = "breaking::two_pods_of_five_that_fail_leave_and_all_others_serve";
+const EJECTED: &str = "levels::what_counts_ejects_after_so_many_and_for_so_long";
 const NOT_REACHED: &str = "outliers::connects_that_fail_are_counted_apart_where_that_is_asked_for";
 const ALL_EJECTED: &str = "outliers::when_all_are_ejected_nobody_answers_and_with_too_few_left_all_do";
-const HASH: &str = "shares::users_stay_where_they_are_and_only_those_of_a_lost_pod_move";
+const HASH: &str = "levels::clients_stick_by_the_same_table";
 const FAILOVER: &str = "localities::a_region_that_fails_is_replaced_by_the_next";
 const BY_LABELS: &str = "localities::labels_decide_who_takes_over";
 const SHARES: &str = "localities::shares_of_localities_are_kept_within_two_points";
 const OFF: &str = "localities::without_outlier_detection_or_switched_off_all_are_used_alike";
 const ZONES_DECIDED: &str = "locality::nothing_is_preferred_where_no_failure_is_noticed_or_it_is_switched_off";
 const BY_COOKIE: &str = "balancing::a_client_without_the_cookie_gets_one_and_comes_back_with_it";
-const BY_ADDRESS: &str = "routing::a_client_address_keeps_its_pod";
 const BY_QUERY: &str = "balancing::requests_stick_by_a_query_parameter";
-const BY_HEADER: &str = "shares::users_stay_where_they_are_and_only_those_of_a_lost_pod_move";
-const BY_MAGLEV: &str = "shares::users_stay_where_they_are_and_only_those_of_a_lost_pod_move";
 const WARMS: &str = "balancing::a_pod_that_is_new_gets_its_share_little_by_little";
 const NO_LOCALITY: &str = "endpoints of every locality are used alike (Error)";
 const NOR_BY_IT: &str = "endpoints of every locality are used alike";
-const ZONES: &str = "policies::zones_are_not_balanced_by_and_switched_off_nothing_is_lost";
+const TOLD: &str = "levels::zones_and_upgrades_are_told_of_and_change_nothing";
 const NO_TUNNEL: &str = "connections are not tunnelled (Error)";
 const NO_PROXY_PROTOCOL: &str = "no PROXY header is sent (Error)";
 const BUDGET: &str = "retries::a_retry_budget_bounds_what_is_repeated_at_a_time";
@@ -179,7 +171,7 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
     part("trafficPolicy.loadBalancer.simple", SIMPLE, LB),
     part("subsets[].trafficPolicy.loadBalancer.simple", OF_SUBSET, LB),
     part("{,subsets[].}trafficPolicy.portLevelSettings[].loadBalancer.simple", OF_PORT, LB),
-    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash{,.httpHeaderName}", BY_HEADER),
+    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash{,.httpHeaderName}", HASH),
     yes(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash.httpCookie{,.name,.path,.ttl,.attributes}",
         BY_COOKIE,
@@ -190,7 +182,7 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
     ),
     part(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash.useSourceIp",
-        BY_ADDRESS,
+        HASH,
         "`true` is in force; `false` is as if nothing were hashed",
     ),
     yes(
@@ -201,7 +193,7 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash.{minimumRingSize,ringHash,ringHash.minimumRingSize}",
         HASH,
     ),
-    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash.maglev{,.tableSize}", BY_MAGLEV),
+    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.consistentHash.maglev{,.tableSize}", HASH),
     yes(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.localityLbSetting{,.failover,.failover[].from,.failover[].to}",
         FAILOVER,
@@ -212,8 +204,8 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
         SHARES,
     ),
     yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.localityLbSetting.enabled", OFF),
-    part("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.zoneAwareLbSetting", ZONES, NO_LOCALITY),
-    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.zoneAwareLbSetting.enabled", ZONES),
+    part("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.zoneAwareLbSetting", TOLD, NO_LOCALITY),
+    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.zoneAwareLbSetting.enabled", TOLD),
     decided(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.zoneAwareLbSetting.{failover,failoverPriority,minClusterSize}",
         ZONES_DECIDED,
@@ -225,11 +217,11 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
     ),
     yes(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.loadBalancer.warmupDurationSecs",
-        "older::a_new_pod_warms_up_for_the_older_name_of_the_duration",
+        "levels::a_new_pod_warms_up_for_the_older_name_of_the_duration",
     ),
     yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool{,.tcp}", TIMEOUT),
     part("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.tcp.connectTimeout", TIMEOUT, CONNECT),
-    part("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.tcp.maxConnections", TOO_MANY, PER_NODE),
+    part("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.tcp.maxConnections", WAITING, PER_NODE),
     yes(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.tcp.{idleTimeout,maxConnectionDuration}",
         ENDS,
@@ -238,7 +230,7 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.tcp.tcpKeepalive{,.time,.interval,.probes}",
         PROBED,
     ),
-    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http", POOL),
+    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http", WAITING),
     part(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http.http1MaxPendingRequests",
         WAITING,
@@ -252,26 +244,26 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
     ),
     part(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http.h2UpgradePolicy",
-        "policies::http1_stays_http1_whatever_is_said_of_upgrades",
+        TOLD,
         "DEFAULT and DO_NOT_UPGRADE are in force; UPGRADE: HTTP/1.1 is passed on as HTTP/1.1 (Warning)",
     ),
     yes(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http.useClientProtocol",
-        "http2::declared_or_detected_it_follows_the_rule_for_everything",
+        "http2::what_a_client_speaks_is_what_a_server_hears_where_a_rule_asks_for_it",
     ),
     decided(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.connectionPool.http.{maxConcurrentStreams,http2KeepAlive}",
-        POOL,
+        WAITING,
         AS_IT_IS,
     ),
-    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection", OUTLIERS),
+    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection", EJECTED),
     yes(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection.{consecutive5xxErrors,baseEjectionTime}",
         EJECTED,
     ),
     yes(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection.{consecutiveGatewayErrors,consecutiveErrors}",
-        EJECTED_BY_CODE,
+        EJECTED,
     ),
     yes(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection.{splitExternalLocalOriginErrors,consecutiveLocalOriginFailures}",
@@ -285,22 +277,19 @@ pub(super) const DESTINATION_RULE: &[Feature] = &[
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection.{maxEjectionPercent,minHealthPercent}",
         ALL_EJECTED,
     ),
-    yes(
-        "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection.outlierDetectionHttpErrorCodes",
-        "breaking::the_codes_of_a_rule_count_in_the_place_of_5xx",
-    ),
+    yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.outlierDetection.outlierDetectionHttpErrorCodes", EJECTED),
     part("trafficPolicy.tls{,.mode}", TLS, MODES),
-    part("subsets[].trafficPolicy.tls{,.mode}", LEVEL_TLS, MODES),
-    part("{,subsets[].}trafficPolicy.portLevelSettings[].tls{,.mode}", LEVEL_TLS, MODES),
+    part("subsets[].trafficPolicy.tls{,.mode}", MUTUAL, MODES),
+    part("{,subsets[].}trafficPolicy.portLevelSettings[].tls{,.mode}", MUTUAL, MODES),
     yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.tls.{caCertificates,caCrl,insecureSkipVerify}", TRUST),
     yes("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.tls.{clientCertificate,privateKey}", MUTUAL),
     yes(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.tls.sni",
-        "tls::without_a_name_of_the_rule_the_request_says_for_whom_and_no_connection_serves_two_names",
+        "tls_trust::the_name_of_a_rule_is_asked_for_whatever_the_request_says",
     ),
     yes(
         "{,subsets[].}trafficPolicy{,.portLevelSettings[]}.tls.subjectAltNames",
-        "tls::names_of_the_rule_stand_for_the_name_that_was_asked_for",
+        "tls_trust::names_of_the_rule_stand_for_the_name_that_was_asked_for",
     ),
     no("{,subsets[].}trafficPolicy{,.portLevelSettings[]}.tls.credentialName", NO_SECRET),
     decided(

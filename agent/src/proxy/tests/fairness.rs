@@ -24,6 +24,8 @@ const GREED: usize = 256;
 const SATURATING: usize = 4;
 /// And many of them.
 const PIPELINED: usize = 64;
+/// Comparisons until one shows it.
+const ATTEMPTS: usize = 3;
 /// The polite pod asks this often, so many times.
 const PAUSE: Duration = Duration::from_millis(10);
 const REQUESTS: usize = 100;
@@ -152,16 +154,27 @@ async fn compare(test: &str, times: usize) -> Option<[[Duration; 2]; 2]> {
     Some(told)
 }
 
+/// Turns are worth a factor of 4 and more; other work on the machine hides it at times, and never makes it.
+async fn is_kept_waiting_less(test: &str, times: usize) {
+    let mut compared = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let Some([without, with]) = compare(test, times).await else { return };
+        if with[0] * 2 < without[0] {
+            return;
+        }
+        compared.push([without, with]);
+    }
+    panic!("p50 and p99 without turns and with them: {compared:?}");
+}
+
 #[tokio::test]
 async fn a_pod_with_many_busy_connections_keeps_no_other_waiting() {
-    let Some([without, with]) = compare("many busy connections", SATURATING).await else { return };
-    assert!(with[0] * 2 < without[0], "p50: {with:?} instead of {without:?}");
+    is_kept_waiting_less("many busy connections", SATURATING).await;
 }
 
 #[tokio::test]
 async fn a_pod_that_pipelines_keeps_no_other_waiting() {
-    let Some([without, with]) = compare("pipelining", PIPELINED).await else { return };
-    assert!(with[0] * 2 < without[0], "p50: {with:?} instead of {without:?}");
+    is_kept_waiting_less("pipelining", PIPELINED).await;
 }
 
 #[tokio::test]

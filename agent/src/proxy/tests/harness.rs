@@ -5,19 +5,22 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ::http::{Request, Response};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::join_all;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use weir_mesh::compile::{CompileOptions, compile};
 use weir_mesh::finding::Severity;
 use weir_mesh::matching::{HttpMatch, StringMatch};
@@ -200,6 +203,37 @@ impl Log {
     }
 }
 
+/// Checks rules for `b` that have this policy and nothing else, at each level where one can stand: the rule's, a port's,
+/// a subset's, a port's of a subset. Everything goes to that subset, once.
+pub(super) async fn at_each_level(policy: &str, check: impl AsyncFn(String)) {
+    let route = "route: [{destination: {host: b, subset: all}}]";
+    let routes = rules(&format!("http: [{{retries: {{attempts: 0}}, {route}}}], tcp: [{{{route}}}]"));
+    routed_at_each_level(policy, &routes, check).await;
+}
+
+/// The same with routes of its own, which lead to the subset `all`.
+pub(super) async fn routed_at_each_level(policy: &str, routes: &str, check: impl AsyncFn(String)) {
+    let own = |settings: &str| format!(", trafficPolicy: {{{settings}}}");
+    let of_port = format!("portLevelSettings: [{{port: {{number: 80}}, {policy}}}]");
+    let (policy, port, none) = (own(policy), own(&of_port), String::new());
+    let levels = [
+        ("rule", &policy, &none),
+        ("port", &port, &none),
+        ("subset", &none, &policy),
+        ("port of the subset", &none, &port),
+    ];
+    let check = &check;
+    let checks = levels.map(|(level, whole, subset)| {
+        let rule = object("DestinationRule", &format!("host: b{whole}, subsets: [{{name: all{subset}}}]"));
+        let rules = format!("{rule}{routes}");
+        // What failed has said so; this adds where.
+        async move {
+            assert!(AssertUnwindSafe(check(rules)).catch_unwind().await.is_ok(), "at the level of the {level}");
+        }
+    });
+    join_all(checks).await;
+}
+
 /// A proxy with one pod, whose listener is at `address`.
 pub(super) struct Mesh {
     pub(super) proxy: Proxy,
@@ -348,9 +382,13 @@ impl Client {
     }
 }
 
-/// An address where nobody listens.
+/// An address where nobody listens, nor ever will: a socket that is kept has it, and other tests get other ports.
 pub(super) fn nobody() -> SocketAddr {
-    StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let address = socket.local_addr().unwrap();
+    std::mem::forget(socket);
+    address
 }
 
 /// An origin: what each connection gets.

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use weir_mesh::program::Protocol;
 
-use super::harness::{Mesh, Service, eventually, serve, soon};
+use super::harness::{Mesh, Service, at_each_level, eventually, named, serve, soon};
 use crate::proxy::Flag;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -53,6 +53,23 @@ async fn declared_or_detected_it_follows_the_rule_for_everything() {
             assert_eq!(name(stream).await, "routed", "{protocol:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn what_a_client_speaks_is_what_a_server_hears_where_a_rule_asks_for_it() {
+    at_each_level("connectionPool: {http: {useClientProtocol: true}}", async |rule| {
+        for port in ["http2", "unnamed"] {
+            let mesh = Mesh::ruled_on(port, &[("b", &[h2("of HTTP/2").await])], &rule);
+            let mut stream = mesh.connect().await;
+            stream.write_all(PREFACE).await.unwrap();
+            assert_eq!(name(stream).await, "of HTTP/2", "{port}");
+        }
+        for port in ["http", "unnamed"] {
+            let mesh = Mesh::ruled_on(port, &[("b", &[named("of HTTP/1.1").await])], &rule);
+            assert_eq!(mesh.client().await.get("/").await, (200, "of HTTP/1.1".into()), "{port}");
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

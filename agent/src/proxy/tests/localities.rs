@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::harness::{Mesh, compiled, eventually, object, origin, rules, serve, soon};
+use super::harness::{Mesh, at_each_level, compiled, eventually, object, origin, rules, serve, soon};
 
 /// Any error ejects, for longer than a test takes, and everybody if need be.
 pub(super) const EJECTS: &str =
@@ -48,11 +48,20 @@ impl World {
     fn mesh(&self, policy: &str) -> Mesh {
         Mesh::ruled(&[("b", &self.endpoints)], &with_places(policy))
     }
+
+    fn ruled(&self, rules: &str) -> Mesh {
+        Mesh::ruled(&[("b", &self.endpoints)], &(places() + rules))
+    }
+}
+
+/// A rule with this policy, and where pods are.
+pub(super) fn with_places(policy: &str) -> String {
+    object("DestinationRule", &format!("host: b, trafficPolicy: {{{policy}}}")) + &places()
 }
 
 /// Where pods are: the client in eu/a, the endpoints in [`PLACES`]; `version` is v1 in eu/a and us/x.
-pub(super) fn with_places(policy: &str) -> String {
-    let mut text = object("DestinationRule", &format!("host: b, trafficPolicy: {{{policy}}}"));
+fn places() -> String {
+    let mut text = String::new();
     let node = |name: &str, place: &str| {
         let (region, zone) = place.split_once('/').unwrap();
         format!(
@@ -109,15 +118,19 @@ async fn a_region_that_fails_is_replaced_by_the_next() {
         assert_eq!(answers(&mesh, 40).await, only(next, 40), "after {fails}");
     }
     // A region that a rule names comes before all others.
-    let world = World::new().await;
-    let mesh = world.mesh(&format!(
+    let named = format!(
         "loadBalancer: {{simple: ROUND_ROBIN, localityLbSetting: {{failover: [{{from: eu, to: us}}]}}}}, {EJECTS}"
-    ));
-    world.set_broken("eu/a", true);
-    world.set_broken("eu/b", true);
-    answers(&mesh, 30).await;
-    eventually("it is noticed", || mesh.proxy.counters().ejections == 3).await;
-    assert_eq!(answers(&mesh, 40).await, only("us/x", 40));
+    );
+    at_each_level(&named, async |rule| {
+        let world = World::new().await;
+        let mesh = world.ruled(&rule);
+        world.set_broken("eu/a", true);
+        world.set_broken("eu/b", true);
+        answers(&mesh, 30).await;
+        eventually("it is noticed", || mesh.proxy.counters().ejections == 3).await;
+        assert_eq!(answers(&mesh, 40).await, only("us/x", 40));
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -167,30 +180,39 @@ async fn half_of_a_zone_bears_seventy_percent() {
 async fn shares_of_localities_are_kept_within_two_points() {
     let world = World::new().await;
     for simple in ["ROUND_ROBIN", "RANDOM", "LEAST_REQUEST"] {
-        let mesh = world.mesh(&format!(
+        let policy = format!(
             "loadBalancer: {{simple: {simple}, localityLbSetting: {{distribute: [{{from: eu/a/*, to: {{eu/b/*: 20, us/*: 80}}}}]}}}}"
-        ));
-        let found = answers(&mesh, 2_000).await;
-        // Of 2,000 by chance one standard deviation is 18; by turns it is exact but for two workers' beginnings.
-        let allowed = if simple == "ROUND_ROBIN" { 40 } else { 90 };
-        assert!(
-            found["us/x"].abs_diff(1_600) < allowed && found["us/x"] + found["eu/b"] == 2_000,
-            "{simple}: {found:?}"
         );
+        at_each_level(&policy, async |rule| {
+            let found = answers(&world.ruled(&rule), 2_000).await;
+            // Of 2,000 by chance one standard deviation is 18; by turns it is exact but for two workers' beginnings.
+            let allowed = if simple == "ROUND_ROBIN" { 40 } else { 90 };
+            assert!(
+                found["us/x"].abs_diff(1_600) < allowed && found["us/x"] + found["eu/b"] == 2_000,
+                "{simple}: {found:?}"
+            );
+        })
+        .await;
     }
 }
 
 #[tokio::test]
 async fn labels_decide_who_takes_over() {
-    let world = World::new().await;
-    let mesh = world.mesh(&format!(
+    let policy = format!(
         "loadBalancer: {{simple: ROUND_ROBIN, localityLbSetting: {{failoverPriority: [version, topology.kubernetes.io/region]}}}}, {EJECTS}"
-    ));
-    assert_eq!(answers(&mesh, 20).await, only("eu/a", 20), "the version and the region");
-    world.set_broken("eu/a", true);
-    answers(&mesh, 20).await;
-    eventually("it is noticed", || mesh.proxy.counters().ejections == 2).await;
-    assert_eq!(answers(&mesh, 20).await, only("us/x", 20), "the version of another region before the other version");
+    );
+    at_each_level(&policy, async |rule| {
+        let world = World::new().await;
+        let mesh = world.ruled(&rule);
+        assert_eq!(answers(&mesh, 20).await, only("eu/a", 20), "the version and the region");
+        world.set_broken("eu/a", true);
+        answers(&mesh, 20).await;
+        eventually("it is noticed", || mesh.proxy.counters().ejections == 2).await;
+        let next = "the version of another region before the other version";
+        assert_eq!(answers(&mesh, 20).await, only("us/x", 20), "{next}");
+    })
+    .await;
+    let world = World::new().await;
     let mesh =
         world.mesh(&format!("loadBalancer: {{localityLbSetting: {{failoverPriority: ['version=v2']}}}}, {EJECTS}"));
     assert_eq!(answers(&mesh, 20).await, only("eu/b", 20), "what the rule says instead of the client's own");
@@ -204,9 +226,12 @@ async fn without_outlier_detection_or_switched_off_all_are_used_alike() {
         "loadBalancer: {simple: ROUND_ROBIN, localityLbSetting: {enabled: true}}".to_owned(),
         format!("loadBalancer: {{simple: ROUND_ROBIN, {off}}}, {EJECTS}"),
     ] {
-        let found = answers(&world.mesh(&policy), 100).await;
-        let shares = [("eu/a", 40_usize), ("eu/b", 20), ("us/x", 40)];
-        assert!(shares.iter().all(|(place, share)| found[*place].abs_diff(*share) <= 4), "{policy}: {found:?}");
+        at_each_level(&policy, async |rule| {
+            let found = answers(&world.ruled(&rule), 100).await;
+            let shares = [("eu/a", 40_usize), ("eu/b", 20), ("us/x", 40)];
+            assert!(shares.iter().all(|(place, share)| found[*place].abs_diff(*share) <= 4), "{policy}: {found:?}");
+        })
+        .await;
     }
 }
 

@@ -20,4 +20,5 @@ mod rules;
 mod tcp;
 mod telemetry;
 mod tls;
+mod tls_trust;
 mod wire;

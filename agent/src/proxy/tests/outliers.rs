@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use weir_mesh::outlier::Outcome;
 use weir_mesh::program::{Cluster, ClusterPolicy, Origin, Program};
 
-use super::harness::{Mesh, compiled, eventually, named, nobody, object, origin, rules, serve, soon};
+use super::harness::{Mesh, at_each_level, compiled, eventually, named, nobody, object, origin, rules, serve, soon};
 use crate::proxy::upstream::hosts::{ClusterState, Registry};
 use crate::proxy::worker::monotonic;
 use crate::proxy::{Ejections, Flag, TlsFiles};
@@ -29,12 +29,14 @@ async fn failing(status: u16) -> (SocketAddr, Arc<AtomicUsize>) {
     (address, asked)
 }
 
-/// A rule for `b` that goes by turns, with this outlier detection.
+/// A policy that goes by turns, with this outlier detection.
+fn by_turns(spec: &str) -> String {
+    format!("loadBalancer: {{simple: ROUND_ROBIN}}, outlierDetection: {{{spec}}}")
+}
+
+/// The same as a rule for `b`.
 fn detection(spec: &str) -> String {
-    object(
-        "DestinationRule",
-        &format!("host: b, trafficPolicy: {{loadBalancer: {{simple: ROUND_ROBIN}}, outlierDetection: {{{spec}}}}}"),
-    )
+    object("DestinationRule", &format!("host: b, trafficPolicy: {{{}}}", by_turns(spec)))
 }
 
 #[tokio::test]
@@ -73,22 +75,25 @@ async fn a_failing_pod_is_ejected_after_seven_errors_and_comes_back_after_its_ti
 #[tokio::test]
 async fn when_all_are_ejected_nobody_answers_and_with_too_few_left_all_do() {
     for (min_health, answered) in [(0, false), (60, true)] {
-        let ((one, first), (two, second)) = (failing(503).await, failing(503).await);
-        let rule = detection(&format!(
+        let policy = by_turns(&format!(
             "consecutive5xxErrors: 1, baseEjectionTime: 1h, maxEjectionPercent: 100, minHealthPercent: {min_health}"
         ));
-        let mut mesh = Mesh::ruled(&[("b", &[one, two])], &rule);
-        let mut client = mesh.client().await;
-        for _ in 0..2 {
-            assert_eq!(client.get("/").await, (503, String::new()));
-            soon(mesh.log.recv()).await.unwrap();
-        }
-        assert_eq!((first.load(SeqCst), second.load(SeqCst)), (1, 1), "each by its turn");
-        eventually("both are ejected", || mesh.proxy.counters().ejections == 2).await;
-        let text = client.get("/").await.1;
-        let line = soon(mesh.log.recv()).await.unwrap();
-        assert_eq!(text.is_empty(), answered, "{text}");
-        assert_eq!(line.contains(" 503 UH no_healthy_upstream "), !answered, "{line}");
+        at_each_level(&policy, async |rule| {
+            let ((one, first), (two, second)) = (failing(503).await, failing(503).await);
+            let mut mesh = Mesh::ruled(&[("b", &[one, two])], &rule);
+            let mut client = mesh.client().await;
+            for _ in 0..2 {
+                assert_eq!(client.get("/").await, (503, String::new()));
+                soon(mesh.log.recv()).await.unwrap();
+            }
+            assert_eq!((first.load(SeqCst), second.load(SeqCst)), (1, 1), "each by its turn");
+            eventually("both are ejected", || mesh.proxy.counters().ejections == 2).await;
+            let text = client.get("/").await.1;
+            let line = soon(mesh.log.recv()).await.unwrap();
+            assert_eq!(text.is_empty(), answered, "{text}");
+            assert_eq!(line.contains(" 503 UH no_healthy_upstream "), !answered, "{line}");
+        })
+        .await;
     }
 }
 
@@ -167,15 +172,18 @@ async fn connects_that_fail_are_counted_apart_where_that_is_asked_for() {
     })
     .await;
     let split = "splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 2, consecutive5xxErrors: 1";
-    for (detection, failures) in [(self::detection(split), 2), (self::detection("consecutive5xxErrors: 3"), 3)] {
-        let mesh = Mesh::ruled_on("tcp", &[("b", &[nobody(), alive])], &detection);
-        for _ in 0..20 {
-            let mut said = String::new();
-            soon(mesh.connect().await.read_to_string(&mut said)).await.unwrap();
-            assert_eq!(said, "alive");
-        }
-        let counters = mesh.proxy.counters();
-        assert_eq!((counters.upstream_connect_failures, counters.ejections), (failures, 1));
+    for (detection, failures) in [(split, 2), ("consecutive5xxErrors: 3", 3)] {
+        at_each_level(&by_turns(detection), async |rule| {
+            let mesh = Mesh::ruled_on("tcp", &[("b", &[nobody(), alive])], &rule);
+            for _ in 0..20 {
+                let mut said = String::new();
+                soon(mesh.connect().await.read_to_string(&mut said)).await.unwrap();
+                assert_eq!(said, "alive");
+            }
+            let counters = mesh.proxy.counters();
+            assert_eq!((counters.upstream_connect_failures, counters.ejections), (failures, 1), "{detection}");
+        })
+        .await;
     }
 }
 

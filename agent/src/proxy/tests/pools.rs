@@ -13,7 +13,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use super::harness::{Mesh, eventually, named, object, origin, rules, serve, soon};
+use super::harness::{
+    Mesh, at_each_level, eventually, named, object, origin, routed_at_each_level, rules, serve, soon,
+};
 use crate::proxy::{Flag, Limits};
 
 /// A rule for `b` with this connection pool.
@@ -58,9 +60,13 @@ const OVERFLOW: (u16, bool) = (503, true);
 
 #[tokio::test]
 async fn requests_beyond_what_may_wait_for_a_connection_are_refused_at_once() {
+    let pool = "connectionPool: {tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1}}";
+    at_each_level(pool, of_seven_one_is_served_and_one_waits).await;
+}
+
+async fn of_seven_one_is_served_and_one_waits(rule: String) {
     let origin = gated().await;
-    let mut mesh =
-        Mesh::ruled(&[("b", &[origin.address])], &pool("tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1}"));
+    let mut mesh = Mesh::ruled(&[("b", &[origin.address])], &rule);
     let waiting = async {
         let first = get(&mesh);
         let second = async {
@@ -128,22 +134,25 @@ fn count(statuses: &[u16], wanted: u16) -> usize {
 
 #[tokio::test]
 async fn more_requests_than_may_be_under_way_are_refused_and_not_repeated() {
-    let origin = gated().await;
-    let retries = rules("http: [{retries: {attempts: 3, retryOn: '5xx,reset'}, route: [{destination: {host: b}}]}]");
-    let rule = pool("http: {http2MaxRequests: 2}");
-    let mesh = Mesh::ruled(&[("b", &[origin.address])], &format!("{retries}{rule}"));
-    let refused = async {
-        eventually("both are under way", || origin.under_way.load(SeqCst) == 2).await;
-        let refused = get(&mesh).await;
-        origin.gate.add_permits(3);
-        refused
-    };
-    let (one, two, refused) = tokio::join!(get(&mesh), get(&mesh), refused);
-    assert_eq!((one, two, refused), (OK, OK, OVERFLOW));
-    assert_eq!(mesh.proxy.counters().retries, 0);
-    // Both places are free again.
-    eventually("both are over", || mesh.proxy.counters().connections_active == 0).await;
-    assert_eq!(get(&mesh).await, OK);
+    let retries = "http: [{retries: {attempts: 3, retryOn: '5xx,reset'}, \
+                   route: [{destination: {host: b, subset: all}}]}]";
+    routed_at_each_level("connectionPool: {http: {http2MaxRequests: 2}}", &rules(retries), async |rule| {
+        let origin = gated().await;
+        let mesh = Mesh::ruled(&[("b", &[origin.address])], &rule);
+        let refused = async {
+            eventually("both are under way", || origin.under_way.load(SeqCst) == 2).await;
+            let refused = get(&mesh).await;
+            origin.gate.add_permits(3);
+            refused
+        };
+        let (one, two, refused) = tokio::join!(get(&mesh), get(&mesh), refused);
+        assert_eq!((one, two, refused), (OK, OK, OVERFLOW));
+        assert_eq!(mesh.proxy.counters().retries, 0);
+        // Both places are free again.
+        eventually("both are over", || mesh.proxy.counters().connections_active == 0).await;
+        assert_eq!(get(&mesh).await, OK);
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -178,33 +187,43 @@ async fn counting() -> (SocketAddr, Arc<AtomicUsize>) {
 
 #[tokio::test]
 async fn a_connection_serves_so_many_requests_and_lasts_so_long() {
-    let (address, connections) = counting().await;
-    let mesh = Mesh::ruled(&[("b", &[address])], &pool("http: {maxRequestsPerConnection: 2}"));
-    let mut client = mesh.client().await;
-    for n in 0..6 {
-        assert_eq!(client.get("/").await.0, 200);
-        assert_eq!(connections.load(SeqCst), n / 2 + 1);
-    }
-    let (address, connections) = counting().await;
-    let mesh = Mesh::ruled(&[("b", &[address])], &pool("tcp: {maxConnectionDuration: 200ms}"));
-    let mut client = mesh.client().await;
-    for n in 0..20 {
-        assert_eq!(client.get("/").await.0, 200);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        assert!(connections.load(SeqCst) <= n + 1);
-    }
-    let had = connections.load(SeqCst);
-    assert!((2..=10).contains(&had), "{had} in a second");
-    // What idles for too long goes, and what is within its time stays.
-    let limits = Limits { sweep: Duration::from_millis(50), ..Limits::default() };
-    for (idle, left) in [("100ms", 0), ("1h", 1)] {
+    at_each_level("connectionPool: {http: {maxRequestsPerConnection: 2}}", async |rule| {
         let (address, connections) = counting().await;
-        let limits = Limits { idle_upstream: Duration::from_millis(100), ..limits.clone() };
-        let mesh = Mesh::ruled_within(limits, &[("b", &[address])], &pool(&format!("http: {{idleTimeout: {idle}}}")));
-        assert_eq!(mesh.client().await.get("/").await.0, 200);
-        tokio::time::sleep(Duration::from_millis(400)).await;
-        eventually("the gauge is written", || mesh.proxy.counters().upstream_idle == left).await;
-        assert_eq!(connections.load(SeqCst), 1);
+        let mesh = Mesh::ruled(&[("b", &[address])], &rule);
+        let mut client = mesh.client().await;
+        for n in 0..6 {
+            assert_eq!(client.get("/").await.0, 200);
+            assert_eq!(connections.load(SeqCst), n / 2 + 1);
+        }
+    })
+    .await;
+    at_each_level("connectionPool: {tcp: {maxConnectionDuration: 200ms}}", async |rule| {
+        let (address, connections) = counting().await;
+        let mesh = Mesh::ruled(&[("b", &[address])], &rule);
+        let (mut client, started) = (mesh.client().await, Instant::now());
+        for n in 0..20 {
+            assert_eq!(client.get("/").await.0, 200);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert!(connections.load(SeqCst) <= n + 1);
+        }
+        // One more than as often as it takes, however long these requests took.
+        let (had, lasted) = (connections.load(SeqCst), started.elapsed());
+        assert!((2..=1 + lasted.as_millis() as usize / 200).contains(&had), "{had} in {lasted:?}");
+    })
+    .await;
+    // What idles for too long goes, and what is within its time stays.
+    for (idle, left) in [("100ms", 0), ("1h", 1)] {
+        at_each_level(&format!("connectionPool: {{http: {{idleTimeout: {idle}}}}}"), async |rule| {
+            let (address, connections) = counting().await;
+            let sweep = Duration::from_millis(50);
+            let limits = Limits { sweep, idle_upstream: Duration::from_millis(100), ..Limits::default() };
+            let mesh = Mesh::ruled_within(limits, &[("b", &[address])], &rule);
+            assert_eq!(mesh.client().await.get("/").await.0, 200);
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            eventually("the gauge is written", || mesh.proxy.counters().upstream_idle == left).await;
+            assert_eq!(connections.load(SeqCst), 1);
+        })
+        .await;
     }
 }
 
@@ -246,22 +265,28 @@ async fn a_connection_too_many_is_refused_at_once() {
 
 #[tokio::test]
 async fn a_tcp_connection_ends_when_it_idles_or_has_lasted_long_enough() {
-    let mut mesh = Mesh::ruled_on("tcp", &[("b", &[echo().await])], &pool("tcp: {idleTimeout: 200ms}"));
-    let mut stream = mesh.connect().await;
-    for _ in 0..6 {
-        assert!(echoes(&mut stream).await, "as long as something moves");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(soon(stream.read(&mut [0])).await.unwrap_or(0), 0);
-    assert!(soon(mesh.log.recv()).await.unwrap().contains(" 0 - "), "an idle one ends well");
-    let mut mesh = Mesh::ruled_on("tcp", &[("b", &[echo().await])], &pool("tcp: {maxConnectionDuration: 300ms}"));
-    let (mut stream, started) = (mesh.connect().await, Instant::now());
-    while echoes(&mut stream).await {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let lasted = started.elapsed();
-    assert!((Duration::from_millis(250)..Duration::from_secs(5)).contains(&lasted), "{lasted:?}");
-    assert!(soon(mesh.log.recv()).await.unwrap().contains(" DT "));
+    at_each_level("connectionPool: {tcp: {idleTimeout: 1s}}", async |rule| {
+        let mut mesh = Mesh::ruled_on("tcp", &[("b", &[echo().await])], &rule);
+        let (mut stream, started) = (mesh.connect().await, Instant::now());
+        while started.elapsed() < Duration::from_millis(1_500) {
+            assert!(echoes(&mut stream).await, "as long as something moves");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(soon(stream.read(&mut [0])).await.unwrap_or(0), 0);
+        assert!(soon(mesh.log.recv()).await.unwrap().contains(" 0 - "), "an idle one ends well");
+    })
+    .await;
+    at_each_level("connectionPool: {tcp: {maxConnectionDuration: 300ms}}", async |rule| {
+        let mut mesh = Mesh::ruled_on("tcp", &[("b", &[echo().await])], &rule);
+        let (mut stream, started) = (mesh.connect().await, Instant::now());
+        while echoes(&mut stream).await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let lasted = started.elapsed();
+        assert!((Duration::from_millis(250)..Duration::from_secs(5)).contains(&lasted), "{lasted:?}");
+        assert!(soon(mesh.log.recv()).await.unwrap().contains(" DT "));
+    })
+    .await;
 }
 
 /// The keepalive timer of the sockets that lead to a port, in seconds, as the kernel tells it.
@@ -281,21 +306,25 @@ fn keepalive_timers(port: u16) -> Vec<f64> {
 
 #[tokio::test]
 async fn connections_are_probed_as_the_rule_says() {
-    let address = echo().await;
-    for (rule, most) in [
-        ("tcp: {connectTimeout: 1s}", None),
-        ("tcp: {tcpKeepalive: {time: 100s, interval: 5s, probes: 3}}", Some(100.0)),
-    ] {
-        let mesh = Mesh::ruled_on("tcp", &[("b", &[address])], &pool(rule));
-        let mut stream = mesh.connect().await;
-        assert!(echoes(&mut stream).await);
-        let timers = keepalive_timers(address.port());
-        match most {
-            None => assert_eq!(timers, [0.0; 0]),
-            Some(most) => assert!(timers.iter().all(|left| (most - 30.0..=most).contains(left)) && timers.len() == 1),
-        }
-        drop(stream);
-        eventually("it is closed", || mesh.proxy.counters().connections_active == 0).await;
+    for (tcp, most) in
+        [("{connectTimeout: 1s}", None), ("{tcpKeepalive: {time: 100s, interval: 5s, probes: 3}}", Some(100.0))]
+    {
+        at_each_level(&format!("connectionPool: {{tcp: {tcp}}}"), async |rule| {
+            let address = echo().await;
+            let mesh = Mesh::ruled_on("tcp", &[("b", &[address])], &rule);
+            let mut stream = mesh.connect().await;
+            assert!(echoes(&mut stream).await);
+            let timers = keepalive_timers(address.port());
+            match most {
+                None => assert_eq!(timers, [0.0; 0]),
+                Some(most) => {
+                    assert!(timers.iter().all(|left| (most - 30.0..=most).contains(left)) && timers.len() == 1);
+                }
+            }
+            drop(stream);
+            eventually("it is closed", || mesh.proxy.counters().connections_active == 0).await;
+        })
+        .await;
     }
 }
 

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::harness::{Mesh, named, nobody, object, origin, rules, serve, soon};
+use super::harness::{Mesh, named, nobody, object, origin, routed_at_each_level, rules, serve, soon};
 use crate::proxy::{Flag, Limits};
 
 /// An origin whose first `failures` answers have this status; then it says how often it was asked, which try it was told
@@ -204,20 +204,27 @@ async fn a_timeout_begins_when_the_client_has_sent_all_and_ends_an_answer_that_s
 
 #[tokio::test]
 async fn a_retry_budget_bounds_what_is_repeated_at_a_time() {
-    let (bad, asked) = failing(usize::MAX, 503).await;
-    let rule =
-        rules("http: [{retries: {attempts: 3, retryOn: 5xx, backoff: 50ms}, route: [{destination: {host: b}}]}]");
-    for limit in ["retryBudget: {percent: 1, minRetryConcurrency: 1}", "connectionPool: {http: {maxRetries: 1}}"] {
-        asked.store(0, SeqCst);
-        let limit = object("DestinationRule", &format!("host: b, trafficPolicy: {{{limit}}}"));
-        let mesh = Mesh::ruled(&[("b", &[bad])], &format!("{rule}{limit}"));
-        let clients = futures_util::future::join_all((0..20).map(|_| async { mesh.client().await.get("/").await.0 }));
-        assert_eq!(clients.await, [503; 20]);
-        let counters = mesh.proxy.counters();
-        let (overflown, exhausted) = (counters.flag(Flag::UpstreamOverflow), counters.flag(Flag::RetriesExhausted));
-        assert_eq!(overflown + exhausted, 20);
-        // One repetition at a time on the whole node: at most a few of the twenty were repeated at all.
-        assert!(overflown >= 10, "{overflown}");
-        assert!(asked.load(SeqCst) < 60, "{asked:?}");
+    let routes = rules(
+        "http: [{retries: {attempts: 3, retryOn: 5xx, backoff: 50ms}, route: [{destination: {host: b, subset: all}}]}]",
+    );
+    routed_at_each_level("connectionPool: {http: {maxRetries: 1}}", &routes, one_at_a_time_is_repeated).await;
+    // Settings of a port have none of these.
+    let budget = "trafficPolicy: {retryBudget: {percent: 1, minRetryConcurrency: 1}}";
+    for levels in [format!("{budget}, subsets: [{{name: all}}]"), format!("subsets: [{{name: all, {budget}}}]")] {
+        let rule = object("DestinationRule", &format!("host: b, {levels}"));
+        one_at_a_time_is_repeated(format!("{rule}{routes}")).await;
     }
+}
+
+async fn one_at_a_time_is_repeated(rules: String) {
+    let (bad, asked) = failing(usize::MAX, 503).await;
+    let mesh = Mesh::ruled(&[("b", &[bad])], &rules);
+    let clients = futures_util::future::join_all((0..20).map(|_| async { mesh.client().await.get("/").await.0 }));
+    assert_eq!(clients.await, [503; 20]);
+    let counters = mesh.proxy.counters();
+    let (overflown, exhausted) = (counters.flag(Flag::UpstreamOverflow), counters.flag(Flag::RetriesExhausted));
+    assert_eq!(overflown + exhausted, 20);
+    // One repetition at a time on the whole node: at most a few of the twenty were repeated at all.
+    assert!(overflown >= 10, "{overflown}");
+    assert!(asked.load(SeqCst) < 60, "{asked:?}");
 }

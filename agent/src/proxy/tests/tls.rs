@@ -8,17 +8,17 @@ use http_body_util::{BodyExt, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::authority::{Authority, Saw, Wanted};
-use super::harness::{Mesh, eventually, named, object, rules, serve, soon};
+use super::harness::{Mesh, at_each_level, eventually, named, object, rules, serve, soon};
 use crate::proxy::Flag;
 
-const B: Wanted<'static> = Wanted { names: &["b.example.com"], expired: false, revoked: false };
+pub(super) const B: Wanted<'static> = Wanted { names: &["b.example.com"], expired: false, revoked: false };
 
 fn tls(spec: &str) -> String {
     object("DestinationRule", &format!("host: b, trafficPolicy: {{tls: {{{spec}}}}}"))
 }
 
 /// Status and body of a request for this host, and what the access log says of the upstream's transport.
-async fn ask(mesh: &mut Mesh, host: &str) -> (u16, String, String) {
+pub(super) async fn ask(mesh: &mut Mesh, host: &str) -> (u16, String, String) {
     let request = Request::get("/").header("host", host).body(Full::default()).unwrap();
     let response = mesh.client().await.send(request).await;
     let status = response.status().as_u16();
@@ -28,13 +28,13 @@ async fn ask(mesh: &mut Mesh, host: &str) -> (u16, String, String) {
 }
 
 /// It is refused, with this in the log, and the server has got nothing of the request.
-async fn refused(mesh: &mut Mesh, host: &str, why: &str) {
+pub(super) async fn refused(mesh: &mut Mesh, host: &str, why: &str) {
     let (status, _, line) = ask(mesh, host).await;
     assert_eq!(status, 503, "{line}");
     assert!(line.contains(" 503 UF") && line.contains("TLS_error: ") && line.contains(why), "{why}: {line}");
 }
 
-fn seen(saw: &Arc<Mutex<Vec<Saw>>>) -> Vec<Saw> {
+pub(super) fn seen(saw: &Arc<Mutex<Vec<Saw>>>) -> Vec<Saw> {
     std::mem::take(&mut *saw.lock().unwrap())
 }
 
@@ -81,90 +81,30 @@ async fn without_a_name_of_the_rule_the_request_says_for_whom_and_no_connection_
 }
 
 #[tokio::test]
-async fn a_certificate_that_proves_nothing_is_refused() {
-    let (ours, theirs) = (Authority::new(), Authority::new());
-    let ca = ours.ca();
-    let good = ours.http(B, false, "good").await.0;
-    let wrong_name = ours.http(Wanted { names: &["c.example.com"], ..B }, false, "name").await.0;
-    let wrong_authority = theirs.http(B, false, "authority").await.0;
-    let expired = ours.http(Wanted { expired: true, ..B }, false, "expired").await.0;
-    let revoked = ours.http(Wanted { revoked: true, ..B }, false, "revoked").await.0;
-    let plain = named("plain").await;
-    let list = ours.list();
-    for (address, why) in [
-        (wrong_name, "not for b.example.com"),
-        (wrong_authority, "UnknownIssuer"),
-        (expired, "xpired"),
-        (revoked, "evoked"),
-        (plain, "InvalidContentType"),
-    ] {
-        let spec = format!("mode: SIMPLE, caCertificates: {ca}, caCrl: {list}, sni: b.example.com");
-        refused(&mut Mesh::ruled(&[("b", &[address])], &tls(&spec)), "b", why).await;
-    }
-    // Nor does anything prove that it was not revoked, where the list is past its time or another's.
-    for (list, why) in
-        [(ours.list_until("old.pem", 2023), "ExpiredRevocationList"), (theirs.list(), "UnknownRevocationStatus")]
-    {
-        let spec = format!("mode: SIMPLE, caCertificates: {ca}, caCrl: {list}, sni: b.example.com");
-        refused(&mut Mesh::ruled(&[("b", &[good])], &tls(&spec)), "b", why).await;
-    }
-    // The system's authorities have not signed it either.
-    refused(&mut Mesh::ruled(&[("b", &[good])], &tls("mode: SIMPLE, sni: b.example.com")), "b", "").await;
-    for (address, spec) in [
-        (good, format!("mode: SIMPLE, caCertificates: {ca}, caCrl: {list}, sni: b.example.com")),
-        (revoked, format!("mode: SIMPLE, caCertificates: {ca}, sni: b.example.com")),
-        (wrong_name, "mode: SIMPLE, insecureSkipVerify: true".to_owned()),
-        (wrong_authority, "mode: SIMPLE, insecureSkipVerify: true".to_owned()),
-        (expired, "mode: SIMPLE, insecureSkipVerify: true".to_owned()),
-    ] {
-        let mut mesh = Mesh::ruled(&[("b", &[address])], &tls(&spec));
-        assert_eq!(ask(&mut mesh, "b").await.0, 200, "{spec}");
-    }
-}
-
-#[tokio::test]
-async fn names_of_the_rule_stand_for_the_name_that_was_asked_for() {
-    let authority = Authority::new();
-    let wanted = Wanted { names: &["*.example.com", "spiffe://td/ns/x/sa/y", "192.0.2.7"], ..B };
-    let (address, _) = authority.http(wanted, false, "sealed").await;
-    let ca = authority.ca();
-    for (names, fits) in [
-        ("a.example.com", true),
-        ("'spiffe://td/ns/x/sa/y'", true),
-        ("192.0.2.7", true),
-        ("other.org, b.example.com", true),
-        ("'spiffe://td/ns/x/sa/z'", false),
-        ("example.com", false),
-        ("192.0.2.8", false),
-    ] {
-        let spec = format!("mode: SIMPLE, caCertificates: {ca}, sni: unrelated.org, subjectAltNames: [{names}]");
-        let mut mesh = Mesh::ruled(&[("b", &[address])], &tls(&spec));
-        if fits {
-            assert_eq!(ask(&mut mesh, "b").await.0, 200, "{names}");
-        } else {
-            refused(&mut mesh, "b", "not for ").await;
-        }
-    }
-}
-
-#[tokio::test]
 async fn mutual_presents_the_clients_certificate_and_without_one_the_server_hangs_up() {
     let authority = Authority::new();
-    let (address, saw) = authority.http(B, true, "mutual").await;
     let (certificate, key) = authority.put("client", &authority.issue(Wanted { names: &["client"], ..B }));
     let ca = authority.ca();
     let mutual = format!(
-        "mode: MUTUAL, caCertificates: {ca}, sni: b.example.com, clientCertificate: {certificate}, privateKey: {key}"
+        "tls: {{mode: MUTUAL, caCertificates: {ca}, sni: b.example.com, clientCertificate: {certificate}, privateKey: {key}}}"
     );
-    let mut mesh = Mesh::ruled(&[("b", &[address])], &tls(&mutual));
-    assert_eq!(ask(&mut mesh, "b").await.1, "mutual");
-    assert!(seen(&saw).iter().all(|saw| saw.certificate));
-    let simple = format!("mode: SIMPLE, caCertificates: {ca}, sni: b.example.com");
-    let mut mesh = Mesh::ruled(&[("b", &[address])], &tls(&simple));
-    let (status, _, line) = ask(&mut mesh, "b").await;
-    assert_eq!(status, 503, "{line}");
-    assert!(line.contains("CertificateRequired"), "{line}");
-    assert_eq!(seen(&saw), []);
+    at_each_level(&mutual, async |rule| {
+        let (address, saw) = authority.http(B, true, "mutual").await;
+        let mut mesh = Mesh::ruled(&[("b", &[address])], &rule);
+        assert_eq!(ask(&mut mesh, "b").await.1, "mutual");
+        let saw = seen(&saw);
+        assert!(!saw.is_empty() && saw.iter().all(|saw| saw.certificate), "{saw:?}");
+    })
+    .await;
+    at_each_level(&format!("tls: {{mode: SIMPLE, caCertificates: {ca}, sni: b.example.com}}"), async |rule| {
+        let (address, saw) = authority.http(B, true, "mutual").await;
+        let mut mesh = Mesh::ruled(&[("b", &[address])], &rule);
+        let (status, _, line) = ask(&mut mesh, "b").await;
+        assert_eq!(status, 503, "{line}");
+        assert!(line.contains("CertificateRequired"), "{line}");
+        assert_eq!(seen(&saw), []);
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The tables against the schema, the tests that they name, and the page.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::{Feature, KINDS, Support, fields, markdown, of};
@@ -99,6 +99,50 @@ fn what_is_in_force_is_shown_by_traffic() {
         }
     }
     assert!(wrong.is_empty(), "no traffic shows {wrong:#?}");
+}
+
+/// What the functions behind `#[test]` of a directory are, by `FILE::FUNCTION`.
+fn bodies_below(directory: &Path, found: &mut BTreeMap<String, String>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            bodies_below(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let file = path.file_stem().unwrap().to_str().unwrap();
+            for test in text.split("test]\n").skip(1) {
+                let body = test.split("\n}\n").next().unwrap_or_default();
+                let name = body.split_once("fn ").and_then(|(_, rest)| rest.split_once('('));
+                found.extend(name.map(|(name, _)| (format!("{file}::{name}"), body.to_owned())));
+            }
+        }
+    }
+}
+
+/// A line for all four levels where a policy can stand is shown at all four: through a helper of this name, or by a test
+/// that writes settings of a port itself.
+#[test]
+fn what_is_in_force_at_every_level_is_shown_at_every_level() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut bodies = BTreeMap::new();
+    for directory in REAL {
+        bodies_below(&root.join(directory), &mut bodies);
+    }
+    let (mut wrong, mut right) = (Vec::new(), 0);
+    for kind in KINDS {
+        for feature in kind.features.iter().filter(|feature| feature.path.contains("{,.portLevelSettings[]}")) {
+            if let Support::Yes(test) | Support::Part(test, _) = feature.support {
+                let body = &bodies[test];
+                if body.contains("at_each_level(") || body.contains("portLevelSettings: [") {
+                    right += 1;
+                } else {
+                    wrong.push(format!("{} {}: {test}", kind.kind, feature.path));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "one level alone is shown of {wrong:#?}");
+    assert!(right > 20, "there are {right} such lines");
 }
 
 /// `WEIR_BLESS=1 cargo test -p weir-mesh features` writes it anew.
