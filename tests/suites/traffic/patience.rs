@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use weir_tests::require::Need;
 use weir_tests::{eventually, proved, require};
 
@@ -23,22 +23,25 @@ fn a_request_waits_as_long_as_its_rule_says() -> Result<()> {
         return Ok(());
     }
     let stage = Stage::new(&http(&format!(
-        "{{match: [{{uri: {{prefix: /sleep/2}}}}], timeout: 300ms, {V1}}}, \
-         {{match: [{{uri: {{prefix: /sleep/3}}}}], timeout: 2s, retries: {{attempts: 3, perTryTimeout: 200ms, retryOn: 5xx}}, {V1}}}, {{{V1}}}"
+        "{{match: [{{uri: {{prefix: /sleep/8}}}}], timeout: 300ms, {V1}}}, \
+         {{match: [{{uri: {{prefix: /sleep/9}}}}], timeout: 8s, retries: {{attempts: 3, perTryTimeout: 200ms, retryOn: 5xx}}, {V1}}}, {{{V1}}}"
     )))?;
     let began = Instant::now();
-    let late = stage.curl("/sleep/2000", &[])?;
+    let late = stage.curl("/sleep/8000", &[])?;
     let took = began.elapsed();
     ensure!((late.status, &*late.body) == (504, "upstream request timeout"), "{late:?}");
-    ensure!((Duration::from_millis(300)..Duration::from_millis(1500)).contains(&took), "{took:?}");
-    let line = stage.logged("/sleep/2000")?;
+    // Before the pod would have answered, however busy this machine is.
+    ensure!((Duration::from_millis(300)..Duration::from_secs(8)).contains(&took), "{took:?}");
+    let line = stage.logged("/sleep/8000")?;
     ensure!(line.contains(" 504 UT "), "{line}");
     let began = Instant::now();
-    let late = stage.curl("/sleep/3000", &[])?;
+    let late = stage.curl("/sleep/9000", &[])?;
     let took = began.elapsed();
     ensure!(late.status == 504, "{late:?}");
-    // Four tries of 200 ms with some tens of milliseconds in between.
-    ensure!((Duration::from_millis(800)..Duration::from_millis(1900)).contains(&took), "four tries took {took:?}");
+    // Four tries of 200 ms with some tens of milliseconds in between; it was the last one's time that was over.
+    ensure!(took >= Duration::from_millis(800), "four tries took {took:?}");
+    let line = stage.logged("/sleep/9000")?;
+    ensure!(line.contains(" 504 UT,URX upstream_per_try_timeout "), "{line}");
     ensure!(stage.version("/sleep/400", &[])? == "v1", "what has no timeout waits");
     Ok(())
 }
@@ -95,8 +98,13 @@ fn faults_delay_and_abort_their_share() -> Result<()> {
     let share = 100.0 * report.status(555) as f64 / 4000.0;
     ensure!(report.failed == 0 && report.status(200) + report.status(555) == 4000, "{report:?}");
     ensure!((share - 20.0).abs() <= tolerance(20.0, 4000), "{share} %");
-    let began = Instant::now();
-    ensure!(stage.version("/", &[])? == "v1" && began.elapsed() < Duration::from_millis(400), "others are not touched");
+    // One that this machine does not hold up is enough: delayed are all or none.
+    let quick = (0..5).find_map(|_| {
+        let began = Instant::now();
+        let met = stage.version("/", &[]);
+        (met.is_err() || began.elapsed() < Duration::from_millis(400)).then_some(met)
+    });
+    ensure!(quick.context("others are delayed too")?? == "v1", "others are not touched");
     Ok(())
 }
 
