@@ -23,18 +23,28 @@ impl Candidates {
         new
     }
 
+    /// Some of the endpoints alone: positions, rising, each with its weight.
+    pub fn among(weighted: impl IntoIterator<Item = (u32, u32)>) -> Self {
+        let mut new = Self::default();
+        new.take(weighted.into_iter());
+        new
+    }
+
     /// Takes other weights, and keeps the memory.
     pub fn set(&mut self, weights: impl IntoIterator<Item = u32>) {
+        self.take((0_u32..).zip(weights));
+    }
+
+    fn take(&mut self, weighted: impl Iterator<Item = (u32, u32)>) {
         self.positions.clear();
         self.sums.clear();
         self.total = 0;
         let mut even = true;
         let mut first = None;
         // For all of them, so that there is room when those that fail now come back.
-        let weights = weights.into_iter();
-        self.positions.reserve(weights.size_hint().0);
-        self.sums.reserve(weights.size_hint().0);
-        for (position, weight) in (0_u32..).zip(weights) {
+        self.positions.reserve(weighted.size_hint().0);
+        self.sums.reserve(weighted.size_hint().0);
+        for (position, weight) in weighted {
             if weight > 0 {
                 even &= *first.get_or_insert(weight) == weight;
                 self.total += u64::from(weight);
@@ -168,6 +178,13 @@ mod tests {
             (one.round_robin(9), one.random(u64::MAX), one.least_request(8, |_| 9)),
             (Some(1), Some(1), Some(1))
         );
+    }
+
+    #[test]
+    fn some_of_them_are_picked_as_if_the_others_weighed_nothing() {
+        let some = Candidates::among([(1, 30), (4, 10)]);
+        assert_eq!(some, Candidates::new([0, 30, 0, 0, 10]));
+        assert_eq!(counts(5, 40, |n| some.round_robin(n)), [0, 30, 0, 0, 10]);
     }
 
     #[test]

@@ -189,6 +189,15 @@ impl Plan {
         Some(self.endpoints.get(position)?.locality? as usize)
     }
 
+    /// Endpoints that may take load from one another by how busy they are have the same number: those of a place that
+    /// a rule gives a share to, else those of a priority. Shares are of what is asked, however long answers take, as
+    /// Envoy first picks a place and then by load. `None` = the client does not use it.
+    pub fn pool(&self, position: usize) -> Option<usize> {
+        let locality = self.locality(position)?;
+        let share = &self.localities[locality];
+        Some(if share.given.is_some() { locality } else { share.priority as usize })
+    }
+
     /// The locality that a client with this hash stays in, by the weights that localities have together. Where those
     /// change, only as many clients move as must.
     pub fn stay(&self, weights: &[u64], hash: u64) -> Option<usize> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
 
 use ::http::{Request, Response};
 use bytes::Bytes;
@@ -193,6 +194,33 @@ async fn shares_of_localities_are_kept_within_two_points() {
             );
         })
         .await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_place_gets_does_not_depend_on_how_long_its_answers_take() {
+    let slow = async |place: &'static str, takes: Duration| {
+        origin(move |_| async move {
+            tokio::time::sleep(takes).await;
+            Response::new(Full::<Bytes>::from(place))
+        })
+        .await
+    };
+    // What is slow is the greater share, then the lesser one: load would move requests away from it.
+    for (eu, us) in [(1, 8), (8, 1)] {
+        let [eu, us] = [eu, us].map(Duration::from_millis);
+        let mut endpoints = Vec::new();
+        for place in PLACES {
+            endpoints.push(slow(place, if place == "us/x" { us } else { eu }).await);
+        }
+        let shares = "loadBalancer: {localityLbSetting: {distribute: [{from: eu/*, to: {eu/b/*: 20, us/*: 80}}]}}";
+        let mesh = Mesh::ruled(&[("b", &endpoints)], &with_places(&format!("{shares}, {EJECTS}")));
+        let asks = (0..8).map(|_| answers(&mesh, 250));
+        let all = futures_util::future::join_all(asks).await;
+        let far: usize = all.iter().filter_map(|found| found.get("us/x")).sum();
+        // By chance one standard deviation is 18.
+        assert!(far.abs_diff(1_600) < 90, "{far} of 2,000 where {eu:?} and {us:?} are taken");
+        assert!(all.iter().all(|found| !found.contains_key("-")), "{all:?}");
     }
 }
 

@@ -48,6 +48,23 @@ pub(super) struct Wanted<'w> {
     pub(super) tried: &'w [SocketAddr],
 }
 
+/// The candidates of each pool, where there are several and load decides.
+fn pools(plan: &Plan, policy: &ClusterPolicy, weights: &[u32]) -> Box<[Candidates]> {
+    if !matches!(policy.simple(), LoadBalancer::LeastRequest | LoadBalancer::Passthrough) {
+        return Box::default();
+    }
+    let mut members: Vec<Vec<(u32, u32)>> = Vec::new();
+    for (position, weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0) {
+        let Some(pool) = plan.pool(position) else { continue };
+        members.resize_with(members.len().max(pool + 1), Vec::new);
+        members[pool].push((position as u32, *weight));
+    }
+    if members.iter().filter(|members| !members.is_empty()).count() < 2 {
+        return Box::default();
+    }
+    members.into_iter().map(Candidates::among).collect()
+}
+
 /// Which endpoints of a family may be picked.
 #[derive(Clone, Copy)]
 pub(super) struct Usable {
@@ -112,6 +129,8 @@ struct View {
     usable: Box<[bool]>,
     /// What each locality weighs, where clients that stick are to be spread over several of them.
     localities: Box<[u64]>,
+    /// By [`Plan::pool`], where several are in use and what each gets is not to depend on who is busy.
+    pools: Box<[Candidates]>,
 }
 
 impl View {
@@ -192,7 +211,7 @@ impl HostSet {
                 if usable.get(position) == Some(&false) { 0 } else { *weight }
             },
         );
-        View { candidates: Candidates::new(weights), usable, localities: Box::default() }
+        View { candidates: Candidates::new(weights), usable, ..View::default() }
     }
 
     /// By the places of endpoints and the health of each place.
@@ -209,6 +228,7 @@ impl HostSet {
         View {
             usable: weights.iter().map(|weight| *weight > 0).collect(),
             localities: if self.table.is_some() { plan.sums(&weights) } else { Box::default() },
+            pools: pools(plan, policy, &weights),
             candidates: Candidates::new(weights),
         }
     }
@@ -242,7 +262,12 @@ impl HostSet {
                 LoadBalancer::RoundRobin => candidates.round_robin(wanted.cursor.wrapping_add(again as u64)),
                 LoadBalancer::Random => candidates.random(roll()),
                 LoadBalancer::LeastRequest | LoadBalancer::Passthrough => {
-                    candidates.least_request(roll(), |position| active(self.addresses[position]))
+                    let pool = (!view.pools.is_empty()).then(|| {
+                        let plan = vantage.plan.as_ref()?;
+                        view.pools.get(plan.pool(candidates.random(roll())?)?)
+                    });
+                    let busy = |position: usize| active(self.addresses[position]);
+                    pool.flatten().unwrap_or(candidates).least_request(roll(), busy)
                 }
             };
             picked.filter(|position| is_wanted(*position))
