@@ -2,7 +2,7 @@
 //! core is put into `tests/fuzz/corpus/TARGET`, which the unit tests replay; the proxy's reader of responses is a test of
 //! its own, which is run for longer, and says which case failed.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -28,6 +28,8 @@ pub(crate) struct Args {
 const TARGETS: [&str; 5] = ["compile", "matching", "analyze", "schema", WIRE];
 /// The proxy's reader of responses.
 const WIRE: &str = "wire";
+/// The agent's unit test that has it.
+const WIRE_TEST: &str = "proxy::upstream::wire::differential::what_we_take_hyper_takes_alike";
 
 /// As fast as that makes it, and with the checks of a debug build: an overflow is a fault too.
 const OPTIMISED: &str = "profile.dev.opt-level=2";
@@ -49,7 +51,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let program = std::env::current_exe()?.with_file_name("weir-fuzz");
     let mut failed = Vec::new();
     for target in TARGETS.into_iter().filter(|target| args.target.as_deref().is_none_or(|only| only == *target)) {
-        let mut fuzzer = if target == WIRE { wire(args) } else { Command::new(&program) };
+        let mut fuzzer = if target == WIRE { wire(args)? } else { Command::new(&program) };
         if target != WIRE {
             fuzzer.arg(target).arg(format!("--minutes={}", args.minutes)).arg(format!("--seed={}", args.seed));
         }
@@ -65,10 +67,25 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// The agent's unit test, with its environment.
-fn wire(args: &Args) -> Command {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(workspace::root()).args(["test", "--locked", "--profile", crate::test::PROFILE]);
-    cargo.args(["-p", "weir", "--lib", "what_we_take_hyper_takes_alike"]);
-    cargo.env("WEIR_FUZZ_MINUTES", args.minutes.to_string()).env("WEIR_FUZZ_SEED", args.seed.to_string());
-    cargo
+///
+/// # Errors
+/// When it does not build, or there is no such test: cargo calls it a success to have run none.
+fn wire(args: &Args) -> Result<Command> {
+    let test = |more: &[&str]| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.current_dir(workspace::root()).args(["test", "--locked", "--profile", crate::test::PROFILE]);
+        cargo.args(["-p", "weir", "--lib", "--", "--exact", WIRE_TEST]).args(more);
+        cargo
+    };
+    let mut list = test(&["--list"]);
+    let found = list.stderr(Stdio::inherit()).output().with_context(|| format!("starting {list:?}"))?;
+    if !found.status.success() {
+        bail!("{list:?}: {}", found.status);
+    }
+    if !String::from_utf8_lossy(&found.stdout).lines().any(|line| line == format!("{WIRE_TEST}: test")) {
+        bail!("the agent has no test {WIRE_TEST}");
+    }
+    let mut fuzzer = test(&[]);
+    fuzzer.env("WEIR_FUZZ_MINUTES", args.minutes.to_string()).env("WEIR_FUZZ_SEED", args.seed.to_string());
+    Ok(fuzzer)
 }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
 use weir_mesh::compile::{CompileOptions, compile};
 use weir_mesh::explain::{Explainer, Explanation, From, Mesh, Question, Words, assume};
+use weir_mesh::finding::code;
 use weir_mesh::store::Store;
 
 use super::{ClusterArgs, manifests, output, status};
@@ -188,5 +189,10 @@ fn of_manifests(paths: &[PathBuf], question: &Question) -> Result<Explanation> {
     findings.extend(compiled.findings);
     let mut mesh = Mesh::new(&snapshot, &options, &compiled.program, &compiled.plan, &compiled.views, &findings);
     mesh.assumptions = assumptions;
-    Explainer::new(&mesh).explain(question).map_err(|why| anyhow!(why))
+    Explainer::new(&mesh).explain(question).map_err(|why| {
+        // What is missed may be in what could not be read.
+        let unread =
+            findings.iter().filter(|finding| finding.code == code::SYNTAX).map(|finding| format!("; {finding}"));
+        anyhow!("{why}{}", unread.collect::<String>())
+    })
 }

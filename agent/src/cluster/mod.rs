@@ -21,7 +21,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 
 /// The namespace of the installation, where the user has not changed it.
@@ -38,18 +38,40 @@ pub struct Access {
     pub context: Option<String>,
 }
 
-/// The API server cannot be asked at all.
+/// The API server cannot be asked at all. Each says all that there is to say: kube's errors hold the words of those that
+/// caused them, so that a chain of them says everything twice.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
     /// The named kubeconfig or context is not usable.
     #[error("kubeconfig: {0}")]
-    Kubeconfig(#[from] kube::config::KubeconfigError),
+    Kubeconfig(String),
     /// Neither a kubeconfig nor a service account.
     #[error("no kubeconfig, and not in a cluster: {0}")]
-    Nowhere(#[from] kube::config::InferConfigError),
+    Nowhere(String),
     /// Credentials or certificates that cannot be used.
     #[error("{0}")]
-    Client(#[from] kube::Error),
+    Client(String),
+}
+
+impl From<KubeconfigError> for AccessError {
+    fn from(error: KubeconfigError) -> Self {
+        Self::Kubeconfig(error.to_string())
+    }
+}
+
+impl From<InferConfigError> for AccessError {
+    fn from(error: InferConfigError) -> Self {
+        // Outside of a cluster nobody wonders why there is no service account: the kubeconfig's error says what to do.
+        let outside = std::env::var_os("KUBERNETES_SERVICE_HOST").is_none();
+        let kubeconfig = std::error::Error::source(&error).filter(|_| outside);
+        Self::Nowhere(kubeconfig.map_or_else(|| error.to_string(), ToString::to_string))
+    }
+}
+
+impl From<kube::Error> for AccessError {
+    fn from(error: kube::Error) -> Self {
+        Self::Client(error.to_string())
+    }
 }
 
 impl Access {

@@ -151,6 +151,15 @@ fn what_is_no_question_is_2() {
 }
 
 #[test]
+fn what_could_not_be_read_is_told_where_something_is_missing() {
+    let broken = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: [shop\n  labels: {}\n";
+    let output = weir_with(&["explain", "-f", "-", "--from=app=a", "-n", "shop", "http://b/"], broken);
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    assert!(said.contains("no namespace shop; Error [WEIR0001]") && said.contains("close the `[`"), "{said}");
+}
+
+#[test]
 fn a_reader_that_has_seen_enough_is_no_failure() {
     let file = example("canary/01-services.yaml");
     let explain = ["explain", "--from", "service-a", "http://service-b/", "-f", &file];

@@ -224,6 +224,9 @@ pub(crate) fn hint(document: Document<'_>, error: &SyntaxError) -> Option<String
         return Some("indent with spaces, not with tabs".to_owned());
     }
     let (key, value) = before?.trim().split_once(':')?;
+    if let Some(open) = unclosed(value) {
+        return Some(format!("close the `{open}` in the line before"));
+    }
     let deeper = indent(here) > indent(before?) && here.contains(':');
     if !deeper || value.trim().is_empty() {
         return None;
@@ -235,6 +238,18 @@ pub(crate) fn hint(document: Document<'_>, error: &SyntaxError) -> Option<String
         "`{name}` is indented under `{key}`, which already has a value: move it out to {}",
         place.as_deref().unwrap_or("where it belongs")
     ))
+}
+
+/// The bracket that a value begins with, where it does not end in the same line.
+fn unclosed(value: &str) -> Option<char> {
+    let open = value.trim_start().chars().next()?;
+    let close = match open {
+        '[' => ']',
+        '{' => '}',
+        _ => return None,
+    };
+    let count = |bracket: char| value.matches(bracket).count();
+    (count(open) > count(close)).then_some(open)
 }
 
 /// Where an object of the kind that the text seems to be about has a field of this name.

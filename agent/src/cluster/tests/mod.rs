@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use self::fake::{Shared, asked, run, start};
+use super::Access;
 use super::crds::{self, Outcome};
 use super::leader;
 use super::report::GROUPS_WITH_CONDITIONS;
@@ -122,5 +123,15 @@ fn one_leads_and_frees_the_lease_for_the_next() {
         third.wait_for(|leads| *leads).await.expect("it leads");
         assert!(started.elapsed() < Duration::from_secs(5), "a free Lease is not waited for");
         assert_eq!(fake.lock().expect("no panic").objects[&path]["spec"]["leaseTransitions"], 2, "freed and taken");
+    });
+}
+
+#[test]
+fn a_missing_kubeconfig_is_told_once() {
+    run(async {
+        let access = Access { kubeconfig: Some("/nowhere/config".into()), context: None };
+        let error = anyhow::Error::new(access.config().await.map(drop).expect_err("there is none"));
+        let said = format!("{error:#}");
+        assert!(said.starts_with("kubeconfig: ") && said.matches("No such file").count() == 1, "{said}");
     });
 }

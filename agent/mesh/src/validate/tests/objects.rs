@@ -169,6 +169,17 @@ fn a_key_that_is_indented_too_far_is_told_with_its_place() {
 }
 
 #[test]
+fn a_bracket_that_is_left_open_is_told_at_the_line_that_it_spoils() {
+    for (value, wanted) in
+        [("[a, b", Some("close the `[` in the line before")), ("{a: 1", Some("close the `{` in the line before"))]
+    {
+        let found = text_of(&format!("{RULE}spec:\n  hosts: {value}\n  http:\n  - name: x\n"));
+        assert_eq!(found[0].help.as_deref(), wanted, "{found:?}");
+    }
+    assert!(text_of(&format!("{RULE}spec:\n  host: a[\n")).iter().all(|finding| finding.help.is_none()));
+}
+
+#[test]
 fn a_list_with_a_fault_of_yaml_hides_none_of_its_objects() {
     let item = "- apiVersion: networking.istio.io/v1\n  kind: DestinationRule\n  metadata: {name: x}\n  spec: SPEC\n";
     let items =
