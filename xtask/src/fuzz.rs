@@ -29,7 +29,7 @@ const TARGETS: [&str; 5] = ["compile", "matching", "analyze", "schema", WIRE];
 /// The proxy's reader of responses.
 const WIRE: &str = "wire";
 /// The agent's unit test that has it.
-const WIRE_TEST: &str = "proxy::upstream::wire::differential::what_we_take_hyper_takes_alike";
+const WIRE_TEST: &str = "proxy::upstream::wire::differential::what_we_take_hyper_takes_alike_and_not_a_byte_more";
 
 /// As fast as that makes it, and with the checks of a debug build: an overflow is a fault too.
 const OPTIMISED: &str = "profile.dev.opt-level=2";
@@ -51,12 +51,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let program = std::env::current_exe()?.with_file_name("weir-fuzz");
     let mut failed = Vec::new();
     for target in TARGETS.into_iter().filter(|target| args.target.as_deref().is_none_or(|only| only == *target)) {
-        let mut fuzzer = if target == WIRE { wire(args)? } else { Command::new(&program) };
-        if target != WIRE {
+        let fuzzed = if target == WIRE {
+            wire(args)
+        } else {
+            let mut fuzzer = Command::new(&program);
             fuzzer.arg(target).arg(format!("--minutes={}", args.minutes)).arg(format!("--seed={}", args.seed));
-        }
-        let status = fuzzer.status().with_context(|| format!("starting {fuzzer:?}"))?;
-        if !status.success() {
+            workspace::succeed(&mut fuzzer)
+        };
+        if let Err(error) = fuzzed {
+            eprintln!("{error:#}");
             failed.push(target);
         }
     }
@@ -66,11 +69,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The agent's unit test, with its environment.
+/// Runs the agent's unit test for so long.
 ///
 /// # Errors
-/// When it does not build, or there is no such test: cargo calls it a success to have run none.
-fn wire(args: &Args) -> Result<Command> {
+/// When it does not build, it fails, or there is no such test: cargo calls it a success to have run none.
+fn wire(args: &Args) -> Result<()> {
     let test = |more: &[&str]| {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.current_dir(workspace::root()).args(["test", "--locked", "--profile", crate::test::PROFILE]);
@@ -87,5 +90,18 @@ fn wire(args: &Args) -> Result<Command> {
     }
     let mut fuzzer = test(&[]);
     fuzzer.env("WEIR_FUZZ_MINUTES", args.minutes.to_string()).env("WEIR_FUZZ_SEED", args.seed.to_string());
-    Ok(fuzzer)
+    workspace::succeed(&mut fuzzer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_test_of_the_wire_is_there() {
+        let (_, name) = WIRE_TEST.rsplit_once("::").expect("a path");
+        let source = workspace::root().join("agent/src/proxy/upstream/wire/differential/mod.rs");
+        let source = std::fs::read_to_string(source).expect("the module of the test");
+        assert!(source.contains(&format!("fn {name}()")), "{name}");
+    }
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
 use weir_mesh::compile::{CompileOptions, compile};
 use weir_mesh::explain::{Explainer, Explanation, From, Mesh, Question, Words, assume};
-use weir_mesh::finding::code;
+use weir_mesh::finding::{Finding, code};
 use weir_mesh::store::Store;
 
 use super::{ClusterArgs, manifests, output, status};
@@ -22,6 +22,8 @@ mod render;
 /// Whether an agent runs on this node is known at once.
 const KNOCK: Duration = Duration::from_secs(1);
 
+/// Of what could not be read, as much as anybody reads in a line.
+const MAX_UNREAD: usize = 3;
 /// Nobody would answer.
 const UNANSWERED: u8 = 1;
 /// The question cannot be put.
@@ -189,10 +191,19 @@ fn of_manifests(paths: &[PathBuf], question: &Question) -> Result<Explanation> {
     findings.extend(compiled.findings);
     let mut mesh = Mesh::new(&snapshot, &options, &compiled.program, &compiled.plan, &compiled.views, &findings);
     mesh.assumptions = assumptions;
-    Explainer::new(&mesh).explain(question).map_err(|why| {
-        // What is missed may be in what could not be read.
-        let unread =
-            findings.iter().filter(|finding| finding.code == code::SYNTAX).map(|finding| format!("; {finding}"));
-        anyhow!("{why}{}", unread.collect::<String>())
+    Explainer::new(&mesh).explain(question).map_err(|why| match &*unread(&findings) {
+        "" => anyhow!(why),
+        unread => anyhow!("{why}; {unread}"),
     })
+}
+
+/// What could not be read, for one who misses something: what is missed may be in it.
+fn unread(findings: &[Finding]) -> String {
+    let unread = || findings.iter().filter(|finding| finding.code == code::SYNTAX);
+    let mut told: Vec<String> = unread().take(MAX_UNREAD).map(ToString::to_string).collect();
+    match unread().count().saturating_sub(MAX_UNREAD) {
+        0 => {}
+        more => told.push(format!("and {more} more could not be read")),
+    }
+    told.join("; ")
 }

@@ -46,7 +46,7 @@ pub enum AccessError {
     #[error("kubeconfig: {0}")]
     Kubeconfig(String),
     /// Neither a kubeconfig nor a service account.
-    #[error("no kubeconfig, and not in a cluster: {0}")]
+    #[error("no usable kubeconfig, and not in a cluster: {0}")]
     Nowhere(String),
     /// Credentials or certificates that cannot be used.
     #[error("{0}")]

@@ -27,6 +27,8 @@ impl Candidates {
     pub fn among(weighted: impl IntoIterator<Item = (u32, u32)>) -> Self {
         let mut new = Self::default();
         new.take(weighted.into_iter());
+        new.positions.shrink_to_fit();
+        new.sums.shrink_to_fit();
         new
     }
 

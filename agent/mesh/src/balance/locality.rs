@@ -167,6 +167,7 @@ impl Plan {
         if let Some(shares) = shares {
             give(shares, &keys, &planned, &mut localities);
         }
+        debug_assert!(localities.windows(2).all(|pair| pair[0].given.is_some() == pair[1].given.is_some()));
         Self { endpoints: planned.into(), localities: localities.into(), priorities: ranks.len() as u32 }
     }
 
@@ -189,13 +190,21 @@ impl Plan {
         Some(self.endpoints.get(position)?.locality? as usize)
     }
 
-    /// Endpoints that may take load from one another by how busy they are have the same number: those of a place that
-    /// a rule gives a share to, else those of a priority. Shares are of what is asked, however long answers take, as
-    /// Envoy first picks a place and then by load. `None` = the client does not use it.
-    pub fn pool(&self, position: usize) -> Option<usize> {
+    /// Endpoints that may take load from one another have the same number, below [`Self::groups`]: those of a locality
+    /// that a rule gives a share to, else those of a priority. What a group gets is a share of what is asked, however
+    /// long answers take. With shares it is as in Envoy, which picks the locality first; without any, Envoy does so for
+    /// some settings of failover too, where we let the less busy locality of a priority help out. `None` = the client does
+    /// not use it.
+    pub fn group(&self, position: usize) -> Option<usize> {
         let locality = self.locality(position)?;
         let share = &self.localities[locality];
         Some(if share.given.is_some() { locality } else { share.priority as usize })
+    }
+
+    /// How many groups there are. A rule gives a share to all localities in use, or to none.
+    pub fn groups(&self) -> usize {
+        let given = self.localities.first().is_some_and(|locality| locality.given.is_some());
+        if given { self.localities.len() } else { self.priorities as usize }
     }
 
     /// The locality that a client with this hash stays in, by the weights that localities have together. Where those

@@ -217,18 +217,18 @@ fn bare(value: &str) -> &str {
 /// What to write instead, for the mistakes that people make.
 pub(crate) fn hint(document: Document<'_>, error: &SyntaxError) -> Option<String> {
     let line = error.mark.line.checked_sub(document.lines_before + 1)? as usize;
-    let mut lines = document.text.lines().skip(line.saturating_sub(1));
-    let (before, here) = if line == 0 { (None, lines.next()?) } else { (lines.next(), lines.next()?) };
+    let here = document.text.lines().nth(line)?;
+    let before = document.text.lines().take(line).filter(|line| !line.trim().is_empty()).last();
     let indent = |l: &str| l.len() - l.trim_start().len();
     if here.trim_start_matches(' ').starts_with('\t') {
         return Some("indent with spaces, not with tabs".to_owned());
     }
     let (key, value) = before?.trim().split_once(':')?;
-    if let Some(open) = unclosed(value) {
-        return Some(format!("close the `{open}` in the line before"));
+    let deeper = indent(here) > indent(before?);
+    if let Some(open) = unclosed(value).filter(|_| !deeper && here.contains(':')) {
+        return Some(format!("close the `{open}` of `{}`", key.trim_start_matches("- ")));
     }
-    let deeper = indent(here) > indent(before?) && here.contains(':');
-    if !deeper || value.trim().is_empty() {
+    if !deeper || !here.contains(':') || value.trim().is_empty() {
         return None;
     }
     let name = here.trim().trim_start_matches("- ").split(':').next().unwrap_or_default().trim();
@@ -240,16 +240,33 @@ pub(crate) fn hint(document: Document<'_>, error: &SyntaxError) -> Option<String
     ))
 }
 
-/// The bracket that a value begins with, where it does not end in the same line.
+/// The bracket that a value begins with and does not close in its line, unless it is one that goes on in the next.
 fn unclosed(value: &str) -> Option<char> {
-    let open = value.trim_start().chars().next()?;
-    let close = match open {
-        '[' => ']',
-        '{' => '}',
-        _ => return None,
-    };
-    let count = |bracket: char| value.matches(bracket).count();
-    (count(open) > count(close)).then_some(open)
+    let (mut open, mut quote) = (Vec::new(), None);
+    // The character before, and the one before that is no space.
+    let (mut before, mut last) = (' ', ' ');
+    for c in value.trim().chars() {
+        match (quote, c) {
+            // What a backslash takes means nothing, a second backslash neither.
+            (Some('"'), _) if before == '\\' => {
+                before = ' ';
+                continue;
+            }
+            (Some(end), _) if c == end => quote = None,
+            (None, '#') if before.is_whitespace() => break,
+            (None, '"' | '\'') => quote = Some(c),
+            (None, '[' | '{') => open.push(c),
+            (None, ']' | '}') => drop(open.pop()),
+            (None, _) if open.is_empty() && last == ' ' => return None,
+            _ => {}
+        }
+        before = c;
+        if !c.is_whitespace() {
+            last = c;
+        }
+    }
+    let goes_on = quote.is_some() || matches!(last, ',' | '[' | '{');
+    open.first().copied().filter(|_| !goes_on)
 }
 
 /// Where an object of the kind that the text seems to be about has a field of this name.

@@ -48,21 +48,45 @@ pub(super) struct Wanted<'w> {
     pub(super) tried: &'w [SocketAddr],
 }
 
-/// The candidates of each pool, where there are several and load decides.
-fn pools(plan: &Plan, policy: &ClusterPolicy, weights: &[u32]) -> Box<[Candidates]> {
-    if !matches!(policy.simple(), LoadBalancer::LeastRequest | LoadBalancer::Passthrough) {
+/// The candidates of each group, where there are several and load decides.
+fn groups(plan: &Plan, policy: &ClusterPolicy, weights: &[u32]) -> Box<[Candidates]> {
+    // Clients that stick are balanced by their hash, and by chance without one.
+    if policy.hash().is_some() || !matches!(policy.simple(), LoadBalancer::LeastRequest | LoadBalancer::Passthrough) {
         return Box::default();
     }
-    let mut members: Vec<Vec<(u32, u32)>> = Vec::new();
-    for (position, weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0) {
-        let Some(pool) = plan.pool(position) else { continue };
-        members.resize_with(members.len().max(pool + 1), Vec::new);
-        members[pool].push((position as u32, *weight));
+    let mut members: Vec<Vec<(u32, u32)>> = vec![Vec::new(); plan.groups()];
+    for (position, weight) in (0_u32..).zip(weights).filter(|(_, weight)| **weight > 0) {
+        if let Some(group) = plan.group(position as usize) {
+            members[group].push((position, *weight));
+        }
     }
     if members.iter().filter(|members| !members.is_empty()).count() < 2 {
         return Box::default();
     }
     members.into_iter().map(Candidates::among).collect()
+}
+
+/// Lessens the weights of endpoints that are not warm: the others of their group take what these cannot bear yet, and the
+/// group keeps its share, as slow start of Envoy stays within a locality.
+fn warm_up(plan: &Plan, warm: &[u32], weights: &mut [u32]) {
+    if warm.iter().all(|warm| *warm >= warmup::FULL) {
+        return;
+    }
+    // Of each group: its weight when all are warm, and now, in thousandths.
+    let mut sums = vec![(0_u64, 0_u64); plan.groups()];
+    for (position, (weight, warm)) in weights.iter().zip(warm).enumerate() {
+        if let Some(group) = plan.group(position) {
+            sums[group].0 += u64::from(*weight);
+            sums[group].1 += u64::from(*weight) * u64::from(*warm);
+        }
+    }
+    for (position, (weight, warm)) in weights.iter_mut().zip(warm).enumerate().filter(|(_, (weight, _))| **weight > 0) {
+        if let Some(group) = plan.group(position) {
+            let (full, now) = sums[group];
+            let part = f64::from(*weight) * f64::from(*warm) / now as f64;
+            *weight = ((part * full as f64).round() as u32).max(1);
+        }
+    }
 }
 
 /// Which endpoints of a family may be picked.
@@ -129,8 +153,8 @@ struct View {
     usable: Box<[bool]>,
     /// What each locality weighs, where clients that stick are to be spread over several of them.
     localities: Box<[u64]>,
-    /// By [`Plan::pool`], where several are in use and what each gets is not to depend on who is busy.
-    pools: Box<[Candidates]>,
+    /// By [`Plan::group`], where several are in use and what each gets is not to depend on who is busy.
+    groups: Box<[Candidates]>,
 }
 
 impl View {
@@ -220,15 +244,11 @@ impl HostSet {
         let healthy = |position: usize| self.health.get(position).is_none_or(|one| !one.is_ejected(now));
         let mut weights = Vec::new();
         plan.weights(minimum, healthy, scratch, &mut weights);
-        for (weight, warm) in
-            weights.iter_mut().zip(warm).filter(|(weight, warm)| **weight > 0 && **warm < warmup::FULL)
-        {
-            *weight = (u64::from(*weight) * u64::from(*warm) / u64::from(warmup::FULL)).max(1) as u32;
-        }
+        warm_up(plan, warm, &mut weights);
         View {
             usable: weights.iter().map(|weight| *weight > 0).collect(),
             localities: if self.table.is_some() { plan.sums(&weights) } else { Box::default() },
-            pools: pools(plan, policy, &weights),
+            groups: groups(plan, policy, &weights),
             candidates: Candidates::new(weights),
         }
     }
@@ -255,24 +275,25 @@ impl HostSet {
             });
             return of_locality.or_else(|| table.pick(hash, may)).map(|position| self.addresses[position]);
         }
-        let candidates = &view.candidates;
+        let by_load = matches!(simple, LoadBalancer::LeastRequest | LoadBalancer::Passthrough);
+        let group = (by_load && !view.groups.is_empty()).then(|| {
+            let group = vantage.plan.as_ref()?.group(view.candidates.random(roll())?)?;
+            view.groups.get(group)
+        });
+        let candidates = group.flatten().unwrap_or(&view.candidates);
+        // What is not wanted is busier than anything else, so that of two the other one is picked.
+        let busy = |position: usize| if is_wanted(position) { active(self.addresses[position]) } else { u32::MAX };
         let rolls = if wanted.tried.is_empty() { 1 } else { REROLLS };
         let picked = (0..rolls).find_map(|again| {
             let picked = match simple {
                 LoadBalancer::RoundRobin => candidates.round_robin(wanted.cursor.wrapping_add(again as u64)),
                 LoadBalancer::Random => candidates.random(roll()),
-                LoadBalancer::LeastRequest | LoadBalancer::Passthrough => {
-                    let pool = (!view.pools.is_empty()).then(|| {
-                        let plan = vantage.plan.as_ref()?;
-                        view.pools.get(plan.pool(candidates.random(roll())?)?)
-                    });
-                    let busy = |position: usize| active(self.addresses[position]);
-                    pool.flatten().unwrap_or(candidates).least_request(roll(), busy)
-                }
+                LoadBalancer::LeastRequest | LoadBalancer::Passthrough => candidates.least_request(roll(), busy),
             };
             picked.filter(|position| is_wanted(*position))
         });
-        picked.or_else(|| candidates.find(is_wanted)).map(|position| self.addresses[position])
+        let picked = picked.or_else(|| candidates.find(is_wanted)).or_else(|| view.candidates.find(is_wanted));
+        picked.map(|position| self.addresses[position])
     }
 
     /// An endpoint of another locality than those that were tried, of the nearest that has one in use; `None` = there is

@@ -131,15 +131,17 @@ fn shares_that_the_user_gave() {
 
 #[test]
 fn load_evens_out_within_a_share_or_a_priority() {
-    let pools = |plan: &Plan, len: usize| (0..len).map(|position| plan.pool(position)).collect::<Vec<_>>();
+    let groups = |plan: &Plan, len: usize| (0..len).map(|position| plan.group(position)).collect::<Vec<_>>();
     let places = ["eu/a/1", "eu/a/1", "eu/b/1", "us/x/1", "asia/x/1"];
     let mut setting = setting();
     let to = [("eu/*".into(), 80), ("us".into(), 20)].into();
     setting.distribute = [("*".into(), to)].into();
     let given = at(Some(&setting), "eu/a/1", &places);
-    assert_eq!(pools(&given, 5), [Some(0), Some(0), Some(1), Some(2), None], "each place by itself");
+    assert_eq!(groups(&given, 5), [Some(0), Some(0), Some(1), Some(2), None], "each place by itself");
+    assert_eq!(given.groups(), 3);
     let near_first = at(None, "eu/c/1", &places);
-    assert_eq!(pools(&near_first, 5), [Some(0), Some(0), Some(0), Some(1), Some(1)], "whatever the place");
+    assert_eq!(groups(&near_first, 5), [Some(0), Some(0), Some(0), Some(1), Some(1)], "whatever the place");
+    assert_eq!(near_first.groups(), 2);
 }
 
 #[test]

@@ -169,14 +169,24 @@ fn a_key_that_is_indented_too_far_is_told_with_its_place() {
 }
 
 #[test]
-fn a_bracket_that_is_left_open_is_told_at_the_line_that_it_spoils() {
-    for (value, wanted) in
-        [("[a, b", Some("close the `[` in the line before")), ("{a: 1", Some("close the `{` in the line before"))]
-    {
-        let found = text_of(&format!("{RULE}spec:\n  hosts: {value}\n  http:\n  - name: x\n"));
-        assert_eq!(found[0].help.as_deref(), wanted, "{found:?}");
+fn a_bracket_that_is_left_open_is_told_with_the_key_whose_value_it_begins() {
+    let left_open = Some("close the `[` of `hosts`");
+    let indented = Some("`http` is indented under `hosts`, which already has a value: move it out to spec.http");
+    for (spec, wanted) in [
+        ("  hosts: [a, b\n  http: []\n", left_open),
+        ("  hosts: [a, b\n\n  http: []\n", left_open),
+        ("  hosts: [a, b # ]\n  http: []\n", left_open),
+        ("  hosts: ['a]', \"b\\\"]\"\n  http: []\n", left_open),
+        ("  hosts: [\"a[b\"]\n    http: []\n", indented),
+        ("  hosts: [a] # see [1\n    http: []\n", indented),
+        // A bracket that is closed in a later line is not what is wrong.
+        ("  http: [\n  {name: x} {name: y}]\n", None),
+        ("  hosts: [\"a\", # and\n  \"b\" \"c\"]\n", None),
+    ] {
+        let found = text_of(&format!("{}spec:\n{spec}", RULE.replace("DestinationRule", "VirtualService")));
+        assert!(found[0].message.starts_with("no YAML"), "{spec}: {found:?}");
+        assert_eq!(found[0].help.as_deref(), wanted, "{spec}: {found:?}");
     }
-    assert!(text_of(&format!("{RULE}spec:\n  host: a[\n")).iter().all(|finding| finding.help.is_none()));
 }
 
 #[test]
