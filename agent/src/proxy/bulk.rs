@@ -7,7 +7,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-/// Asked for at once; a pipe holds sixteen pieces of a socket's queue, which are at most 32 KiB each.
+/// Asked for at once, and the size of a pipe: one holds as many pieces of a socket's queue as pages of this size. Such a
+/// piece has a page alone where the sender sends files, and up to 32 KiB else. With the kernel's sixteen pieces, of each
+/// 64 KiB that arrive a rest would be left, and go on its way as a packet of its own. Costs 40 bytes of kernel memory a page.
 const MOST: usize = 512 * 1024;
 
 /// What is between the two sockets. Empty whenever nothing is being moved.
@@ -28,6 +30,9 @@ impl Pipe {
         }
         // SAFETY: both were just made, and nobody else has them.
         let [reader, writer] = ends.map(|end| unsafe { OwnedFd::from_raw_fd(end) });
+        // SAFETY: the descriptor is open. Where it is refused (`fs.pipe-max-size`, or too many pages of one user), the pipe
+        // is as large as it is: slower, and no less right.
+        unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, MOST as libc::c_int) };
         Ok(Self { reader, writer })
     }
 }
@@ -63,4 +68,19 @@ async fn transfer(socket: &TcpStream, ready: Interest, from: RawFd, to: RawFd, l
             usize::try_from(moved).map_err(|_| io::Error::last_os_error())
         })
         .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_is_as_large_as_it_may_be() {
+        let most =
+            std::fs::read_to_string("/proc/sys/fs/pipe-max-size").expect("Linux").trim().parse().expect("a number");
+        let pipe = Pipe::new().expect("two descriptors");
+        // SAFETY: the descriptor is open.
+        let size = unsafe { libc::fcntl(pipe.reader.as_raw_fd(), libc::F_GETPIPE_SZ) };
+        assert!(MOST > most || size == MOST as libc::c_int, "{size} of {MOST}");
+    }
 }
