@@ -95,9 +95,13 @@ pub(super) fn look(uid: &str, directories: &[&Path], home: &[(u64, u64)], v2: &H
         let Some(process) = unless_gone(Process::open(pid))? else { continue };
         let Some(started) = unless_gone(process.start())? else { continue };
         let Some(netns_id) = unless_gone(process.netns_id())? else { continue };
-        any |= !home.contains(&netns_id) || !process.is_monitor();
+        if home.contains(&netns_id) {
+            any |= unless_gone(process.is_monitor())?.is_some_and(|is| !is);
+            continue;
+        }
+        any = true;
         let anchor = Anchor { started, pid };
-        if !home.contains(&netns_id) && oldest.as_ref().is_none_or(|(other, _)| anchor < *other) {
+        if oldest.as_ref().is_none_or(|(other, _)| anchor < *other) {
             oldest = Some((anchor, process));
         }
     }
@@ -168,8 +172,8 @@ impl Process {
         parse_start(&fs::read_to_string(self.path("stat"))?).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    fn is_monitor(&self) -> bool {
-        fs::read_to_string(self.path("comm")).is_ok_and(|name| MONITORS.contains(&name.trim_end()))
+    fn is_monitor(&self) -> io::Result<bool> {
+        fs::read_to_string(self.path("comm")).map(|name| MONITORS.contains(&name.trim_end()))
     }
 
     fn netns_id(&self) -> io::Result<(u64, u64)> {

@@ -12,16 +12,28 @@ use crate::bed::{Node, SOON, absent, cookie, ready, set, uid, wait};
 /// How long it starves: several looks, the slow poll included.
 const STARVED: Duration = Duration::from_secs(3);
 
-/// The descriptors that this process may open.
-fn limit(descriptors: libc::rlim_t) -> libc::rlim_t {
-    let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `old` is valid for writes, and the new limit is read from a valid place.
-    unsafe {
-        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut old), 0);
-        let new = libc::rlimit { rlim_cur: descriptors, ..old };
-        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const new), 0);
+/// This process may open no descriptors while this lives, nor a moment longer: a test that fails could not clean up.
+struct Starved(libc::rlimit);
+
+impl Starved {
+    fn new() -> Self {
+        let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: `before` is valid for writes.
+        assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut before) }, 0);
+        set_limit(libc::rlimit { rlim_cur: 0, ..before });
+        Self(before)
     }
-    old.rlim_cur
+}
+
+impl Drop for Starved {
+    fn drop(&mut self) {
+        set_limit(self.0);
+    }
+}
+
+fn set_limit(descriptors: libc::rlimit) {
+    // SAFETY: the new limit is read from a valid place.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const descriptors) }, 0);
 }
 
 fn await_fault(sandboxes: &Sandboxes, uid: &str, over: bool) -> String {
@@ -69,9 +81,10 @@ fn starved() {
     }
     let late = run(&later, "pause", None);
     wait(&sandboxes, &later, "starting", |state| matches!(state, State::Starting).then_some(()));
-    while wakes.try_recv().is_ok() {}
+    // A wake comes after the state that it tells of, and this is the last of them: one more would be of the starving.
+    while wakes.recv_timeout(SOON).unwrap().0 != later {}
 
-    let before = limit(0);
+    let no_descriptors = Starved::new();
     // The process that stood for the first has ended, and the pod lives; the second has ended.
     pause.stop();
     only.stop();
@@ -79,22 +92,23 @@ fn starved() {
         let why = await_fault(&sandboxes, uid, false);
         assert!(why.contains("Too many open files"), "{why}");
     }
-    let starved = Instant::now();
-    while starved.elapsed() < STARVED {
+    let since = Instant::now();
+    while since.elapsed() < STARVED {
         let state = sandboxes.state(&lives);
         assert!(matches!(&state, Some(State::Ready(_))), "{state:?}");
         let state = sandboxes.state(&later);
         assert!(matches!(&state, Some(State::Starting)), "{state:?}");
         std::thread::sleep(Duration::from_millis(5));
     }
-    assert!(wakes.try_iter().all(|(uid, _)| uid == ends), "nothing has changed");
-    limit(before);
+    let told: Vec<String> = wakes.try_iter().map(|(uid, _)| uid).filter(|uid| *uid != ends).collect();
+    assert!(told.is_empty(), "nothing has changed: {told:?}");
+    drop(no_descriptors);
     await_fault(&sandboxes, &lives, true);
     assert_eq!(ready(&sandboxes, &lives).netns.cookie(), cookie(&netns[0]));
     absent(&sandboxes, &ends);
     let again = run(&later, "app", Some(&netns[2]));
     assert_eq!(ready(&sandboxes, &later).netns.cookie(), cookie(&netns[2]));
-    proved!("starved for {:?}: a pod whose sandbox's process had ended kept its place", starved.elapsed());
+    proved!("starved for {:?}: a pod whose sandbox's process had ended kept its place", since.elapsed());
     [app, late, again].into_iter().for_each(crate::bed::Container::stop);
     absent(&sandboxes, &lives);
 }
