@@ -392,7 +392,8 @@ mod tests {
             let started = Instant::now();
             assert!(ask(address, &get("/metrics")).await.contains("made 1"));
             let waited = started.elapsed();
-            assert!(waited < Duration::from_millis(100), "{waited:?}");
+            // Less than until the silent ones are closed for their silence.
+            assert!(waited < Duration::from_secs(2), "{waited:?}");
             let cut = silent[0].read(&mut [0]).await;
             assert!(matches!(cut, Ok(0) | Err(_)), "the oldest had to go: {cut:?}");
         });

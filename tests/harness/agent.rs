@@ -269,6 +269,18 @@ impl Agent {
         self.metric("weir_proxy_connections_accepted_total", "")
     }
 
+    /// Connections that were the proxy's: those that it accepted, and those that the kernel balanced itself meanwhile.
+    /// An agent that is kept off the CPU for half a second seems dead, and a busy machine does that now and then.
+    ///
+    /// # Errors
+    /// When the agent does not answer.
+    pub fn proxied(&self) -> Result<f64> {
+        let status = self.status()?;
+        let services = status["services"].as_array().context("/status has no services")?;
+        let fallback: u64 = services.iter().filter_map(|service| service["counters"]["fallback"].as_u64()).sum();
+        Ok(self.accepted()? + fallback as f64)
+    }
+
     /// Tells it to end, waits, and gives the time it took.
     ///
     /// # Errors

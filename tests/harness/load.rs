@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{ChildStdin, ChildStdout, Command};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -309,6 +309,18 @@ impl LiveLoad {
         self.lines.read_line(&mut line)?;
         self.last = Report::parse(line.trim_end())?;
         Ok(self.last.clone())
+    }
+
+    /// Counts until `seen` says so of what has come since the start.
+    ///
+    /// # Errors
+    /// When that does not come, or the client has ended.
+    pub fn until(&mut self, within: Duration, seen: impl Fn(&Report) -> bool) -> Result<()> {
+        let started = Instant::now();
+        while !seen(&self.tick()?) {
+            anyhow::ensure!(started.elapsed() < within, "not within {within:?}: {:?}", self.last);
+        }
+        Ok(())
     }
 
     /// Ends it and gives the whole count.

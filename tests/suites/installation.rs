@@ -182,7 +182,7 @@ fn an_instance_is_removed_under_a_live_agent_only_by_force_and_the_agent_ends() 
     ensure!(pins.exists() && agent.process().ended()?.is_none(), "nothing has happened");
 
     // What is in flight keeps it from ending at once.
-    let slow = HttpLoad::new(scene.http.at(80)).host("service-b").path("/sleep/1500").connections(2);
+    let slow = HttpLoad::new(scene.http.at(80)).host("service-b").path("/sleep/5000").connections(2);
     let mut slow = slow.start(scene.client())?;
     eventually("the proxy has them", SOON, || Ok((agent.accepted()? > 1.5).then_some(())))?;
     let (done, said) = uninstall(&scene.mesh, &["--force"])?;
@@ -200,9 +200,9 @@ fn an_instance_is_removed_under_a_live_agent_only_by_force_and_the_agent_ends() 
 
     let mut agent = Agent::start(&scene.mesh)?;
     agent.await_enrolled("default/client", true)?;
-    let accepted = agent.accepted()?;
+    let before = agent.proxied()?;
     let report = HttpLoad::new(scene.http.at(80)).requests(20).fresh().run(scene.client())?;
-    ensure!(report.failed == 0 && agent.accepted()? - accepted > 19.0, "{report:?}");
+    ensure!(report.failed == 0 && agent.proxied()? - before > 19.0, "{report:?}");
     agent.terminate()?;
     let (done, said) = uninstall(&scene.mesh, &[])?;
     ensure!(done && !pins.exists(), "it has ended: {said}");

@@ -67,14 +67,14 @@ fn an_ejected_endpoints_share_stays_with_its_version_and_all_are_used_where_all_
     let answer = client.ask("1000");
     let got = counts(&answer);
     assert!(!got.contains_key("1"), "{answer}");
-    // The others of the version have its share about evenly; four standard deviations of the canary's are 38.
-    assert!(got["2"].abs_diff(got["3"]) < 200 && got["4"].abs_diff(100) < 40, "{answer}");
+    // The others of the version have its share about evenly; five standard deviations of the canary's are 48.
+    assert!(got["2"].abs_diff(got["3"]) < 200 && got["4"].abs_diff(100) < 50, "{answer}");
     for endpoint in &servers[1..3] {
         eject(&datapath.health(), *endpoint, Duration::from_mins(1));
     }
     let answer = client.ask("1000");
     let got = counts(&answer);
-    assert!(got["1"] > 200 && got["2"] > 200 && got["3"] > 200 && got["4"].abs_diff(100) < 40, "{answer}");
+    assert!(got["1"] > 200 && got["2"] > 200 && got["3"] > 200 && got["4"].abs_diff(100) < 50, "{answer}");
     assert!(datapath.counters().unwrap()["ejected_panic"] > 800);
 }
 

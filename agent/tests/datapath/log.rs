@@ -53,7 +53,7 @@ fn the_debug_object_takes_over_and_its_log_is_read() {
     let seen = runtime.block_on(async {
         let reader = tokio::spawn(log);
         assert_eq!(client.ask("1"), "1=1");
-        for _ in 0..100 {
+        for _ in 0..1000 {
             if lines.text().contains(&record) {
                 break;
             }

@@ -17,8 +17,8 @@ fn connects_of_a_pod_are_balanced_by_weight_and_refused_without_endpoints() {
     let mut client = bed.client();
     let answer = client.ask("1000");
     let first: u32 = answer.split_once("1=").and_then(|(_, n)| n.split(' ').next()?.parse().ok()).unwrap();
-    // Four standard deviations of a binomial split: one run in 16,000 fails by chance.
-    assert!((750_u32.abs_diff(first)) < 55, "{answer}");
+    // Five standard deviations of a binomial split: one run in 1.7 million fails by chance.
+    assert!((750_u32.abs_diff(first)) < 70, "{answer}");
     assert!(answer.contains("2=") && !answer.contains('x') && !answer.contains("refused"), "{answer}");
     assert_eq!(datapath.service_counters().unwrap()["shop/cart:80"].balanced, 1000);
     assert_eq!(datapath.counters().unwrap()["balance"], 1000);
@@ -70,7 +70,7 @@ fn a_planned_reject_refuses_at_once_whatever_its_slots_say() {
     let started = Instant::now();
     assert_eq!(client.ask("20"), "refused=20");
     // A SYN that is answered by nobody is sent again after a second.
-    assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_millis(900), "{:?}", started.elapsed());
     let service = datapath.service_counters().unwrap()["shop/cart:80"];
     assert_eq!((service.rejected, service.balanced, datapath.counters().unwrap()["reject"]), (20, 0, 20));
 

@@ -11,6 +11,9 @@ use weir_mesh::plan::{OnFailure, Verdict};
 use crate::SERVICE;
 use crate::bed::{Bed, plan};
 
+/// A beat of the future, that the agent lives for as long as its test, however busy the machine is.
+const LIVES_NS: u64 = 60_000_000_000;
+
 #[test]
 fn proxied_connections_reach_the_listener_with_their_destination() {
     let Some(mut bed) = Bed::new("proxy") else { return };
@@ -21,7 +24,7 @@ fn proxied_connections_reach_the_listener_with_their_destination() {
     datapath.pod_set(&PodEntry { listener4: port, ..bed.pod() }).unwrap();
     datapath.apply(&plan(Verdict::Proxy, OnFailure::Balance, &[(1, &[one])]), Instant::now()).unwrap();
     let mut client = bed.client();
-    datapath.beat(monotonic_ns());
+    datapath.beat(monotonic_ns() + LIVES_NS);
     client.say("1");
     let (mut accepted, peer) = listener.accept().unwrap();
     let flows = datapath.flows();
@@ -56,7 +59,7 @@ fn a_socket_bound_to_a_device_takes_the_fallback_or_is_refused_whether_the_proxy
             datapath.apply(&plan(Verdict::Proxy, on_failure, &[(1, &[one])]), Instant::now()).unwrap();
             let before = counted(&datapath, counter);
             if alive {
-                datapath.beat(monotonic_ns());
+                datapath.beat(monotonic_ns() + LIVES_NS);
             } else {
                 datapath.heartbeat_handle().stop();
             }

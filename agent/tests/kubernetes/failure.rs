@@ -58,13 +58,13 @@ fn retry_after_is_waited_for() -> Result<()> {
     api.faults().inject(Fault::answer(429).retry_after(3).times(1).resource("virtualservices.networking.istio.io"))?;
     let asked = || -> Result<u64> { Ok(api.counters()?.requests("watch", "virtualservices.networking.istio.io")) };
     let before = asked()?;
+    let broken = Instant::now();
     api.faults().break_watches()?;
     bed.until("it was asked again", |_| asked().is_ok_and(|now| now > before))?;
-    let refused = Instant::now();
     api.apply(&weights(33))?;
     bed.until("the change is heard", |bed| bed.weight() == Some(33))?;
-    let waited = refused.elapsed();
-    ensure!(waited > Duration::from_millis(2900) && waited < Duration::from_secs(8), "after {waited:?}");
+    let waited = broken.elapsed();
+    ensure!(waited > Duration::from_secs(3) && waited < Duration::from_secs(8), "after {waited:?}");
     Ok(())
 }
 

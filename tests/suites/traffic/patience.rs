@@ -9,8 +9,8 @@ use weir_tests::{eventually, proved, require};
 use super::stage::{Stage, V1, http, http_with, more_pods};
 
 const NEEDS: &[Need] = &[Need::Agent, Need::Program("curl")];
-/// Standard deviations that a share may be off: one run in 15,000 fails by chance.
-const SIGMAS: f64 = 4.0;
+/// Standard deviations that a share may be off: one run in 1.7 million fails by chance.
+const SIGMAS: f64 = 5.0;
 
 /// What a share of so many may be off, in percent.
 fn tolerance(percent: f64, of: u64) -> f64 {

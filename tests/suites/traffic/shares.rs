@@ -8,8 +8,8 @@ use weir_tests::{Report, proved, require};
 
 use super::stage::{SUBSETS, Stage, destination, http, more_pods, object};
 
-/// Of so many fair rolls at 1 % the share has a standard deviation of 0.025 points: 0.1 is four of them.
-const ROLLS: u64 = 160_000;
+/// Of so many fair rolls at 1 % the share has a standard deviation of 0.02 points: 0.1 is five of them.
+const ROLLS: u64 = 250_000;
 const USERS: u64 = 1000;
 const REQUESTS: u64 = 100_000;
 

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use http::StatusCode;
 use kube::{Client, Config};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::sync::{broadcast, watch};
 
 use super::fake::{Shared, asked, run, start};
@@ -150,9 +149,10 @@ fn the_daemon_set_is_the_one_that_owns_the_pod() {
 #[test]
 fn nobody_at_the_address_settles_nothing() {
     run(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-        let address = listener.local_addr().expect("bound");
-        drop(listener);
+        // It is kept, so that the port is nobody else's, and does not listen.
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, 1], 0).into()).expect("loopback");
+        let address = socket.local_addr().expect("bound");
         let mut config = Config::new(format!("http://{address}").parse().expect("a URL"));
         config.default_retry = false;
         let client = Client::try_from(config).expect("a client");

@@ -209,8 +209,8 @@ async fn a_pod_that_is_new_gets_its_share_little_by_little() {
     for balancer in ["ROUND_ROBIN", "LEAST_REQUEST"] {
         for (warmup, wait, expected) in [
             // A tenth of the other's is 36, six tenths are 150.
-            ("duration: 1h, minimumPercent: 10", Duration::ZERO, 8..=66),
-            ("duration: 1h, minimumPercent: 60", Duration::ZERO, 110..=190),
+            ("duration: 1h, minimumPercent: 10", Duration::ZERO, 5..=75),
+            ("duration: 1h, minimumPercent: 60", Duration::ZERO, 98..=202),
             // The tenth root of a thousandth and less: 0.35 to 0.5 of the other's in the first four seconds.
             ("duration: 1h, minimumPercent: 10, aggression: 10", Duration::ZERO, 72..=180),
             ("duration: 1s, minimumPercent: 10", second, half.clone()),

@@ -43,12 +43,12 @@ async fn an_abort_answers_its_share_and_nothing_else() {
 #[tokio::test]
 async fn a_delay_comes_before_the_timeout_and_is_flagged() {
     let rules = rules(
-        "http: [{fault: {delay: {fixedDelay: 200ms, percentage: {value: 100}}}, timeout: 100ms, route: [{destination: {host: b}}]}]",
+        "http: [{fault: {delay: {fixedDelay: 1100ms, percentage: {value: 100}}}, timeout: 1s, route: [{destination: {host: b}}]}]",
     );
     let mut mesh = Mesh::ruled(&[("b", &[named("b").await])], &rules);
     let started = Instant::now();
     assert_eq!(mesh.client().await.get("/").await, (200, "b".into()));
-    assert!(started.elapsed() >= Duration::from_millis(200));
+    assert!(started.elapsed() >= Duration::from_millis(1100));
     let line = soon(mesh.log.recv()).await.unwrap();
     assert!(line.contains(" 200 DI via_upstream "), "{line}");
     assert_eq!(mesh.proxy.counters().flag(Flag::DelayInjected), 1);
@@ -91,7 +91,7 @@ async fn a_mirror_gets_a_copy_of_everything_and_nobody_waits_for_it() {
            {destination: {host: c}, percentage: {value: 0}}], route: [{destination: {host: b}}]},
           {rewrite: {uri: /x/}, mirror: {host: c}, route: [{destination: {host: b}}]}]",
     );
-    let limits = Limits { mirror_timeout: Duration::from_millis(300), max_replay: 1000, ..Limits::default() };
+    let limits = Limits { mirror_timeout: Duration::from_secs(3), max_replay: 1000, ..Limits::default() };
     let mesh = Mesh::ruled_within(limits, &services, &rules);
     let mut client = mesh.client().await;
     assert_eq!(client.get("/a").await, (200, "b".into()));
@@ -105,9 +105,9 @@ async fn a_mirror_gets_a_copy_of_everything_and_nobody_waits_for_it() {
     eventually("it is counted", || mesh.proxy.counters().mirrors_dropped == 1).await;
     let started = Instant::now();
     assert_eq!(client.get("/many").await, (200, "b".into()));
-    assert!(started.elapsed() < Duration::from_millis(250), "nobody waits for a mirror");
+    assert!(started.elapsed() < Duration::from_secs(2), "nobody waits for a mirror");
     eventually("both fail", || mesh.proxy.counters().mirror_failures == 2).await;
-    assert_eq!(mesh.proxy.counters().mirrors_active, 0);
+    eventually("none is under way", || mesh.proxy.counters().mirrors_active == 0).await;
     assert_eq!(seen.lock().unwrap().len(), 2, "0 % is nothing");
     let counters = mesh.proxy.counters();
     assert_eq!((counters.requests, counters.flag(Flag::None)), (4, 4));
@@ -181,8 +181,9 @@ async fn a_copy_counts_in_its_own_clusters_limits_alone() {
             assert_eq!(client.get("/").await, (200, "b".into()), "the request has its own cluster's place");
         }
         eventually("the rest is dropped", || mesh.proxy.counters().mirrors_dropped == 10 - under_way).await;
+        eventually("the others stay", || mesh.proxy.counters().mirrors_active == under_way).await;
         let counters = mesh.proxy.counters();
-        assert_eq!((counters.mirrors_active, counters.mirror_failures, counters.mirrored), (under_way, 0, 0));
+        assert_eq!((counters.mirror_failures, counters.mirrored), (0, 0));
     }
 }
 
@@ -197,8 +198,8 @@ async fn a_mirror_gets_its_share_and_no_more_copies_than_there_is_room_for() {
     }
     eventually("all copies are done", || mesh.proxy.counters().mirrors_active == 0).await;
     let counters = mesh.proxy.counters();
-    // Four standard deviations.
-    assert!((242..=358).contains(&(counters.mirrored + counters.mirrors_dropped)), "{counters:?}");
+    // Five standard deviations.
+    assert!((226..=374).contains(&(counters.mirrored + counters.mirrors_dropped)), "{counters:?}");
     assert_eq!(seen.lock().unwrap().len() as u64, counters.mirrored);
 
     let hangs = serve(|stream, _| async move {

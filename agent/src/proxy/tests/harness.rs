@@ -20,7 +20,7 @@ use hyper::client::conn::http1::SendRequest;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use weir_mesh::compile::{CompileOptions, compile};
 use weir_mesh::finding::Severity;
 use weir_mesh::matching::{HttpMatch, StringMatch};
@@ -32,6 +32,7 @@ use weir_mesh::route::{HostTable, Rule, VirtualHost};
 use weir_mesh::store::Store;
 
 use crate::netns::NetNs;
+use crate::proxy::worker::monotonic;
 use crate::proxy::{
     Ejections, Limits, OriginalDestinations, Programs, Proxy, ProxyConfig, SourcePod, TlsFiles, Tracing,
 };
@@ -330,6 +331,15 @@ impl Mesh {
         Self { proxy, programs, address, log, cookie, pod }
     }
 
+    /// Waits until every worker has done what it was told, and what is due.
+    pub(super) async fn ticks(&self) {
+        // The first tick may not be over, or come before a command in the same turn.
+        for _ in 0..2 {
+            let now = monotonic();
+            eventually("every worker ticks", || self.proxy.oldest_tick() > now).await;
+        }
+    }
+
     pub(super) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }
@@ -396,7 +406,11 @@ pub(super) async fn serve<F>(connection: impl Fn(TcpStream, usize) -> F + Send +
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    // By default it is 128, which some tests fill: a connect that finds the queue full takes a second or fails.
+    let listener = socket.listen(1024).unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         for n in 0.. {

@@ -42,8 +42,8 @@ async fn a_slow_head_is_answered_408_and_an_idle_connection_is_not_slow() {
             answer.clear();
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
-        stream.write_all(b"GET / HTTP/1.1\r\nho").await.unwrap();
         let start = Instant::now();
+        stream.write_all(b"GET / HTTP/1.1\r\nho").await.unwrap();
         soon(stream.read_to_end(&mut answer)).await.unwrap();
         assert!(answer.starts_with(b"HTTP/1.1 408 "), "{}", answer.escape_ascii());
         assert!(start.elapsed() > Duration::from_millis(50));
@@ -55,7 +55,7 @@ async fn a_slow_head_is_answered_408_and_an_idle_connection_is_not_slow() {
 async fn idle_clients_and_idle_upstreams_are_closed_in_time() {
     let limits = Limits {
         idle_downstream: Duration::from_millis(400),
-        idle_upstream: Duration::from_millis(200),
+        idle_upstream: Duration::from_secs(2),
         sweep: Duration::from_millis(10),
         ..Limits::default()
     };
@@ -73,10 +73,10 @@ async fn an_idle_connection_is_parked_and_serves_on() {
     let limits = Limits {
         park_after: Duration::from_millis(30),
         header_timeout: Duration::from_millis(100),
-        idle_downstream: Duration::from_millis(600),
         ..Limits::default()
     };
-    let mesh = Mesh::with(Service::new(Protocol::Http, vec![named("b").await]), limits, Some(VIP));
+    let b = named("b").await;
+    let mesh = Mesh::with(Service::new(Protocol::Http, vec![b]), limits.clone(), Some(VIP));
     let mut client = mesh.client().await;
     for _ in 0..3 {
         assert_eq!(client.get("/").await, (200, "b".into()));
@@ -90,6 +90,11 @@ async fn an_idle_connection_is_parked_and_serves_on() {
     let mut answer = Vec::new();
     soon(slow.read_to_end(&mut answer)).await.unwrap();
     assert!(answer.escape_ascii().to_string().contains("HTTP/1.1 408 "), "{}", answer.escape_ascii());
+    eventually("one is", || mesh.proxy.counters().connections_parked == 1).await;
+    let limits = Limits { idle_downstream: Duration::from_millis(600), ..limits };
+    let mesh = Mesh::with(Service::new(Protocol::Http, vec![b]), limits, Some(VIP));
+    let mut client = mesh.client().await;
+    assert_eq!(client.get("/").await, (200, "b".into()));
     client.closed().await;
     eventually("none is", || mesh.proxy.counters().connections_parked == 0).await;
 }
@@ -152,7 +157,7 @@ async fn a_removed_pod_gets_no_new_connections_and_keeps_its_old_ones() {
 async fn draining_finishes_what_is_under_way_and_closes_what_is_idle() {
     let address = origin(|request| async move {
         if request.uri().path() == "/slow" {
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            tokio::time::sleep(Duration::from_secs(2)).await;
         }
         Response::new(Full::<Bytes>::from("done"))
     })
@@ -168,14 +173,14 @@ async fn draining_finishes_what_is_under_way_and_closes_what_is_idle() {
     });
     eventually("the slow one is under way", || mesh.proxy.counters().requests == 3).await;
     let start = Instant::now();
-    let (cut, idle_closed) = tokio::join!(soon(mesh.proxy.drain(Duration::from_secs(5))), async {
+    let (cut, idle_closed) = tokio::join!(soon(mesh.proxy.drain(Duration::from_secs(10))), async {
         idle.closed().await;
-        start.elapsed() < Duration::from_millis(200)
+        start.elapsed() < Duration::from_millis(1500)
     });
     assert!(idle_closed, "at once");
     assert_eq!(cut, 0);
     assert_eq!(slow.await.unwrap(), (200, "done".into()));
-    assert!(start.elapsed() < Duration::from_secs(2));
+    assert!(start.elapsed() < Duration::from_secs(6));
     assert!(tokio::net::TcpStream::connect(mesh.address).await.is_err());
 }
 
@@ -298,8 +303,7 @@ async fn connections_come_to_the_worker_on_the_clients_cpu_unless_it_is_too_busy
             identity: ArcSwap::default(),
         };
         mesh.proxy.add_pod(&Arc::new(pod), group);
-        // Commands come before what is asked later.
-        assert_eq!(mesh.client().await.get("/").await.0, 200);
+        mesh.ticks().await;
         let accepted = || -> Vec<u64> {
             mesh.proxy.workers.iter().map(|worker| worker.shard.connections_accepted.get()).collect()
         };

@@ -78,9 +78,10 @@ async fn who_writes_all_before_it_reads_gets_every_answer() {
 
 /// Sends until it is not taken: bytes and time.
 async fn flood(mesh: &Mesh, pause: Duration) -> (usize, Duration) {
+    let started = Instant::now();
     let mut stream = mesh.connect().await;
     stream.write_all(b"POST /own HTTP/1.1\r\nhost: b\r\ncontent-length: 1000000000000\r\n\r\n").await.unwrap();
-    let (started, piece, mut sent) = (Instant::now(), vec![0; 16 * 1024], 0);
+    let (piece, mut sent) = (vec![0; 16 * 1024], 0);
     soon(async {
         while stream.write_all(&piece).await.is_ok() {
             sent += piece.len();
@@ -104,14 +105,14 @@ async fn nobody_is_listened_to_for_ever() {
     let (_, took) = flood(&mesh, ms(20)).await;
     assert!((ms(350)..ms(3000)).contains(&took), "{took:?}");
     // By silence: with the answer read, the connection is given up although the client keeps it.
-    let mesh = Mesh::ruled_within(Limits { linger_silence: ms(300), ..Limits::default() }, &own, &ruled());
+    let mesh = Mesh::ruled_within(Limits { linger_silence: ms(1500), ..Limits::default() }, &own, &ruled());
     let mut stream = mesh.connect().await;
     stream.write_all(b"POST /own HTTP/1.1\r\nhost: b\r\ncontent-length: 1000000\r\n\r\n").await.unwrap();
     soon(stream.read_to_end(&mut Vec::new())).await.unwrap();
     assert_eq!(mesh.proxy.counters().connections_active, 1, "it may still be sending");
     let started = Instant::now();
     super::harness::eventually("it is closed", || mesh.proxy.counters().connections_active == 0).await;
-    assert!(started.elapsed() < ms(3000));
+    assert!(started.elapsed() < ms(4000));
     drop(stream);
 }
 

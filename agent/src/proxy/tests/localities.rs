@@ -187,7 +187,7 @@ async fn shares_of_localities_are_kept_within_two_points() {
         at_each_level(&policy, async |rule| {
             let found = answers(&world.ruled(&rule), 2_000).await;
             // Of 2,000 by chance one standard deviation is 18; by turns it is exact but for two workers' beginnings.
-            let allowed = if simple == "ROUND_ROBIN" { 40 } else { 90 };
+            let allowed = if simple == "ROUND_ROBIN" { 40 } else { 100 };
             assert!(
                 found["us/x"].abs_diff(1_600) < allowed && found["us/x"] + found["eu/b"] == 2_000,
                 "{simple}: {found:?}"
@@ -234,7 +234,7 @@ async fn what_a_place_gets_does_not_depend_on_how_long_its_answers_take() {
             endpoints.push(slow(place, if place == "us/x" { us } else { eu }, 200).await.0);
         }
         let found = under_load(&Mesh::ruled(&[("b", &endpoints)], &with_places(BY_LOAD))).await;
-        assert!(found["us/x"].abs_diff(1_600) < 90 && found["us/x"] + found["eu/b"] == 2_000, "{eu}, {us}: {found:?}");
+        assert!(found["us/x"].abs_diff(1_600) < 100 && found["us/x"] + found["eu/b"] == 2_000, "{eu}, {us}: {found:?}");
     }
     // Nor what is left for the next place when a half of the own one fails: it bears 70 %.
     let mut endpoints = Vec::new();
@@ -280,7 +280,7 @@ async fn a_place_whose_endpoints_are_not_warm_keeps_its_share() {
         // A second endpoint of the place, which gets a tenth of what the first one does.
         mesh.programs.store(Arc::new(compiled(&[("b", &world.endpoints)], "http", &with_places(&shares))));
         let found = answers(&mesh, 2_000).await;
-        assert!(found["us/x"].abs_diff(1_600) < 90, "{simple}: {found:?}");
+        assert!(found["us/x"].abs_diff(1_600) < 100, "{simple}: {found:?}");
     }
 }
 

@@ -47,28 +47,29 @@ async fn a_failing_pod_is_ejected_after_seven_errors_and_comes_back_after_its_ti
     let mesh = Mesh::ruled(&[("b", &[bad, good])], &rule);
     // Two connections, so that both workers are likely to count.
     let mut clients = [mesh.client().await, mesh.client().await];
-    let mut ejected_at = Instant::now();
     for round in 1..=2_u32 {
-        let mut requests = 0;
+        let (mut requests, mut before) = (0, Instant::now());
         while asked.load(SeqCst) < 7 * round as usize {
             requests += 1;
             assert!(requests < 100, "round {round}: it is back, and gets its turns");
+            before = Instant::now();
             clients[requests % 2].get("/").await;
         }
-        let again = Instant::now();
-        assert!(round == 1 || again.duration_since(ejected_at) >= Duration::from_secs(1));
-        ejected_at = again;
+        let after = Instant::now();
         eventually("it is ejected", || mesh.proxy.counters().ejections == u64::from(round)).await;
         // A second for the first round, two for the next.
         let out_for = Duration::from_secs(round.into());
-        while ejected_at.elapsed() < out_for.checked_sub(Duration::from_millis(200)).unwrap() {
+        while before.elapsed() < out_for.checked_sub(Duration::from_millis(200)).unwrap() {
             for client in &mut clients {
-                assert_eq!(client.get("/").await, (200, "good".into()), "round {round}");
+                let is_good = client.get("/").await == (200, "good".into());
+                // What was asked in time may be answered later.
+                assert!(is_good || before.elapsed() >= out_for, "round {round}: after {:?}", before.elapsed());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert_eq!(asked.load(SeqCst), 7 * round as usize);
-        tokio::time::sleep_until((ejected_at + out_for + Duration::from_millis(100)).into()).await;
+        assert!(asked.load(SeqCst) == 7 * round as usize || before.elapsed() >= out_for, "round {round}");
+        tokio::time::sleep_until((after + out_for).into()).await;
+        mesh.ticks().await;
     }
 }
 

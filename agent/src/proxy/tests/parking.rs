@@ -54,16 +54,20 @@ async fn many_wake_up_at_once() {
         for stream in &mut streams {
             answered(stream).await;
         }
-        eventually("all are parked again", || mesh.proxy.counters().connections_parked == MANY as u64).await;
+        // The total is written after the gauge.
+        eventually("all are parked again, each after each request", || {
+            let counters = mesh.proxy.counters();
+            counters.connections_parked == MANY as u64 && counters.connections_parked_total >= (round * MANY) as u64
+        })
+        .await;
         let counters = mesh.proxy.counters();
         assert_eq!(counters.connections_active, MANY as u64, "a parked connection keeps its place");
         assert_eq!(counters.connections_accepted, MANY as u64);
         assert_eq!(counters.requests, (round * MANY) as u64);
-        assert!(counters.connections_parked_total >= counters.requests, "each was parked after each request");
     }
     drop(streams);
     eventually("all are gone", || mesh.proxy.counters().connections_active == 0).await;
-    assert_eq!(mesh.proxy.counters().connections_parked, 0);
+    eventually("none is parked", || mesh.proxy.counters().connections_parked == 0).await;
     assert_eq!(mesh.proxy.counters().panics, 0);
 }
 
@@ -74,15 +78,14 @@ async fn each_is_closed_in_its_own_time() {
     let mesh = Mesh::with(Service::new(Protocol::Http, vec![named("b").await]), limits, Some(VIP));
     let mut streams = Vec::new();
     for _ in 0..3 {
-        let mut stream = mesh.connect().await;
+        let (mut stream, before) = (mesh.connect().await, Instant::now());
         asked(&mut stream).await;
-        streams.push((stream, Instant::now()));
+        streams.push((stream, before));
         tokio::time::sleep(IDLE / 3).await;
     }
-    for (stream, asked) in &mut streams {
+    for (stream, before) in &mut streams {
         assert_eq!(soon(stream.read(&mut [0])).await.unwrap(), 0);
-        // The answer was under way for a moment.
-        assert!(asked.elapsed() > IDLE * 9 / 10, "closed after {:?}", asked.elapsed());
+        assert!(before.elapsed() >= IDLE, "closed after {:?}", before.elapsed());
     }
     eventually("nothing is left", || mesh.proxy.counters().connections_active == 0).await;
 }

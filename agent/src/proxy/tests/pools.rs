@@ -12,6 +12,7 @@ use http_body_util::Full;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
+use weir_mesh::program::ClusterId;
 
 use super::harness::{
     Mesh, at_each_level, eventually, named, object, origin, routed_at_each_level, rules, serve, soon,
@@ -64,6 +65,14 @@ async fn requests_beyond_what_may_wait_for_a_connection_are_refused_at_once() {
     at_each_level(pool, of_seven_one_is_served_and_one_waits).await;
 }
 
+/// How many requests wait for a connection, whatever their cluster.
+fn pending(mesh: &Mesh) -> u32 {
+    let inspection = mesh.proxy.inspect();
+    let clusters = (0..inspection.program().clusters.len() as u32).map(ClusterId);
+    let counts = clusters.flat_map(|id| inspection.cluster(id).in_use);
+    counts.filter(|(of, _)| *of == "http1MaxPendingRequests").map(|(_, count)| count.active).sum()
+}
+
 async fn of_seven_one_is_served_and_one_waits(rule: String) {
     let origin = gated().await;
     let mut mesh = Mesh::ruled(&[("b", &[origin.address])], &rule);
@@ -74,8 +83,7 @@ async fn of_seven_one_is_served_and_one_waits(rule: String) {
             get(&mesh).await
         };
         let others = async {
-            eventually("the first has the connection", || origin.under_way.load(SeqCst) == 1).await;
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            eventually("the second waits", || origin.under_way.load(SeqCst) == 1 && pending(&mesh) == 1).await;
             let started = Instant::now();
             let refused = join_all((0..5).map(|_| get(&mesh))).await;
             assert!(started.elapsed() < Duration::from_secs(2), "at once: {:?}", started.elapsed());
@@ -278,7 +286,7 @@ async fn a_tcp_connection_ends_when_it_idles_or_has_lasted_long_enough() {
     .await;
     at_each_level("connectionPool: {tcp: {maxConnectionDuration: 300ms}}", async |rule| {
         let mut mesh = Mesh::ruled_on("tcp", &[("b", &[echo().await])], &rule);
-        let (mut stream, started) = (mesh.connect().await, Instant::now());
+        let (started, mut stream) = (Instant::now(), mesh.connect().await);
         while echoes(&mut stream).await {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

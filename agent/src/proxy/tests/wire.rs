@@ -117,22 +117,28 @@ async fn what_is_framed_in_two_ways_is_502_and_what_follows_an_answer_is_nobodys
 
 #[tokio::test]
 async fn what_an_idle_connection_says_unasked_is_no_answer() {
-    let address = serve(|mut stream, n| async move {
-        until(&mut stream, b"\r\n\r\n").await;
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
-        if n == 0 {
-            tokio::time::sleep(Duration::from_millis(30)).await;
-            // As servers do that give up waiting.
-            let _ = stream
-                .write_all(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-                .await;
+    let (said, mut says) = tokio::sync::mpsc::unbounded_channel();
+    let address = serve(move |mut stream, n| {
+        let said = said.clone();
+        async move {
+            until(&mut stream, b"\r\n\r\n").await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+            if n == 0 {
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                // As servers do that give up waiting.
+                let _ = stream
+                    .write_all(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                    .await;
+                said.send(()).unwrap();
+            }
         }
     })
     .await;
     let mesh = Mesh::new(Service::new(Protocol::Http, vec![address]));
     let mut client = mesh.client().await;
     assert_eq!(client.get("/").await, (200, "ok".into()));
-    tokio::time::sleep(Duration::from_millis(80)).await;
+    soon(says.recv()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(client.get("/").await, (200, "ok".into()));
 }
 
