@@ -96,7 +96,8 @@ pub(super) fn look(uid: &str, directories: &[&Path], home: &[(u64, u64)], v2: &H
         let Some(started) = unless_gone(process.start())? else { continue };
         let Some(netns_id) = unless_gone(process.netns_id())? else { continue };
         if home.contains(&netns_id) {
-            any |= unless_gone(process.is_monitor())?.is_some_and(|is| !is);
+            // Where one is no monitor, the others' names decide nothing.
+            any = any || unless_gone(process.is_monitor())?.is_some_and(|is| !is);
             continue;
         }
         any = true;
@@ -164,16 +165,22 @@ impl Process {
         format!("/proc/self/fd/{}/{file}", self.0.as_raw_fd()).into()
     }
 
+    /// A file of it with its name inside. A process gives itself any name but for its length, and the kernel cuts one in the
+    /// middle of a character: what is no UTF-8 is told by replacement characters, and is no fault.
+    fn text(&self, file: &str) -> io::Result<String> {
+        fs::read(self.path(file)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     /// When it started, in clock ticks.
     ///
     /// # Errors
     /// When it has ended, even if its parent does not know yet.
     fn start(&self) -> io::Result<u64> {
-        parse_start(&fs::read_to_string(self.path("stat"))?).ok_or_else(|| io::ErrorKind::NotFound.into())
+        parse_start(&self.text("stat")?).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn is_monitor(&self) -> io::Result<bool> {
-        fs::read_to_string(self.path("comm")).map(|name| MONITORS.contains(&name.trim_end()))
+        self.text("comm").map(|name| MONITORS.contains(&name.trim_end()))
     }
 
     fn netns_id(&self) -> io::Result<(u64, u64)> {
@@ -182,7 +189,7 @@ impl Process {
 
     /// Why the sandbox of this process cannot take part.
     fn obstacle(&self) -> Option<String> {
-        let name = fs::read_to_string(self.path("comm")).unwrap_or_default();
+        let name = self.text("comm").unwrap_or_default();
         let arguments = fs::read(self.path("cmdline")).unwrap_or_default();
         let program = arguments.split(|b| *b == 0).next().unwrap_or_default();
         obstacle(name.trim_end(), &String::from_utf8_lossy(program))

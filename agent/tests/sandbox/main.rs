@@ -8,8 +8,10 @@ mod crio;
 mod faults;
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -166,6 +168,40 @@ fn the_nodes_own_namespace_is_never_a_pods() {
     let pause = node.run(&format!("kubepods/pod{uid}/b"), Some(&netns), Duration::ZERO);
     assert_eq!(ready(&sandboxes, &uid).netns.cookie(), cookie(&netns));
     [monitor, helper, pause].into_iter().for_each(Container::stop);
+    absent(&sandboxes, &uid);
+}
+
+#[test]
+fn a_pod_is_found_whatever_its_processes_are_called() {
+    let Some(node) = Node::new("a_pod_is_found_whatever_its_processes_are_called", false) else { return };
+    let (uid, programs) = (uid(12), tempfile::tempdir().unwrap());
+    let pod = node.v2.join(format!("kubepods/pod{uid}"));
+    let netns = node.netns(Some("10.1.1.1"));
+    let mut running = Vec::new();
+    // Half a character, as the kernel leaves of a long name, and what ends the name in the line of a process.
+    for (number, name) in [&b"caf\xc3"[..], b"a) Z 1 (b"].into_iter().enumerate() {
+        let (program, container) = (programs.path().join(OsStr::from_bytes(name)), pod.join(number.to_string()));
+        std::os::unix::fs::symlink("/usr/bin/sleep", &program).unwrap();
+        fs::create_dir_all(&container).unwrap();
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", netns.path().display()));
+        command.args(["bash", "-c", "echo 0 > $0; exec \"$1\" 100"]).arg(container.join("cgroup.procs")).arg(program);
+        running.push(command.stdin(Stdio::null()).spawn().unwrap());
+        let comm = format!("/proc/{}/comm", running[number].id());
+        let until = Instant::now() + SOON;
+        while !fs::read(&comm).unwrap().starts_with(name) {
+            assert!(Instant::now() < until, "it has not started");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    // An agent that comes later sees nothing else.
+    let (sandboxes, _wakes) = node.follow();
+    sandboxes.want(&set(std::slice::from_ref(&uid)));
+    assert_eq!(ready(&sandboxes, &uid).netns.cookie(), cookie(&netns));
+    for mut child in running {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
     absent(&sandboxes, &uid);
 }
 
