@@ -392,7 +392,7 @@ mod tests {
             let started = Instant::now();
             assert!(ask(address, &get("/metrics")).await.contains("made 1"));
             let waited = started.elapsed();
-            // Less than until the silent ones are closed for their silence.
+            // Well below HEADER_TIMEOUT, after which the silent ones would be closed anyway.
             assert!(waited < Duration::from_secs(2), "{waited:?}");
             let cut = silent[0].read(&mut [0]).await;
             assert!(matches!(cut, Ok(0) | Err(_)), "the oldest had to go: {cut:?}");

@@ -26,6 +26,8 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(2);
 const READY_WITHIN: Duration = Duration::from_secs(15);
 /// A line of the access log is written within some 50 ms of its request's end.
 const LOGGED_WITHIN: Duration = Duration::from_secs(5);
+/// Batches of connections until one comes through the proxy whole: a machine that holds the agent up in each is broken.
+const BATCHES: usize = 10;
 
 /// The agent of a mesh. Killed when dropped; its pins stay until the mesh goes.
 #[derive(Debug)]
@@ -269,16 +271,32 @@ impl Agent {
         self.metric("weir_proxy_connections_accepted_total", "")
     }
 
-    /// Connections that were the proxy's: those that it accepted, and those that the kernel balanced itself meanwhile.
-    /// An agent that is kept off the CPU for half a second seems dead, and a busy machine does that now and then.
+    /// Connections that the kernel balanced itself where they were the proxy's, because the agent seemed dead or the
+    /// socket could not go there.
     ///
     /// # Errors
     /// When the agent does not answer.
-    pub fn proxied(&self) -> Result<f64> {
+    pub fn fallen_back(&self) -> Result<u64> {
         let status = self.status()?;
         let services = status["services"].as_array().context("/status has no services")?;
-        let fallback: u64 = services.iter().filter_map(|service| service["counters"]["fallback"].as_u64()).sum();
-        Ok(self.accepted()? + fallback as f64)
+        let counters = services.iter().map(|service| service["counters"]["fallback"].as_u64());
+        counters.sum::<Option<u64>>().context("a service has no counter fallback")
+    }
+
+    /// Asks, and asks again where some of it fell back: an agent that is kept off the CPU for half a second seems dead,
+    /// which hides one batch; a fault hides each. Gives the answer, and how many connections the proxy accepted for it.
+    ///
+    /// # Errors
+    /// When no batch comes through whole, or asking fails.
+    pub fn by_the_proxy<T>(&self, mut ask: impl FnMut() -> Result<T>) -> Result<(T, f64)> {
+        for _ in 0..BATCHES {
+            let (fallen_back, accepted) = (self.fallen_back()?, self.accepted()?);
+            let answer = ask()?;
+            if self.fallen_back()? == fallen_back {
+                return Ok((answer, self.accepted()? - accepted));
+            }
+        }
+        bail!("{BATCHES} times the kernel took the agent for dead")
     }
 
     /// Tells it to end, waits, and gives the time it took.

@@ -59,15 +59,16 @@ fn a_half_closed_connection_loses_no_byte() -> Result<()> {
         ensure!(report.failed == 0 && report.answered == count, "{mode} {target}: {report:?}");
         Ok(())
     };
-    let before = agent.proxied()?;
+    let before = agent.accepted()?;
     half_close("half-close", scene.tcp.at(9000), 200)?;
     half_close("half-close", scene.tcp.at6(9000), 200)?;
-    ensure!((agent.proxied()? - before).abs() < 0.5, "declared TCP came through the proxy");
-    half_close("half-close", waits.at(7000), 200)?;
-    half_close("half-close", waits.at6(7000), 200)?;
-    // The client says nothing before it has heard who answers: detection must not wait for ever.
-    half_close("listen-first", speaks.at(7001), 20)?;
-    let through = agent.proxied()? - before;
+    ensure!((agent.accepted()? - before).abs() < 0.5, "declared TCP came through the proxy");
+    let ((), through) = agent.by_the_proxy(|| {
+        half_close("half-close", waits.at(7000), 200)?;
+        half_close("half-close", waits.at6(7000), 200)?;
+        // The client says nothing before it has heard who answers: detection must not wait for ever.
+        half_close("listen-first", speaks.at(7001), 20)
+    })?;
     ensure!((through - 420.0).abs() < 0.5, "{through} connections came through the proxy, not 420");
     Ok(())
 }

@@ -13,7 +13,7 @@ use weir_tests::{Agent, Canary, HttpLoad, Process, Report, eventually, load, mon
 
 /// Requests of a measured split: at 90 % their standard deviation is 0.47 points …
 const REQUESTS: u64 = 4000;
-/// … so that this is 5.3 of them, and chance fails one run in millions.
+/// … so that this is 5.3 of them, and chance fails one run in some 600,000.
 const TOLERANCE: f64 = 2.5;
 /// At 50 % the deviation is larger: this many requests bring it down to 0.5 points.
 const AT_HALF: u64 = 10_000;
@@ -42,11 +42,11 @@ fn http_is_split_90_10_in_both_families() -> Result<()> {
         let kept = HttpLoad::new(target).requests(REQUESTS).connections(8).run(scene.client())?;
         split_is(&kept, 90.0)?;
         ensure!(kept.by_pod.len() == 3, "every pod takes part: {kept:?}");
-        let fresh = HttpLoad::new(target).requests(REQUESTS).connections(8).fresh().run(scene.client())?;
+        let fresh = HttpLoad::new(target).requests(REQUESTS).connections(8).fresh();
+        let (fresh, accepted) = agent.by_the_proxy(|| fresh.run(scene.client()))?;
         split_is(&fresh, 90.0)?;
+        ensure!(accepted >= REQUESTS as f64, "{REQUESTS} connections came through the proxy, it counts {accepted}");
     }
-    let (proxied, fresh) = (agent.proxied()?, 2 * REQUESTS);
-    ensure!(proxied >= fresh as f64, "{fresh} connections came through the proxy, it counts {proxied}");
     Ok(())
 }
 
@@ -120,7 +120,7 @@ fn an_edit_is_in_force_within_100_ms() -> Result<()> {
     agent.await_verdict(HTTP_PORT, "proxy")?;
     // All of one version to all of the other: the last request that the old one answered tells when the old weights were
     // last used. A pace leaves the machine idle enough that the time is weir's, not the scheduler's, which can still take
-    // as long by itself: so the best of three.
+    // as long by itself: so two of three.
     let mut took = Vec::new();
     for (old, new, weights) in [("v1", "v2", (0, 100)), ("v2", "v1", (100, 0)), ("v1", "v2", (0, 100))] {
         let mut live = HttpLoad::new(scene.http.at(80)).connections(2).pace(200).start(scene.client())?;
@@ -128,16 +128,18 @@ fn an_edit_is_in_force_within_100_ms() -> Result<()> {
         scene.split_http(weights.0, weights.1)?;
         let edited = monotonic_ns();
         live.until(SOON, |report| report.version(new) > 20)?;
+        // Long enough to see who still goes by the old weights, or goes back to them.
+        std::thread::sleep(3 * IN_FORCE);
         let report = live.stop()?;
         ensure!(report.failed == 0, "{report:?}");
         let since_edit = |table: &BTreeMap<String, u64>, version: &str| {
             Duration::from_nanos(table.get(version).copied().unwrap_or(u64::MAX).saturating_sub(edited))
         };
-        took.push((since_edit(&report.first_answer, new), since_edit(&report.last_start, old)));
+        took.push(since_edit(&report.first_answer, new).max(since_edit(&report.last_start, old)));
     }
-    let best = took.iter().map(|(first_new, last_old)| *first_new.max(last_old)).min();
-    ensure!(best.is_some_and(|best| best < IN_FORCE), "first of the new version, last of the old: {took:?}");
-    proved!("after an edit, the first answer of the new version and the last request of the old: {took:?}");
+    took.sort_unstable();
+    ensure!(took[1] < IN_FORCE && took[2] < 10 * IN_FORCE, "{took:?}");
+    proved!("from an edit to the first answer of the new version and the last request of the old: {took:?}");
     Ok(())
 }
 

@@ -100,7 +100,7 @@ fn a_change_is_in_force_in_a_moment() -> Result<()> {
         let changed = monotonic_ns();
         scene.split(new.0, new.1)?;
         load.until(SOON, |report| report.by_version.len() == 2)?;
-        // Whoever still went by the old rule is seen for as long again.
+        // Long enough to see who still goes by the old rule: four times what is allowed.
         std::thread::sleep(Duration::from_millis(200));
         let report = load.stop()?;
         ensure!(report.failed == 0 && report.by_version.len() == 2, "{report:?}");
@@ -174,7 +174,7 @@ fn an_api_server_that_is_away_fails_nothing() -> Result<()> {
     })?;
     let back = back.elapsed();
     // The watches come back one after the other, and the last one's event is compiled a moment later.
-    eventually("what changed meanwhile is in force", SOON, || {
+    eventually("what changed meanwhile is in force", Duration::from_secs(3), || {
         let report = scene.http().requests(50).run(scene.caller())?;
         if report.version("v2") == 50 { Ok(Some(())) } else { anyhow::bail!("{report:?}") }
     })?;
@@ -224,9 +224,8 @@ fn an_agent_that_has_not_read_everything_takes_nothing_away() -> Result<()> {
     let tcp = tcp.stop()?;
     ensure!(tcp.failed == 0 && tcp.version("v2") == 0, "{tcp:?}");
     proved!("{} connections by what the killed agent had left, none failed", tcp.answered);
-    let before = second.proxied()?;
-    let report = scene.http().fresh().requests(50).run(scene.caller())?;
-    ensure!(report.failed == 0 && report.version("v1") == 50 && second.proxied()? > before + 49.0, "{report:?}");
+    let (report, accepted) = second.by_the_proxy(|| scene.http().fresh().requests(50).run(scene.caller()))?;
+    ensure!(report.failed == 0 && report.version("v1") == 50 && accepted > 49.0, "{accepted}, {report:?}");
     second.terminate()?;
     drop(scene.sandbox);
     Ok(())

@@ -21,7 +21,7 @@ use weir_tests::{Agent, ApiServer, Canary, HttpLoad, Pod, PodSpec, proved, requi
 /// From the start of the sandbox's process to the map entry: the median, which includes the process's own way into its
 /// cgroup and namespace; and every pod, on a machine that is busy.
 const ENROLLED_WITHIN: Duration = Duration::from_millis(20);
-const AT_ONCE: Duration = Duration::from_secs(1);
+const AT_ONCE: Duration = Duration::from_millis(500);
 const PODS: usize = 20;
 const READY_WITHIN: Duration = Duration::from_secs(15);
 /// Longer than an agent that has taken over waits for pods that are nowhere (10 s).
@@ -116,8 +116,10 @@ fn a_pod_is_enrolled_before_its_first_container() -> Result<()> {
         took[PODS - 1]
     );
     ensure!(took[PODS / 2] < ENROLLED_WITHIN, "{took:?}");
-    let proxied = agent.proxied()?;
-    ensure!((proxied - 6.0 * PODS as f64).abs() < 0.5, "{proxied} connections were the proxy's");
+    // Those of a pod, or some, may have met an agent that was kept off the CPU for half a second.
+    let (accepted, asked) = (agent.accepted()?, 6.0 * PODS as f64);
+    let whole = accepted + agent.fallen_back()? as f64;
+    ensure!(accepted > 0.9 * asked && (whole - asked).abs() < 0.5, "{accepted} of {whole} came to the proxy");
     Ok(())
 }
 
@@ -228,9 +230,9 @@ fn keeps_its_entry(restart: impl FnOnce(&Canary) -> Result<Agent>) -> Result<()>
     drop(helper);
     let sandbox = pause(&scene, scene.mesh.pod("job-0"), &netns)?;
     agent.await_enrolled("default/job-0", true)?;
-    let before = agent.proxied()?;
-    let report = HttpLoad::new(scene.http.at(80)).requests(6).fresh().run(scene.mesh.pod("job-0"))?;
-    ensure!(report.failed == 0 && agent.proxied()? - before > 5.5, "{report:?}");
+    let load = HttpLoad::new(scene.http.at(80)).requests(6).fresh();
+    let (report, accepted) = agent.by_the_proxy(|| load.run(scene.mesh.pod("job-0")))?;
+    ensure!(report.failed == 0 && accepted > 5.5, "{accepted}, {report:?}");
     drop(sandbox);
     agent.await_enrolled("default/job-0", false)?;
     agent.terminate()?;
@@ -282,16 +284,17 @@ fn on_a_node_in_a_container_a_pod_is_told_from_others_in_its_namespace() -> Resu
     agent.await_enrolled("default/job-0", true)?;
     ensure!(!agent.log_text().contains("cannot be told"), "{}", agent.log_text());
     let load = HttpLoad::new(scene.http.at(80)).requests(60).fresh();
-    let report = load.run(scene.mesh.pod("job-0"))?;
-    ensure!(report.failed == 0 && report.version("v1") == 60 && agent.proxied()? > 59.5, "the pod: {report:?}");
+    let (report, accepted) = agent.by_the_proxy(|| load.run(scene.mesh.pod("job-0")))?;
+    ensure!(report.failed == 0 && report.version("v1") == 60 && accepted > 59.5, "the pod: {accepted}, {report:?}");
+    let before = agent.accepted()?;
     // Something of the node's in the pod's namespace, such as a CNI's helper.
     let stranger = scene.mesh.cgroup().join("stranger");
     weir_tests::cgroup::create(&stranger)?;
     scene.mesh.pod_mut("job-0").place.cgroup = stranger;
     let report = load.run(scene.mesh.pod("job-0"))?;
     ensure!(report.failed == 0 && report.version("v2") > 0, "it takes no part: {report:?}");
-    let proxied = agent.proxied()?;
-    ensure!(proxied < 60.5, "{proxied} connections were the proxy's");
+    let accepted = agent.accepted()? - before;
+    ensure!(accepted < 0.5, "the proxy has accepted {accepted}");
     agent.terminate()?;
     Ok(())
 }

@@ -11,7 +11,7 @@ use weir_mesh::plan::{OnFailure, Verdict};
 use crate::SERVICE;
 use crate::bed::{Bed, plan};
 
-/// A beat of the future, that the agent lives for as long as its test, however busy the machine is.
+/// A beat so far in the future that the agent is alive for the whole test, however busy the machine is.
 const LIVES_NS: u64 = 60_000_000_000;
 
 #[test]

@@ -12,7 +12,8 @@ use crate::bed::{Node, SOON, absent, cookie, ready, set, uid, wait};
 /// How long it starves: several looks, the slow poll included.
 const STARVED: Duration = Duration::from_secs(3);
 
-/// This process may open no descriptors while this lives, nor a moment longer: a test that fails could not clean up.
+/// This process can open no descriptors while this lives, and can again as soon as it is dropped, by a panic too: a test
+/// that fails must still clean up.
 struct Starved(libc::rlimit);
 
 impl Starved {

@@ -12,8 +12,8 @@ use weir_tests::require::{self, Need};
 
 /// How far instructions may be above their budget: newer compilers and dependencies move them by some percent.
 const TOLERANCE: f64 = 1.10;
-/// Allocations of the worker's own clock: some 15 in a thousand requests for each time that a pause of a second has the
-/// connection parked. One that a request in ten makes is 0.1, and cannot hide in it.
+/// Allocations that no request asks for: a connection that is held up for a second is parked and resumed, which is some 15
+/// in a thousand requests. One that a request in ten makes is 0.1, and cannot hide here while the count is the budget.
 const BY_THE_CLOCK: f64 = 0.05;
 /// The clock only adds, and the more the busier the machine is: the least of some counts is what requests ask for.
 const ALLOCATION_COUNTS: usize = 3;

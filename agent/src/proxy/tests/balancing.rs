@@ -188,9 +188,9 @@ async fn connections_stick_by_the_address_that_they_come_from() {
     assert!(found.len() > 2, "{found:?}");
 }
 
-/// Requests in which the share of a pod is counted: so many that shares which differ are told apart by four standard
-/// deviations.
-const COUNTED: usize = 400;
+/// Requests in which the share of a pod is counted: so many that shares which differ are more than eight standard
+/// deviations apart.
+const COUNTED: usize = 1200;
 
 /// How many of them the second pod gets.
 async fn of_the_second(mesh: &Mesh) -> usize {
@@ -205,14 +205,15 @@ async fn of_the_second(mesh: &Mesh) -> usize {
 #[tokio::test]
 async fn a_pod_that_is_new_gets_its_share_little_by_little() {
     let pods = pods().await;
-    let (half, second) = (140..=260, Duration::from_millis(1_200));
+    // Each is five standard deviations wide, at least.
+    let (half, second) = (510..=690, Duration::from_millis(1_200));
     for balancer in ["ROUND_ROBIN", "LEAST_REQUEST"] {
         for (warmup, wait, expected) in [
-            // A tenth of the other's is 36, six tenths are 150.
-            ("duration: 1h, minimumPercent: 10", Duration::ZERO, 5..=75),
-            ("duration: 1h, minimumPercent: 60", Duration::ZERO, 98..=202),
-            // The tenth root of a thousandth and less: 0.35 to 0.5 of the other's in the first four seconds.
-            ("duration: 1h, minimumPercent: 10, aggression: 10", Duration::ZERO, 72..=180),
+            // A tenth of the other's is 109, six tenths are 450.
+            ("duration: 1h, minimumPercent: 10", Duration::ZERO, 59..=159),
+            ("duration: 1h, minimumPercent: 60", Duration::ZERO, 366..=534),
+            // The tenth root of a thousandth and less: 0.44 to 0.54 of the other's in the first eight seconds.
+            ("duration: 1h, minimumPercent: 10, aggression: 10", Duration::ZERO, 286..=505),
             ("duration: 1s, minimumPercent: 10", second, half.clone()),
         ] {
             at_each_level(&format!("loadBalancer: {{simple: {balancer}, warmup: {{{warmup}}}}}"), async |rule| {

@@ -143,31 +143,35 @@ fn polite(address: SocketAddr) -> Vec<Duration> {
     took
 }
 
-/// p50 and p99 without turns and with them, in one run.
+/// p50 and p99 without turns, with them, and without once more, in one run.
 #[expect(clippy::print_stdout, reason = "the figures are worth reading where the comparison passes")]
-async fn compare(test: &str, times: usize) -> Option<[[Duration; 2]; 2]> {
-    let mut told = [[Duration::ZERO; 2]; 2];
-    for (told, quantum) in told.iter_mut().zip([Duration::ZERO, Limits::default().pod_quantum]) {
+async fn compare(test: &str, times: usize) -> Option<[[Duration; 2]; 3]> {
+    let mut told = [[Duration::ZERO; 2]; 3];
+    for (told, quantum) in told.iter_mut().zip([Duration::ZERO, Limits::default().pod_quantum, Duration::ZERO]) {
         let limits = Limits { pod_quantum: quantum, ..Limits::default() };
         let took = Node::new(test, limits, nobody())?.measure(times).await;
         *told = [took[REQUESTS / 2], took[REQUESTS * 99 / 100 - 1]];
     }
-    println!("{GREED} connections, {times} requests at once: without turns {:?}, with them {:?}", told[0], told[1]);
+    println!(
+        "{GREED} connections, {times} requests at once: without turns {:?}, with them {:?}, without {:?}",
+        told[0], told[1], told[2]
+    );
     Some(told)
 }
 
-/// Turns are worth a factor of 4 and more; other work on the machine hides it at times, and never makes it.
+/// Turns are worth a factor of 4 and more. Other work on the machine hides it at times; to make it, it would have to come
+/// before and after, and not meanwhile.
 async fn is_kept_waiting_less(test: &str, times: usize) {
     let _alone = ALONE.lock().await;
     let mut compared = Vec::new();
     for _ in 0..ATTEMPTS {
-        let Some([without, with]) = compare(test, times).await else { return };
-        if with[0] * 2 < without[0] {
+        let Some([without, with, again]) = compare(test, times).await else { return };
+        if with[0] * 2 < without[0].min(again[0]) {
             return;
         }
-        compared.push([without, with]);
+        compared.push([without, with, again]);
     }
-    panic!("p50 and p99 without turns and with them: {compared:?}");
+    panic!("p50 and p99 without turns, with them, and without: {compared:?}");
 }
 
 #[tokio::test]
