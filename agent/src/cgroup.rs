@@ -166,7 +166,7 @@ impl Hierarchy {
     /// The directory of the cgroup that a process is in.
     pub fn of_process(&self, pid: u32) -> Result<PathBuf, CgroupError> {
         let file = PathBuf::from(format!("/proc/{pid}/cgroup"));
-        let text = fs::read_to_string(&file).map_err(io_error(&file))?;
+        let text = read_names(&file)?;
         let path = self.path_in(&text).ok_or_else(|| CgroupError::NotIn { pid, mount: self.mount.clone() })?;
         self.locate(path)
             .filter(|directory| directory.is_dir())
@@ -298,8 +298,13 @@ pub fn is_kubepods(path: &Path) -> bool {
 
 fn mounts(root: Option<&Path>) -> Result<Vec<Hierarchy>, CgroupError> {
     let path = Path::new("/proc/self/mountinfo");
-    let text = fs::read_to_string(path).map_err(io_error(path))?;
-    Ok(Hierarchy::parse(&text, root))
+    Ok(Hierarchy::parse(&read_names(path)?, root))
+}
+
+/// A file of names that others choose: one of a mount or a cgroup that is no UTF-8 is somebody else's, and no fault.
+fn read_names(path: &Path) -> Result<String, CgroupError> {
+    let bytes = fs::read(path).map_err(io_error(path))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The super options of a version 1 mount that name its hierarchy.
@@ -352,6 +357,17 @@ mod tests {
 
     fn hierarchy(part: &str, mount: &str) -> Hierarchy {
         Hierarchy { mount: mount.into(), part: part.into(), controllers: Vec::new(), depth: OnceLock::new() }
+    }
+
+    #[test]
+    fn a_mount_that_is_no_text_hides_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("mountinfo");
+        let mut lines = b"40 30 8:1 /\xff /mnt/\xff rw - ext4 /dev/sda1 rw\n".to_vec();
+        lines.extend(b"31 24 0:28 / /sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw\n");
+        fs::write(&file, lines).unwrap();
+        let found = first(&read_names(&file).unwrap(), None).unwrap();
+        assert_eq!(found.mount(), Path::new("/sys/fs/cgroup"));
     }
 
     fn first(mountinfo: &str, root: Option<&str>) -> Option<Hierarchy> {

@@ -61,7 +61,7 @@ pub(super) fn pods_in(class: &Path) -> Vec<(String, PathBuf)> {
     directories(class).into_iter().filter_map(|(path, name)| Some((pod_uid(&name)?, path))).collect()
 }
 
-/// The directories in a directory, with their names; none when it is gone, or cannot be read now.
+/// The directories in a directory, with their names as text; none when it is gone, or cannot be read now.
 pub(super) fn directories(path: &Path) -> Vec<(PathBuf, String)> {
     read_directories(path).unwrap_or_default()
 }
@@ -75,10 +75,9 @@ pub(super) fn read_directories(path: &Path) -> io::Result<Vec<(PathBuf, String)>
     let Some(entries) = unless_gone(fs::read_dir(path))? else { return Ok(found) };
     for entry in entries {
         let Some(entry) = unless_gone(entry)? else { continue };
-        if unless_gone(entry.file_type())?.is_some_and(|kind| kind.is_dir())
-            && let Ok(name) = entry.file_name().into_string()
-        {
-            found.push((entry.path(), name));
+        if unless_gone(entry.file_type())?.is_some_and(|kind| kind.is_dir()) {
+            // A container chooses the names of its own cgroups, which may be no UTF-8.
+            found.push((entry.path(), entry.file_name().to_string_lossy().into_owned()));
         }
     }
     Ok(found)

@@ -43,7 +43,7 @@ impl Anchor {
 
     /// Whether it is in the pod's cgroup of this tree.
     pub(super) fn is_in_pod(self, uid: &str, tree: &Hierarchy) -> bool {
-        let cgroups = self.process().and_then(|process| fs::read_to_string(process.path("cgroup")));
+        let cgroups = self.process().and_then(|process| process.text("cgroup"));
         cgroups.is_ok_and(|text| tree.path_in(&text).is_some_and(|path| layout::is_in_pod(path, uid)))
     }
 
@@ -116,7 +116,7 @@ pub(super) fn look(uid: &str, directories: &[&Path], home: &[(u64, u64)], v2: &H
     let opened = fs::metadata(format!("/proc/self/fd/{}", netns.as_fd().as_raw_fd()))?;
     let netns_id = (opened.dev(), opened.ino());
     // It may have gone on to another namespace since, or its number was another's when the list was read.
-    let cgroups = fs::read_to_string(process.path("cgroup"))?;
+    let cgroups = process.text("cgroup")?;
     let is_here = cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).any(|p| layout::is_in_pod(p, uid));
     if !is_here || home.contains(&netns_id) || process.netns_id()? != netns_id {
         return Ok(Look::Outside);
@@ -165,8 +165,8 @@ impl Process {
         format!("/proc/self/fd/{}/{file}", self.0.as_raw_fd()).into()
     }
 
-    /// A file of it with its name inside. A process gives itself any name but for its length, and the kernel cuts one in the
-    /// middle of a character: what is no UTF-8 is told by replacement characters, and is no fault.
+    /// A file of it with names inside, its own or of cgroups. Who runs there chooses them, and the kernel cuts a long one
+    /// in the middle of a character: what is no UTF-8 is told by replacement characters, and is no fault.
     fn text(&self, file: &str) -> io::Result<String> {
         fs::read(self.path(file)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }

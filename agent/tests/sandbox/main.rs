@@ -172,15 +172,18 @@ fn the_nodes_own_namespace_is_never_a_pods() {
 }
 
 #[test]
-fn a_pod_is_found_whatever_its_processes_are_called() {
-    let Some(node) = Node::new("a_pod_is_found_whatever_its_processes_are_called", false) else { return };
+fn a_pod_is_found_whatever_its_processes_and_their_cgroups_are_called() {
+    let name = "a_pod_is_found_whatever_its_processes_and_their_cgroups_are_called";
+    let Some(node) = Node::new(name, false) else { return };
     let (uid, programs) = (uid(12), tempfile::tempdir().unwrap());
     let pod = node.v2.join(format!("kubepods/pod{uid}"));
     let netns = node.netns(Some("10.1.1.1"));
     let mut running = Vec::new();
     // Half a character, as the kernel leaves of a long name, and what ends the name in the line of a process.
     for (number, name) in [&b"caf\xc3"[..], b"a) Z 1 (b"].into_iter().enumerate() {
-        let (program, container) = (programs.path().join(OsStr::from_bytes(name)), pod.join(number.to_string()));
+        let program = programs.path().join(OsStr::from_bytes(name));
+        // Such a cgroup the container has made itself.
+        let container = pod.join(number.to_string()).join(OsStr::from_bytes(b"\xff"));
         std::os::unix::fs::symlink("/usr/bin/sleep", &program).unwrap();
         fs::create_dir_all(&container).unwrap();
         let mut command = Command::new("nsenter");
